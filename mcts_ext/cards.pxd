@@ -55,8 +55,5 @@ cdef inline uint64_t random_subset(uint64_t cards, uint32_t n, RngC* rng) noexce
         n -= 1
     return taken
 
-cdef enum:
-    ALL_SUITS = 15
-
 cdef inline uint64_t full_deck() noexcept nogil:
     return (<uint64_t>1 << 52) - 1

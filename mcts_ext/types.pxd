@@ -13,6 +13,7 @@ cdef enum:
 
 cdef enum:
     OBSERVATION_BYTES = 96
+    OBSERVATION_WORDS = 12  # of 8 bytes
     AT_N_PLAYERS = 0
     AT_N_CARDS = 1
     AT_TRUMP = 2

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows on their way to the network and answers on their way back: a batch, and the cache of evaluations."""
+
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+
+from mcts_ext.rules cimport StateC
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
+
+cdef struct EvaluationC:
+    float   priors[MAX_LEGAL]   # P over the legal actions in rising order
+    float   values[MAX_SEATS]   # by relative seat, in [0, 1]
+
+cdef struct CacheC:             # sets of WAYS entries; a new entry takes the place that its hash points to
+    uint64_t*    keys           # [n_sets * WAYS], 0 where empty
+    EvaluationC* entries
+    uint64_t     mask           # n_sets - 1
+
+cdef struct BatchC:
+    uint8_t*     rows           # [capacity + 1, OBSERVATION_BYTES], borrowed; the last is scratch
+    uint64_t*    hashes         # [capacity]
+    uint64_t*    legal          # [capacity] mask of the row's legal actions
+    uint8_t*     offsets        # [capacity] action of the mask's lowest bit
+    EvaluationC* evaluations    # [capacity], filled by batch_answer
+    int32_t*     table          # open addressing: hash -> row + 1
+    int32_t      table_mask
+    int32_t      capacity
+    int32_t      n_rows
+
+cdef int cache_alloc(CacheC* cache, int n_entries) except -1
+cdef void cache_free(CacheC* cache) noexcept nogil
+cdef void cache_clear(CacheC* cache) noexcept nogil
+cdef int batch_alloc(BatchC* batch, int capacity) except -1
+cdef void batch_free(BatchC* batch) noexcept nogil
+cdef void batch_clear(BatchC* batch) noexcept nogil
+cdef int32_t batch_ask(BatchC* batch, CacheC* cache, const StateC* state, uint64_t legal,
+                       EvaluationC* found, bint* asked) noexcept nogil
+cdef bint batch_answer(BatchC* batch, CacheC* cache, const float* logits, const float* values) noexcept nogil

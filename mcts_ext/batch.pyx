@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows on their way to the network and answers on their way back: a batch, and the cache of evaluations.
+
+A position is asked for by its observation. The cache answers what was evaluated before, and two leaves of one batch
+with the same observation share a row. Neither changes any result: an evaluation is a function of the observation.
+"""
+
+from libc.math cimport expf, isfinite
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from mcts_ext.cards cimport lowest
+from mcts_ext.observe cimport observation_hash, observe
+from mcts_ext.rules cimport StateC, state_action_offset
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
+
+cdef enum:
+    WAYS = 4
+
+
+cdef int cache_alloc(CacheC* cache, int n_entries) except -1:
+    """Room for about n_entries evaluations, a power of two; 0 turns the cache off."""
+    memset(cache, 0, sizeof(CacheC))
+    if n_entries <= 0:
+        return 0
+    cdef uint64_t n_sets = 1
+    while n_sets * 2 * WAYS <= <uint64_t>n_entries:
+        n_sets *= 2
+    cache.mask = n_sets - 1
+    cache.keys = <uint64_t*>calloc(n_sets * WAYS, sizeof(uint64_t))
+    cache.entries = <EvaluationC*>malloc(n_sets * WAYS * sizeof(EvaluationC))
+    if cache.keys == NULL or cache.entries == NULL:
+        cache_free(cache)
+        raise MemoryError(f"expected room for a cache of {n_entries} evaluations; ask for fewer")
+    return 0
+
+
+cdef void cache_free(CacheC* cache) noexcept nogil:
+    free(cache.keys)
+    free(cache.entries)
+    cache.keys = NULL
+    cache.entries = NULL
+
+
+cdef void cache_clear(CacheC* cache) noexcept nogil:
+    if cache.keys != NULL:
+        memset(cache.keys, 0, (cache.mask + 1) * WAYS * sizeof(uint64_t))
+
+
+cdef inline bint _cache_get(const CacheC* cache, uint64_t key, EvaluationC* found) noexcept nogil:
+    cdef uint64_t base, way
+    if cache.keys == NULL:
+        return False
+    base = (key & cache.mask) * WAYS
+    for way in range(base, base + WAYS):
+        if cache.keys[way] == key:
+            memcpy(found, &cache.entries[way], sizeof(EvaluationC))
+            return True
+    return False
+
+
+cdef inline void _cache_put(CacheC* cache, uint64_t key, const EvaluationC* evaluation) noexcept nogil:
+    cdef uint64_t base, way, place
+    if cache.keys == NULL:
+        return
+    base = (key & cache.mask) * WAYS
+    place = base + (key >> 60) % WAYS
+    for way in range(base, base + WAYS):
+        if cache.keys[way] == 0 or cache.keys[way] == key:
+            place = way
+            break
+    cache.keys[place] = key
+    memcpy(&cache.entries[place], evaluation, sizeof(EvaluationC))
+
+
+cdef int batch_alloc(BatchC* batch, int capacity) except -1:
+    """All but `rows`, which the caller lends: [capacity + 1, OBSERVATION_BYTES]."""
+    cdef int table_size = 16
+    memset(batch, 0, sizeof(BatchC))
+    while table_size < 2 * capacity:
+        table_size *= 2
+    batch.capacity = capacity
+    batch.table_mask = table_size - 1
+    batch.hashes = <uint64_t*>malloc(capacity * sizeof(uint64_t))
+    batch.legal = <uint64_t*>malloc(capacity * sizeof(uint64_t))
+    batch.offsets = <uint8_t*>malloc(capacity)
+    batch.evaluations = <EvaluationC*>malloc(capacity * sizeof(EvaluationC))
+    batch.table = <int32_t*>calloc(table_size, sizeof(int32_t))
+    if (batch.hashes == NULL or batch.legal == NULL or batch.offsets == NULL or batch.evaluations == NULL
+            or batch.table == NULL):
+        batch_free(batch)
+        raise MemoryError(f"expected room for a batch of {capacity} rows; play fewer games at once")
+    return 0
+
+
+cdef void batch_free(BatchC* batch) noexcept nogil:
+    free(batch.hashes)
+    free(batch.legal)
+    free(batch.offsets)
+    free(batch.evaluations)
+    free(batch.table)
+    memset(batch, 0, sizeof(BatchC))
+
+
+cdef void batch_clear(BatchC* batch) noexcept nogil:
+    batch.n_rows = 0
+    memset(batch.table, 0, (batch.table_mask + 1) * sizeof(int32_t))
+
+
+cdef int32_t batch_ask(BatchC* batch, CacheC* cache, const StateC* state, uint64_t legal,
+                       EvaluationC* found, bint* asked) noexcept nogil:
+    """Ask for the evaluation of a position: the row that will hold it, or -1 when it is in `found` already.
+
+    Sets `asked` when there is a row to wait for.
+    """
+    cdef uint8_t* row = batch.rows + <long>batch.n_rows * OBSERVATION_BYTES
+    cdef uint64_t key
+    cdef int32_t place, held
+    observe(state, row)
+    key = observation_hash(row)
+    if _cache_get(cache, key, found):
+        return -1
+    asked[0] = True
+    place = <int32_t>(key >> 32) & batch.table_mask
+    while batch.table[place] != 0:
+        held = batch.table[place] - 1
+        if batch.hashes[held] == key:
+            return held
+        place = (place + 1) & batch.table_mask
+    held = batch.n_rows
+    batch.n_rows += 1
+    batch.table[place] = held + 1
+    batch.hashes[held] = key
+    batch.legal[held] = legal
+    batch.offsets[held] = <uint8_t>state_action_offset(state)
+    return held
+
+
+cdef bint batch_answer(BatchC* batch, CacheC* cache, const float* logits, const float* values) noexcept nogil:
+    """Turn the network's answers for all rows into evaluations, and remember them.
+
+    `logits`: `[n_rows, A]`, softmax over the legal actions gives the priors. `values`: `[n_rows, S]`.
+    Returns False, with nothing remembered of that row or later ones, where a number is not finite.
+    """
+    cdef EvaluationC* evaluation
+    cdef const float* row
+    cdef uint64_t legal
+    cdef float highest, total
+    cdef int32_t i, n, k
+    for i in range(batch.n_rows):
+        evaluation = &batch.evaluations[i]
+        row = logits + <long>i * N_ACTIONS + batch.offsets[i]
+        legal = batch.legal[i]
+        highest = -1e30
+        n = 0
+        while legal:
+            evaluation.priors[n] = row[lowest(legal)]
+            if not isfinite(evaluation.priors[n]):
+                return False
+            if evaluation.priors[n] > highest:
+                highest = evaluation.priors[n]
+            legal &= legal - 1
+            n += 1
+        total = 0.0
+        for k in range(n):
+            evaluation.priors[k] = expf(evaluation.priors[k] - highest)
+            total += evaluation.priors[k]
+        total = 1.0 / total
+        for k in range(n):
+            evaluation.priors[k] *= total
+        for k in range(n, MAX_LEGAL):
+            evaluation.priors[k] = 0.0
+        row = values + <long>i * MAX_SEATS
+        for k in range(MAX_SEATS):
+            if not isfinite(row[k]):
+                return False
+            evaluation.values[k] = min(max(row[k], <float>0.0), <float>1.0)
+        _cache_put(cache, batch.hashes[i], evaluation)
+    return True

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of a search and of the rounds that self-play deals."""
+
+from dataclasses import dataclass
+
+from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS
+from mcts_ext.errors import InvalidConfig
+
+MAX_LEAVES_PER_TREE = 256
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """One decision's search: D determinizations of K simulations each, visits added up."""
+
+    determinizations: int = 3
+    """Deals drawn for each decision, each with a tree of its own (D)."""
+    simulations: int = 30
+    """Descents of each tree after its root is expanded (K)."""
+    leaves_per_tree: int = 1
+    """Leaves of one tree that wait for the network at once; more than 1 costs search quality (virtual loss)."""
+    c_puct: float = 1.5
+    """Weight of the prior against the value: c_puct of PUCT."""
+    fpu_reduction: float = 0.1
+    """First-play urgency: an unvisited child counts as its parent's value less this."""
+    dirichlet_alpha: float = 1.0
+    """Concentration of the root noise, Dir(alpha)."""
+    dirichlet_fraction: float = 0.25
+    """Share of the root noise in the root's priors (epsilon); 0 turns it off."""
+    temperature: float = 1.0
+    """Moves are drawn from visits ** (1 / temperature) at the start of a round; 0 takes the most visited."""
+    temperature_final: float = 0.25
+    """The temperature that the end of the round approaches, linearly in the moves made."""
+
+    def __post_init__(self) -> None:
+        _check_range("determinizations", self.determinizations, 1, 10_000)
+        _check_range("simulations", self.simulations, 1, 1_000_000)
+        _check_range("leaves_per_tree", self.leaves_per_tree, 1, MAX_LEAVES_PER_TREE)
+        _check_range("c_puct", self.c_puct, 0.0, 100.0)
+        _check_range("fpu_reduction", self.fpu_reduction, 0.0, 1.0)
+        _check_range("dirichlet_alpha", self.dirichlet_alpha, 0.001, 1000.0)
+        _check_range("dirichlet_fraction", self.dirichlet_fraction, 0.0, 1.0)
+        _check_range("temperature", self.temperature, 0.0, 100.0)
+        _check_range("temperature_final", self.temperature_final, 0.0, 100.0)
+
+    def without_noise(self) -> "SearchConfig":
+        """The same search as a player uses it: no root noise, the most visited move."""
+        return SearchConfig(
+            determinizations=self.determinizations,
+            simulations=self.simulations,
+            leaves_per_tree=self.leaves_per_tree,
+            c_puct=self.c_puct,
+            fpu_reduction=self.fpu_reduction,
+            dirichlet_fraction=0.0,
+            temperature=0.0,
+            temperature_final=0.0,
+        )
+
+
+@dataclass(frozen=True)
+class DealConfig:
+    """Which rounds are dealt: players and cards drawn uniformly from every allowed pair, dealer and trump uniformly."""
+
+    players: tuple[int, ...] = (4,)
+    cards: tuple[int, ...] = (5,)
+
+    def __post_init__(self) -> None:
+        if not self.players or not self.cards:
+            raise InvalidConfig("expected at least one number of players and of cards, got none")
+        for n_players in self.players:
+            _check_range("players", n_players, 3, N_SEATS)
+        for n_cards in self.cards:
+            _check_range("cards", n_cards, 1, MAX_HAND)
+        if not self.pairs():
+            raise InvalidConfig(
+                f"expected players x cards of at most {N_CARDS_IN_DECK}, got {min(self.players)} x {min(self.cards)} = "
+                f"{min(self.players) * min(self.cards)}; deal fewer cards"
+            )
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Every (players, cards) that the deck allows."""
+        return [(p, n) for p in self.players for n in self.cards if p * n <= N_CARDS_IN_DECK]
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InvalidConfig(f"expected {name} in {low}..{high}, got {value}")

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read an observation back: the information set it holds, as a value and as text."""
+
+from dataclasses import dataclass
+
+from mcts_ext import names
+from mcts_ext.contract import (
+    AT_BIDS,
+    AT_CARDS,
+    AT_DEALER,
+    AT_GAME_ROUND,
+    AT_LEADER,
+    AT_N_CARDS,
+    AT_N_PLAYERS,
+    AT_N_TRICKS,
+    AT_START_CARDS,
+    AT_TOTALS,
+    AT_TRICKS,
+    AT_TRUMP,
+    AT_VOIDS,
+    BID_PENDING,
+    CARD_ON_TABLE,
+    CARD_OWN,
+    CARD_PLAYED,
+    N_CARDS_IN_DECK,
+    N_SUITS,
+    NO_TRUMP,
+    OBSERVATION_BYTES,
+)
+from mcts_ext.errors import InvalidEvaluation
+
+
+@dataclass(frozen=True)
+class InformationSet:
+    """What the seat to act knows; every seat is relative to it (0 = itself, 1 = the next clockwise)."""
+
+    n_players: int
+    n_cards: int
+    trump: int | None
+    dealer: int
+    leader: int
+    bids: tuple[int | None, ...]
+    tricks_won: tuple[int, ...]
+    voids: tuple[tuple[int, ...], ...]
+    hand: tuple[int, ...]
+    tricks: tuple[tuple[tuple[int, int], ...], ...]
+    """Every trick begun so far as (seat, card) pairs in order of play."""
+    totals: tuple[int, ...]
+    game_round: int
+    start_cards: int
+
+    def __str__(self) -> str:
+        bids = " ".join("-" if bid is None else str(bid) for bid in self.bids)
+        lines = [
+            f"{self.n_players} players, {self.n_cards} cards, trump {names.suit(self.trump)}, dealer +{self.dealer}",
+            f"  bids {bids}  won {' '.join(map(str, self.tricks_won))}",
+            f"  hand {' '.join(map(names.card, self.hand))}",
+        ]
+        for seat, suits in enumerate(self.voids):
+            if suits:
+                lines.append(f"  +{seat} holds no {' '.join(map(names.suit, suits))}")
+        for number, trick in enumerate(self.tricks, start=1):
+            lines.append(f"  trick {number:>2}  " + "  ".join(f"+{seat}:{names.card(c)}" for seat, c in trick))
+        if self.start_cards:
+            lines.append(f"  game of {self.start_cards}, round {self.game_round + 1}, totals {self.totals}")
+        return "\n".join(lines)
+
+
+def decode(row: bytes) -> InformationSet:
+    """The information set in one observation of 96 bytes."""
+    if len(row) != OBSERVATION_BYTES:
+        raise InvalidEvaluation(f"expected an observation of {OBSERVATION_BYTES} bytes, got {len(row)}")
+    n = row[AT_N_PLAYERS]
+    n_tricks = row[AT_N_TRICKS]
+    tricks: list[list[tuple[int, int]]] = [[] for _ in range(n_tricks + 1)]
+    hand = []
+    for card, code in enumerate(row[AT_CARDS : AT_CARDS + N_CARDS_IN_DECK]):
+        if code == CARD_OWN:
+            hand.append(card)
+        elif code >= CARD_PLAYED:
+            tricks[code // CARD_PLAYED - 1].append((code % CARD_PLAYED, card))
+        elif code >= CARD_ON_TABLE:
+            tricks[n_tricks].append((code - CARD_ON_TABLE, card))
+    trump = None if row[AT_TRUMP] == NO_TRUMP else row[AT_TRUMP]
+    leader = n - len(tricks[n_tricks]) if tricks[n_tricks] else row[AT_LEADER]
+    ordered = []
+    for trick, following in zip(tricks, [*tricks[1:], None], strict=True):
+        # A finished trick's leader won the one before it; the first was led from the dealer's left.
+        first = (row[AT_DEALER] + 1) % n if not ordered else _winner(ordered[-1], trump)
+        if trick:
+            ordered.append(tuple(sorted(trick, key=lambda play, first=first: (play[0] - first) % n)))  # type: ignore[misc]
+    return InformationSet(
+        n_players=n,
+        n_cards=row[AT_N_CARDS],
+        trump=trump,
+        dealer=row[AT_DEALER],
+        leader=leader,
+        bids=tuple(None if b == BID_PENDING else b for b in row[AT_BIDS : AT_BIDS + n]),
+        tricks_won=tuple(row[AT_TRICKS : AT_TRICKS + n]),
+        voids=tuple(
+            tuple(suit for suit in range(N_SUITS) if row[AT_VOIDS + seat // 2] >> (4 * (seat % 2) + suit) & 1)
+            for seat in range(n)
+        ),
+        hand=tuple(hand),
+        tricks=tuple(ordered),
+        totals=tuple(
+            int.from_bytes(row[AT_TOTALS + 2 * seat : AT_TOTALS + 2 * seat + 2], "little") for seat in range(n)
+        ),
+        game_round=row[AT_GAME_ROUND],
+        start_cards=row[AT_START_CARDS],
+    )
+
+
+def _winner(trick: tuple[tuple[int, int], ...], trump: int | None) -> int:
+    """The seat that wins a trick: the highest trump, else the highest card of the led suit."""
+    led = trick[0][1] // 13
+    return max(trick, key=lambda play: ((play[1] // 13 == trump) * 2 + (play[1] // 13 == led), play[1] % 13))[0]

@@ -1,0 +1,3 @@
+from mcts_ext.rules import Round
+
+def observation(table: Round) -> bytes: ...

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hundreds of rounds played side by side, so that their leaves share large batches.
+
+The pool's games stand in groups. `collect(group)` searches every game of a group until its leaves wait and returns
+how many rows the network must answer; `apply(group, ...)` takes the answers. While one group's batch is at the
+server, another group is searched. Decisions, moves, the ends of rounds and their records all happen inside `collect`,
+in C: Python runs once per batch.
+
+A round is a function of (seed, round number) and the network alone: it draws from a random stream of its own, and
+neither the pool's size nor the company its rows keep changes it.
+"""
+
+from libc.math cimport pow
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset
+
+from mcts_ext.batch cimport (
+    BatchC, CacheC, batch_alloc, batch_answer, batch_clear, batch_free, cache_alloc, cache_clear, cache_free,
+)
+from mcts_ext.cards cimport lowest, nth_bit
+from mcts_ext.observe cimport observe
+from mcts_ext.rng cimport RngC, rng_below, rng_seed, rng_uniform
+from mcts_ext.rules cimport (
+    StateC, state_action_offset, state_apply, state_deal, state_is_over, state_score, state_skip_forced,
+)
+from mcts_ext.search cimport (
+    CountsC, SearchC, SearchParamsC, check_answer, search_alloc, search_apply, search_collect, search_free,
+    search_params, search_start, search_visits,
+)
+from mcts_ext.tree cimport check_tree
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
+
+import numpy as np
+
+from mcts_ext.errors import InvalidConfig, InvalidEvaluation
+from mcts_ext.records import Records
+
+cdef enum:
+    MAX_DECISIONS = 60           # 8 bids + 52 cards
+
+cdef struct RecordC:             # one decision, until its round ends and its value is known
+    uint8_t[OBSERVATION_BYTES] observation
+    int64_t  round_number
+    int64_t  model_version
+    uint64_t legal
+    int32_t[MAX_LEGAL] visits    # of the legal actions in rising order
+    float[MAX_SEATS] values      # by relative seat: final score / (10 + N)
+    int16_t  decision            # moves made before it in the round, forced ones included
+    uint8_t  action              # played
+    uint8_t  seat
+    uint8_t  offset
+
+cdef struct GameC:
+    StateC   state
+    RngC     rng
+    SearchC  search
+    int64_t  round_number
+    int64_t  model_version       # that answered last
+    bint     is_playing
+    int      n_records
+    RecordC[MAX_DECISIONS] records
+
+
+cdef class SelfPlayPool:
+    """Plays the rounds numbered in `rounds`, `n_games` at a time in `n_groups` groups.
+
+    Args:
+        rounds: `[n]` int64 round numbers, played in this order.
+        seed: of the run; a round's random stream comes from (seed, round number).
+        deal, search: DealConfig and SearchConfig.
+        n_games: rounds side by side. A group's batch holds at most n_games / n_groups * determinizations *
+            leaves_per_tree rows.
+        cache_entries: evaluations remembered, about 104 bytes each; 0 for none.
+    """
+
+    cdef GameC* games
+    cdef BatchC* batches         # [n_groups]
+    cdef CacheC cache
+    cdef SearchParamsC params
+    cdef CountsC counts
+    cdef RecordC* finished
+    cdef int n_finished, finished_capacity
+    cdef readonly int n_games, n_groups
+    cdef int64_t[::1] rounds
+    cdef int64_t next_round
+    cdef int64_t n_playing
+    cdef uint64_t seed
+    cdef int n_pairs
+    cdef int[64][2] pairs        # (players, cards) to draw from
+    cdef list _rows
+    cdef list _views
+
+    def __cinit__(self, rounds, *, seed, deal, search, n_games=256, n_groups=2, cache_entries=65536):
+        if not 1 <= n_games <= 1_000_000:
+            raise InvalidConfig(f"expected at least 1 game in the pool, got {n_games}")
+        if n_groups < 1:
+            raise InvalidConfig(f"expected at least 1 group, got {n_groups}")
+        self.n_games = n_games
+        self.n_groups = min(n_groups, n_games)
+        self.seed = seed & 0xFFFFFFFFFFFFFFFF
+        self.rounds = np.ascontiguousarray(rounds, dtype=np.int64)
+        self.params = search_params(search)
+        pairs = deal.pairs()
+        self.n_pairs = len(pairs)
+        for i, (n_players, n_cards) in enumerate(pairs):
+            self.pairs[i][0] = n_players
+            self.pairs[i][1] = n_cards
+        self.games = <GameC*>calloc(n_games, sizeof(GameC))
+        self.batches = <BatchC*>calloc(self.n_groups, sizeof(BatchC))
+        if self.games == NULL or self.batches == NULL:
+            raise MemoryError(f"expected room for {n_games} games; play fewer at once")
+        max_cards = max(n_cards for _, n_cards in pairs)
+        for i in range(n_games):
+            search_alloc(&self.games[i].search, &self.params, max_cards)
+        cache_alloc(&self.cache, cache_entries)
+        cdef uint8_t[:, ::1] view
+        self._rows = []
+        self._views = []
+        rows_per_game = search.determinizations * search.leaves_per_tree
+        for group in range(self.n_groups):
+            batch_alloc(&self.batches[group], rows_per_game * (self._first(group + 1) - self._first(group)))
+            rows = np.zeros((self.batches[group].capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
+            view = rows
+            self.batches[group].rows = &view[0, 0]
+            self._rows.append(rows)
+            self._views.append(view)
+
+    def __dealloc__(self):
+        cdef int i
+        if self.games != NULL:
+            for i in range(self.n_games):
+                search_free(&self.games[i].search, &self.params)
+        if self.batches != NULL:
+            for i in range(self.n_groups):
+                batch_free(&self.batches[i])
+        cache_free(&self.cache)
+        free(self.games)
+        free(self.batches)
+        free(self.finished)
+
+    def collect(self, int group):
+        """Search a group until its leaves wait; the number of rows to evaluate, 0 when it has no round left.
+
+        The answer to the group's last batch must have been applied.
+        """
+        cdef BatchC* batch = self._batch(group)
+        cdef int i
+        batch_clear(batch)
+        with nogil:
+            for i in range(self._first(group), self._first(group + 1)):
+                self._advance(&self.games[i], batch)
+        self.counts.evaluations += batch.n_rows
+        return batch.n_rows
+
+    def observations(self, int group):
+        """`[rows, F]` uint8: what the group's last `collect` asks for; valid until its next one."""
+        return self._rows[group][: self._batch(group).n_rows]
+
+    def apply(self, int group, const float[:, ::1] logits, const float[:, ::1] values, *, model_version=0):
+        """Hand in the network's answers for the rows of the group's last `collect`.
+
+        Args:
+            logits: `[rows, A]` unmasked.
+            values: `[rows, S]` by relative seat, in [0, 1].
+            model_version: the version that answered; records carry it.
+
+        Raises:
+            InvalidEvaluation: wrong shapes, NaN or infinity; nothing was applied, sound answers may follow.
+        """
+        cdef BatchC* batch = self._batch(group)
+        cdef int64_t version = model_version
+        cdef bint is_sound
+        cdef int i
+        check_answer(logits, values, batch.n_rows)
+        if batch.n_rows == 0:
+            return
+        with nogil:
+            is_sound = batch_answer(batch, &self.cache, &logits[0, 0], &values[0, 0])
+            if is_sound:
+                for i in range(self._first(group), self._first(group + 1)):
+                    if self.games[i].is_playing:
+                        self.games[i].model_version = version
+                        search_apply(&self.games[i].search, &self.params, batch)
+        if not is_sound:
+            raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
+
+    def clear_cache(self):
+        """Forget all evaluations: another network answers from now on."""
+        cache_clear(&self.cache)
+
+    def take_records(self):
+        """The decisions of the rounds finished since the last call, whole rounds in the order they ended."""
+        cdef int n = self.n_finished
+        records = Records.empty(n)
+        cdef uint8_t[:, ::1] observations = records.observation
+        cdef float[:, ::1] policies = records.policy
+        cdef float[:, ::1] values = records.value
+        cdef int64_t[::1] rounds = records.round
+        cdef int64_t[::1] versions = records.model_version
+        cdef int16_t[::1] decisions = records.decision
+        cdef uint8_t[::1] seats = records.seat
+        cdef uint8_t[::1] actions = records.action
+        cdef RecordC* record
+        cdef uint64_t legal
+        cdef int i, k, total
+        for i in range(n):
+            record = &self.finished[i]
+            memcpy(&observations[i, 0], record.observation, OBSERVATION_BYTES)
+            memcpy(&values[i, 0], record.values, sizeof(record.values))
+            rounds[i] = record.round_number
+            versions[i] = record.model_version
+            decisions[i] = record.decision
+            seats[i] = record.seat
+            actions[i] = record.action
+            total = 0
+            for k in range(MAX_LEGAL):
+                total += record.visits[k]
+            legal = record.legal
+            k = 0
+            while legal:
+                policies[i, record.offset + <int>lowest(legal)] = <float>record.visits[k] / <float>total
+                legal &= legal - 1
+                k += 1
+        self.n_finished = 0
+        return records
+
+    def check(self):
+        """Raise ValueError unless every tree at rest is sound (see check_tree)."""
+        for i in range(self.n_games):
+            for k in range(self.params.determinizations):
+                if self.games[i].search.trees[k].n_nodes and not self.games[i].search.trees[k].n_waiting:
+                    check_tree(&self.games[i].search.trees[k], self.params.leaves_per_tree == 1)
+
+    @property
+    def n_unfinished(self):
+        """Rounds not yet finished, those not begun included."""
+        return self.rounds.shape[0] - self.next_round + self.n_playing
+
+    @property
+    def stats(self):
+        """Counts since the start: rounds, decisions, simulations, leaves, evaluations (rows sent)."""
+        return dict(self.counts)
+
+    cdef BatchC* _batch(self, int group) except NULL:
+        if not 0 <= group < self.n_groups:
+            raise InvalidConfig(f"expected a group in 0..{self.n_groups - 1}, got {group}")
+        return &self.batches[group]
+
+    cdef int _first(self, int group) noexcept nogil:
+        """The first game of a group: groups are neighbours."""
+        return <int>(<int64_t>self.n_games * group // self.n_groups)
+
+    cdef int _advance(self, GameC* game, BatchC* batch) except -1 nogil:
+        """Play on until the game waits for rows of the batch, or there is no round left."""
+        while True:
+            if not game.is_playing:
+                if self.next_round == self.rounds.shape[0]:
+                    return 0
+                self._start_round(game)
+            if not search_collect(&game.search, &self.params, batch, &self.cache, &self.counts):
+                return 0
+            self._move(game)
+            if state_is_over(&game.state):
+                self._finish_round(game)
+            else:
+                search_start(&game.search, &self.params, &game.state, &game.rng)
+
+    cdef void _start_round(self, GameC* game) noexcept nogil:
+        cdef int pair, dealer, trump, n_players
+        game.round_number = self.rounds[self.next_round]
+        self.next_round += 1
+        self.n_playing += 1
+        rng_seed(&game.rng, self.seed, <uint64_t>game.round_number)
+        pair = rng_below(&game.rng, self.n_pairs)
+        n_players = self.pairs[pair][0]
+        dealer = rng_below(&game.rng, n_players)
+        trump = rng_below(&game.rng, 5)                      # 4 is NO_TRUMP
+        state_deal(&game.state, n_players, self.pairs[pair][1], dealer, trump, &game.rng)
+        game.is_playing = True
+        game.n_records = 0
+        search_start(&game.search, &self.params, &game.state, &game.rng)    # the first bid is never forced
+
+    cdef void _move(self, GameC* game) noexcept nogil:
+        """The search is done: record it, draw a move by the visits, play it and the forced ones after it."""
+        cdef StateC* state = &game.state
+        cdef RecordC* record = &game.records[game.n_records]
+        cdef int chosen
+        memset(record, 0, sizeof(RecordC))
+        observe(state, record.observation)
+        search_visits(&game.search, &self.params, record.visits)
+        record.legal = game.search.legal
+        record.round_number = game.round_number
+        record.model_version = game.model_version
+        record.decision = <int16_t>(state.n_bids + state.n_plays)
+        record.seat = state.seat_to_act
+        record.offset = <uint8_t>state_action_offset(state)
+        chosen = _draw(record.visits, game.search.n_legal, self._temperature(state), &game.rng)
+        record.action = <uint8_t>(record.offset + nth_bit(record.legal, chosen))
+        game.n_records += 1
+        self.counts.decisions += 1
+        state_apply(state, record.action)
+        state_skip_forced(state)
+
+    cdef double _temperature(self, const StateC* state) noexcept nogil:
+        cdef double progress = <double>(state.n_bids + state.n_plays) / (state.n_players * (1 + state.n_cards))
+        return self.params.temperature + (self.params.temperature_final - self.params.temperature) * progress
+
+    cdef int _finish_round(self, GameC* game) except -1 nogil:
+        """Give every record its outcome and hand the round over."""
+        cdef int needed = self.n_finished + game.n_records
+        cdef RecordC* grown
+        cdef RecordC* record
+        cdef int i, k, n = game.state.n_players
+        if needed > self.finished_capacity:
+            grown = <RecordC*>realloc(self.finished, 2 * needed * sizeof(RecordC))
+            if grown == NULL:
+                raise MemoryError("expected room for finished rounds; take records more often")
+            self.finished = grown
+            self.finished_capacity = 2 * needed
+        for i in range(game.n_records):
+            record = &game.records[i]
+            for k in range(n):
+                record.values[k] = <float>state_score(&game.state, (record.seat + k) % n) / (10 + game.state.n_cards)
+            memcpy(&self.finished[self.n_finished], record, sizeof(RecordC))
+            self.n_finished += 1
+        game.is_playing = False
+        self.n_playing -= 1
+        self.counts.rounds += 1
+        return 0
+
+
+cdef int _draw(const int32_t* visits, int n, double temperature, RngC* rng) noexcept nogil:
+    """An index drawn in proportion to visits ** (1 / temperature); near 0 the first of the most visited."""
+    cdef double[MAX_LEGAL] weights
+    cdef double total = 0.0
+    cdef double pick
+    cdef int i, best = 0
+    for i in range(1, n):
+        if visits[i] > visits[best]:
+            best = i
+    if temperature < 0.01:
+        return best
+    for i in range(n):
+        weights[i] = pow(<double>visits[i] / visits[best], 1.0 / temperature)
+        total += weights[i]
+    pick = rng_uniform(rng) * total
+    for i in range(n):
+        pick -= weights[i]
+        if pick < 0.0 and weights[i] > 0.0:
+            return i
+    return best

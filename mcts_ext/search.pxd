@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The search of one decision: determinizations, a tree on each, leaves out, evaluations in, visits added up."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+from mcts_ext.batch cimport BatchC, CacheC, EvaluationC
+from mcts_ext.rng cimport RngC
+from mcts_ext.rules cimport StateC
+from mcts_ext.tree cimport TreeC
+from mcts_ext.types cimport MAX_LEGAL
+
+cdef struct SearchParamsC:      # mirrors SearchConfig, which explains the fields
+    int    determinizations
+    int    simulations
+    int    leaves_per_tree
+    float  c_puct
+    float  fpu_reduction
+    double dirichlet_alpha
+    double dirichlet_fraction
+    double temperature
+    double temperature_final
+
+cdef struct LeafC:              # a leaf whose evaluation was asked for
+    uint64_t     legal
+    int32_t      node
+    int32_t      row            # of the batch; -1 when the evaluation is here already
+    StateC       state          # its position
+    EvaluationC  evaluation
+
+cdef struct CountsC:            # what a search or pool has done so far
+    int64_t rounds
+    int64_t decisions           # searched; forced moves are not counted
+    int64_t simulations
+    int64_t leaves              # that needed an evaluation
+    int64_t evaluations         # rows sent to the network; the other leaves were answered by the cache or shared a row
+
+cdef struct SearchC:
+    TreeC*   trees              # [determinizations]
+    LeafC*   leaves             # [determinizations, leaves_per_tree]
+    float[MAX_LEGAL] noise      # root noise over the legal actions, shared by the trees
+    uint64_t legal              # at the root
+    int      n_legal
+
+cdef SearchParamsC search_params(object config) except *
+cdef int search_alloc(SearchC* search, const SearchParamsC* params, int max_cards) except -1
+cdef void search_free(SearchC* search, const SearchParamsC* params) noexcept nogil
+cdef void search_start(SearchC* search, const SearchParamsC* params, const StateC* state, RngC* rng) noexcept nogil
+cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch, CacheC* cache,
+                         CountsC* counts) noexcept nogil
+cdef void search_apply(SearchC* search, const SearchParamsC* params, const BatchC* batch) noexcept nogil
+cdef void search_visits(const SearchC* search, const SearchParamsC* params, int32_t* visits) noexcept nogil
+cdef int check_answer(const float[:, ::1] logits, const float[:, ::1] values, int n_rows) except -1

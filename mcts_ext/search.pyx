@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The search of one decision: determinizations, a tree on each, leaves out, evaluations in, visits added up.
+
+`search_start` draws the determinizations and the root noise. `search_collect` runs every tree until its leaves wait
+for the network (or it is done) and adds their rows to a batch; `search_apply` expands and backs up once the batch is
+answered. A tree takes up to `leaves_per_tree` leaves in one *wave* and backs them up together, in order, whether the
+cache or the network answered: so a result never depends on what happened to be cached or batched together.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from mcts_ext.batch cimport (
+    BatchC, CacheC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_clear, batch_free,
+)
+from mcts_ext.cards cimport lowest, popcount
+from mcts_ext.determinize cimport determinize
+from mcts_ext.rng cimport RngC, rng_gamma, rng_seed
+from mcts_ext.rules cimport (
+    Round, StateC, state_action_offset, state_is_over, state_legal, state_score,
+)
+from mcts_ext.tree cimport (
+    TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
+)
+from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
+
+import numpy as np
+
+from mcts_ext.errors import InvalidEvaluation
+
+
+cdef SearchParamsC search_params(object config) except *:
+    """The C mirror of a SearchConfig."""
+    cdef SearchParamsC params
+    params.determinizations = config.determinizations
+    params.simulations = config.simulations
+    params.leaves_per_tree = config.leaves_per_tree
+    params.c_puct = config.c_puct
+    params.fpu_reduction = config.fpu_reduction
+    params.dirichlet_alpha = config.dirichlet_alpha
+    params.dirichlet_fraction = config.dirichlet_fraction
+    params.temperature = config.temperature
+    params.temperature_final = config.temperature_final
+    return params
+
+
+cdef int search_alloc(SearchC* search, const SearchParamsC* params, int max_cards) except -1:
+    """Room for searches of rounds of at most `max_cards` cards: a node has at most max_cards + 1 children."""
+    cdef int i
+    memset(search, 0, sizeof(SearchC))
+    search.trees = <TreeC*>calloc(params.determinizations, sizeof(TreeC))
+    search.leaves = <LeafC*>calloc(params.determinizations * params.leaves_per_tree, sizeof(LeafC))
+    if search.trees == NULL or search.leaves == NULL:
+        raise MemoryError("expected room for a search; ask for fewer determinizations or leaves at once")
+    for i in range(params.determinizations):
+        tree_alloc(&search.trees[i], 1 + (params.simulations + 1) * (max_cards + 1))
+    return 0
+
+
+cdef void search_free(SearchC* search, const SearchParamsC* params) noexcept nogil:
+    cdef int i
+    if search.trees != NULL:
+        for i in range(params.determinizations):
+            tree_free(&search.trees[i])
+    free(search.trees)
+    free(search.leaves)
+    memset(search, 0, sizeof(SearchC))
+
+
+cdef void search_start(SearchC* search, const SearchParamsC* params, const StateC* state, RngC* rng) noexcept nogil:
+    """Begin a decision of the seat to act in `state`. Advances rng; reads no card that the seat cannot see."""
+    cdef int i
+    cdef double total = 0.0
+    cdef double[MAX_LEGAL] gamma
+    search.legal = state_legal(state)
+    search.n_legal = popcount(search.legal)
+    if params.dirichlet_fraction > 0.0:
+        for i in range(search.n_legal):
+            gamma[i] = rng_gamma(rng, params.dirichlet_alpha)
+            total += gamma[i]
+        for i in range(search.n_legal):
+            search.noise[i] = <float>(gamma[i] / total) if total > 0.0 else <float>(1.0 / search.n_legal)
+    for i in range(params.determinizations):
+        tree_reset(&search.trees[i])
+        memcpy(&search.trees[i].root, state, sizeof(StateC))
+        determinize(&search.trees[i].root, state.seat_to_act, rng)
+
+
+cdef inline void _score(const StateC* state, float* values) noexcept nogil:
+    """Exact values of a finished round by absolute seat: round score / (10 + N)."""
+    cdef int seat
+    cdef float unit = <float>(1.0 / (10 + state.n_cards))
+    for seat in range(state.n_players):
+        values[seat] = <float>state_score(state, seat) * unit
+
+
+cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch, CacheC* cache,
+                         CountsC* counts) noexcept nogil:
+    """Run every tree until it waits or is done, adding rows to the batch; True when all are done.
+
+    The batch has room for determinizations * leaves_per_tree rows more.
+    """
+    cdef bint done = True
+    cdef int i
+    for i in range(params.determinizations):
+        if not _run_tree(search, params, i, batch, cache, counts):
+            done = False
+    return done
+
+
+cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC* batch, CacheC* cache,
+                    CountsC* counts) noexcept nogil:
+    cdef TreeC* tree = &search.trees[i]
+    cdef LeafC* leaves = search.leaves + i * params.leaves_per_tree
+    cdef LeafC* leaf
+    cdef bint asked
+    cdef float[MAX_SEATS] values
+    while tree.n_waiting == 0:
+        if tree.n_simulations > params.simulations:
+            return True
+        asked = False
+        while tree.n_waiting < params.leaves_per_tree and tree.n_simulations <= params.simulations:
+            leaf = &leaves[tree.n_waiting]
+            leaf.node = tree_descend(tree, params.c_puct, params.fpu_reduction, &leaf.state)
+            counts.simulations += 1
+            if state_is_over(&leaf.state):
+                _score(&leaf.state, values)
+                tree_backup(tree, leaf.node, values)
+                continue
+            leaf.legal = state_legal(&leaf.state)
+            leaf.row = batch_ask(batch, cache, &leaf.state, leaf.legal, &leaf.evaluation, &asked)
+            counts.leaves += 1
+            tree.n_waiting += 1
+            if leaf.node == 0:          # nothing to choose from before the root is expanded
+                break
+        if asked:
+            return False
+        _finish_wave(search, params, i, NULL)
+    return False
+
+
+cdef void search_apply(SearchC* search, const SearchParamsC* params, const BatchC* batch) noexcept nogil:
+    """Expand and back up every leaf that waits; the batch has been answered."""
+    cdef int i
+    for i in range(params.determinizations):
+        _finish_wave(search, params, i, batch)
+
+
+cdef void _finish_wave(SearchC* search, const SearchParamsC* params, int i, const BatchC* batch) noexcept nogil:
+    cdef TreeC* tree = &search.trees[i]
+    cdef LeafC* leaf
+    cdef const EvaluationC* evaluation
+    cdef float[MAX_LEGAL] noisy
+    cdef const float* priors
+    cdef float[MAX_SEATS] values
+    cdef float fraction = <float>params.dirichlet_fraction
+    cdef int w, k, seat
+    for w in range(tree.n_waiting):
+        leaf = &search.leaves[i * params.leaves_per_tree + w]
+        evaluation = &leaf.evaluation if leaf.row < 0 else &batch.evaluations[leaf.row]
+        if tree.nodes[leaf.node].n_children == 0:
+            priors = &evaluation.priors[0]
+            if leaf.node == 0 and fraction > 0.0:
+                for k in range(search.n_legal):
+                    noisy[k] = (1 - fraction) * priors[k] + fraction * search.noise[k]
+                priors = &noisy[0]
+            tree_expand(tree, leaf.node, &leaf.state, leaf.legal, priors, evaluation.values[0])
+        seat = leaf.state.seat_to_act
+        for k in range(leaf.state.n_players):
+            values[seat] = evaluation.values[k]
+            seat = seat + 1 if seat + 1 < leaf.state.n_players else 0
+        tree_backup(tree, leaf.node, values)
+    tree.n_waiting = 0
+
+
+cdef void search_visits(const SearchC* search, const SearchParamsC* params, int32_t* visits) noexcept nogil:
+    """Visits of each legal root action, in rising order, summed over the trees: `[n_legal]`."""
+    cdef int i, k
+    cdef const TreeC* tree
+    memset(visits, 0, search.n_legal * sizeof(int32_t))
+    for i in range(params.determinizations):
+        tree = &search.trees[i]
+        for k in range(tree.nodes[0].n_children):
+            visits[k] += tree.nodes[tree.nodes[0].first_child + k].n_visits
+
+
+cdef class Search:
+    """One decision of one seat, driven from Python: `collect`, evaluate `observations`, `apply`, until done.
+
+    A forced move needs no search: the round must leave the seat to act a choice.
+    """
+
+    cdef SearchC search
+    cdef SearchParamsC params
+    cdef BatchC batch
+    cdef CacheC cache
+    cdef CountsC counts
+    cdef StateC state
+    cdef object _rows
+    cdef uint8_t[:, ::1] _view
+
+    def __cinit__(self, Round table not None, config, *, seed):
+        cdef RngC rng
+        if len(table.legal_actions()) < 2:
+            raise ValueError(f"expected a choice to search, got legal actions {table.legal_actions()}")
+        self.params = search_params(config)
+        search_alloc(&self.search, &self.params, table.state.n_cards)
+        batch_alloc(&self.batch, config.determinizations * config.leaves_per_tree)
+        self._rows = np.zeros((self.batch.capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
+        self._view = self._rows
+        self.batch.rows = &self._view[0, 0]
+        memcpy(&self.state, &table.state, sizeof(StateC))
+        rng_seed(&rng, seed & 0xFFFFFFFFFFFFFFFF, 0)
+        search_start(&self.search, &self.params, &self.state, &rng)
+
+    def __dealloc__(self):
+        search_free(&self.search, &self.params)
+        batch_free(&self.batch)
+
+    def collect(self):
+        """Run the trees until their leaves wait; the number of rows to evaluate, 0 when the search is done."""
+        batch_clear(&self.batch)
+        with nogil:
+            search_collect(&self.search, &self.params, &self.batch, &self.cache, &self.counts)
+        return self.batch.n_rows
+
+    @property
+    def observations(self):
+        """`[rows, F]` uint8: what the last `collect` asks for; valid until the next one."""
+        return self._rows[: self.batch.n_rows]
+
+    def apply(self, const float[:, ::1] logits, const float[:, ::1] values):
+        """Hand in the answers, logits `[rows, A]` and values `[rows, S]`, for the rows of the last `collect`."""
+        check_answer(logits, values, self.batch.n_rows)
+        if self.batch.n_rows == 0:
+            return
+        if not batch_answer(&self.batch, &self.cache, &logits[0, 0], &values[0, 0]):
+            raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
+        with nogil:
+            search_apply(&self.search, &self.params, &self.batch)
+
+    def visits(self):
+        """Visits per action, `{action: N}`, summed over the determinizations."""
+        cdef int32_t[MAX_LEGAL] visits
+        search_visits(&self.search, &self.params, visits)
+        offset = state_action_offset(&self.state)
+        found = {}
+        legal = self.search.legal
+        for i in range(self.search.n_legal):
+            found[offset + <int>lowest(legal)] = visits[i]
+            legal &= legal - 1
+        return found
+
+    def values(self):
+        """Mean backed-up value Q per action for the seat to act, `{action: Q}`; unvisited actions are left out."""
+        cdef const TreeC* tree
+        sums = {}
+        for i in range(self.params.determinizations):
+            tree = &self.search.trees[i]
+            for k in range(tree.nodes[0].first_child, tree.nodes[0].first_child + tree.nodes[0].n_children):
+                n, w = sums.get(tree.nodes[k].action, (0, 0.0))
+                sums[tree.nodes[k].action] = (n + tree.nodes[k].n_visits, w + tree.nodes[k].value_sum)
+        return {action: w / n for action, (n, w) in sums.items() if n}
+
+    def check(self):
+        """Raise ValueError unless every tree at rest is sound (see check_tree)."""
+        for i in range(self.params.determinizations):
+            check_tree(&self.search.trees[i], self.params.leaves_per_tree == 1)
+
+    @property
+    def n_evaluations(self):
+        """Leaves that asked for an evaluation so far."""
+        return self.counts.leaves
+
+
+cdef int check_answer(const float[:, ::1] logits, const float[:, ::1] values, int n_rows) except -1:
+    """Raise InvalidEvaluation unless the answer has the shape of the question."""
+    if (logits.shape[0] != n_rows or logits.shape[1] != N_ACTIONS or values.shape[0] != n_rows
+            or values.shape[1] != MAX_SEATS):
+        raise InvalidEvaluation(
+            f"expected logits [{n_rows}, {N_ACTIONS}] and values [{n_rows}, {MAX_SEATS}], got "
+            f"[{logits.shape[0]}, {logits.shape[1]}] and [{values.shape[0]}, {values.shape[1]}]; apply what collect asked"
+        )
+    return 0

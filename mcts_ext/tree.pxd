@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One search tree over one determinization: nodes in an arena, PUCT selection, expansion, max^n backup.
+
+```
+nodes   | root | children of the root | children of the first leaf expanded | ...   one array, int32 indices
+          0      1 .. n                 n + 1 ..
+```
+A node is a position together with the edge into it. Positions are not stored: a descent replays the actions from the
+root's state. Forced moves are passed through, so every expanded node has a choice.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+
+from mcts_ext.rules cimport StateC
+
+cdef struct NodeC:
+    double  value_sum       # W of the edge, from the view of the seat that chose it; one value is in [0, 1]
+    float   prior           # P of the edge; siblings sum to 1
+    float   value           # the network's value of this position, from the view of the seat to act in it
+    int32_t n_visits        # N, finished
+    int32_t n_in_flight     # begun, unfinished
+    int32_t parent          # -1 at the root
+    int32_t first_child     # children are contiguous
+    uint8_t n_children      # 0 until expanded
+    uint8_t action          # of the edge
+    uint8_t seat            # that chose the edge
+
+cdef struct TreeC:
+    NodeC*  nodes
+    int32_t capacity
+    int32_t n_nodes
+    int32_t n_simulations   # begun, the root's own expansion included
+    int32_t n_waiting       # leaves that wait for an evaluation
+    StateC  root
+
+cdef int tree_alloc(TreeC* tree, int32_t capacity) except -1
+cdef void tree_free(TreeC* tree) noexcept nogil
+cdef void tree_reset(TreeC* tree) noexcept nogil
+cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, StateC* state) noexcept nogil
+cdef void tree_expand(TreeC* tree, int32_t leaf, const StateC* state, uint64_t legal, const float* priors,
+                      float value) noexcept nogil
+cdef void tree_backup(TreeC* tree, int32_t leaf, const float* values) noexcept nogil
+cdef int check_tree(const TreeC* tree, bint sequential) except -1

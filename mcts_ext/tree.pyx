@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One search tree over one determinization: nodes in an arena, PUCT selection, expansion, max^n backup."""
+
+from libc.math cimport fabs, sqrtf
+from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from mcts_ext.cards cimport lowest
+from mcts_ext.rules cimport StateC, state_action_offset, state_apply, state_skip_forced
+
+
+cdef int tree_alloc(TreeC* tree, int32_t capacity) except -1:
+    memset(tree, 0, sizeof(TreeC))
+    tree.nodes = <NodeC*>malloc(capacity * sizeof(NodeC))
+    if tree.nodes == NULL:
+        raise MemoryError(f"expected room for {capacity} tree nodes; search fewer simulations or games at once")
+    tree.capacity = capacity
+    return 0
+
+
+cdef void tree_free(TreeC* tree) noexcept nogil:
+    free(tree.nodes)
+    tree.nodes = NULL
+
+
+cdef void tree_reset(TreeC* tree) noexcept nogil:
+    """Forget all nodes but an unexpanded root; the caller sets `tree.root`."""
+    memset(tree.nodes, 0, sizeof(NodeC))
+    tree.nodes[0].parent = -1
+    tree.n_nodes = 1
+    tree.n_simulations = 0
+    tree.n_waiting = 0
+
+
+cdef inline int32_t _select(const NodeC* nodes, const NodeC* node, float c_puct, float fpu_reduction) noexcept nogil:
+    """The child that maximises Q + c_puct * P * sqrt(N) / (1 + N_child); the first of equals.
+
+    PUCT as in Silver et al. 2017 (AlphaZero), https://arxiv.org/abs/1712.01815, with Q from the view of the seat that
+    chooses. A visit in flight counts as one of value 0 (virtual loss).
+    """
+    cdef float scale = c_puct * sqrtf(<float>(node.n_visits + node.n_in_flight))
+    cdef float unvisited = node.value - fpu_reduction
+    cdef float best_score = -1e30
+    cdef float score, n
+    cdef int32_t best = node.first_child
+    cdef int32_t index
+    cdef const NodeC* child
+    for index in range(node.first_child, node.first_child + node.n_children):
+        child = &nodes[index]
+        n = <float>(child.n_visits + child.n_in_flight)
+        score = unvisited if n == 0.0 else <float>child.value_sum / n
+        score += scale * child.prior / (1.0 + n)
+        if score > best_score:
+            best_score = score
+            best = index
+    return best
+
+
+cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, StateC* state) noexcept nogil:
+    """Begin one simulation: walk to a leaf, an unexpanded node or the end of the round.
+
+    Leaves the leaf's position in `state` (forced moves played) and one visit in flight on every node of the path.
+    """
+    cdef NodeC* nodes = tree.nodes
+    cdef int32_t index = 0
+    memcpy(state, &tree.root, sizeof(StateC))
+    tree.n_simulations += 1
+    while nodes[index].n_children > 0:
+        nodes[index].n_in_flight += 1
+        index = _select(nodes, &nodes[index], c_puct, fpu_reduction)
+        state_apply(state, nodes[index].action)
+        state_skip_forced(state)
+    nodes[index].n_in_flight += 1
+    return index
+
+
+cdef void tree_expand(TreeC* tree, int32_t leaf, const StateC* state, uint64_t legal, const float* priors,
+                      float value) noexcept nogil:
+    """Give a leaf its children, one a bit of `legal`, with `priors` in the same order.
+
+    `state` tells the seat to act and the phase; `value` is the network's, for that seat.
+    """
+    cdef NodeC* child = &tree.nodes[tree.n_nodes]
+    cdef int offset = state_action_offset(state)
+    cdef int n = 0
+    tree.nodes[leaf].first_child = tree.n_nodes
+    tree.nodes[leaf].value = value
+    while legal:
+        memset(child, 0, sizeof(NodeC))
+        child.prior = priors[n]
+        child.parent = leaf
+        child.action = <uint8_t>(offset + <int>lowest(legal))
+        child.seat = state.seat_to_act
+        legal &= legal - 1
+        child += 1
+        n += 1
+    tree.nodes[leaf].n_children = <uint8_t>n
+    tree.n_nodes += n
+
+
+cdef void tree_backup(TreeC* tree, int32_t leaf, const float* values) noexcept nogil:
+    """Finish one simulation: every edge of the path gains the value of the seat that chose it (max^n).
+
+    `values`: `[S]` by absolute seat.
+    """
+    cdef NodeC* node
+    cdef int32_t index = leaf
+    while index >= 0:
+        node = &tree.nodes[index]
+        node.n_in_flight -= 1
+        node.n_visits += 1
+        node.value_sum += values[node.seat]
+        index = node.parent
+
+
+cdef int check_tree(const TreeC* tree, bint sequential) except -1:
+    """Raise ValueError unless the tree at rest is sound.
+
+    Nothing in flight; children contiguous and pointing back; priors of siblings sum to 1; 0 <= W <= N; and
+    N = 1 + sum N(children) in each expanded node (a search with several leaves in flight may visit a leaf more than
+    once before it is expanded: then N is at least that).
+    """
+    cdef int32_t i, j
+    cdef const NodeC* node
+    cdef const NodeC* child
+    cdef double priors
+    cdef int below
+    cdef int expected_nodes = 1
+    if tree.n_waiting != 0:
+        raise ValueError(f"{tree.n_waiting} leaves still wait")
+    if tree.n_nodes > tree.capacity:
+        raise ValueError(f"{tree.n_nodes} nodes in an arena of {tree.capacity}")
+    for i in range(tree.n_nodes):
+        node = &tree.nodes[i]
+        if node.n_in_flight != 0:
+            raise ValueError(f"node {i}: {node.n_in_flight} visits in flight at rest")
+        if node.value_sum < -1e-6 or node.value_sum > node.n_visits + 1e-4:
+            raise ValueError(f"node {i}: value sum {node.value_sum} of {node.n_visits} visits")
+        if node.n_children == 0:
+            continue
+        expected_nodes += node.n_children
+        priors = 0.0
+        below = 0
+        for j in range(node.first_child, node.first_child + node.n_children):
+            child = &tree.nodes[j]
+            if child.parent != i:
+                raise ValueError(f"node {j}: parent {child.parent}, expected {i}")
+            priors += child.prior
+            below += child.n_visits
+        if fabs(priors - 1.0) > 1e-4:
+            raise ValueError(f"node {i}: priors of its children sum to {priors}")
+        if node.n_visits < 1 + below or (sequential and node.n_visits != 1 + below):
+            raise ValueError(f"node {i}: {node.n_visits} visits, {below} below it")
+    if tree.n_nodes != expected_nodes:
+        raise ValueError(f"{tree.n_nodes} nodes, {expected_nodes} reachable")
+    if tree.nodes[0].n_visits != tree.n_simulations:
+        raise ValueError(f"{tree.n_simulations} simulations begun, {tree.nodes[0].n_visits} visits at the root")
+    return 0
