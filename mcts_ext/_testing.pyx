@@ -28,10 +28,10 @@ def determinize_many(Round table not None, int seat, int n, *, seed):
     """Draw n determinizations, for timing."""
     cdef StateC state
     cdef RngC rng
-    cdef int i
+    cdef int _i
     rng_seed(&rng, <uint64_t>seed, 0)
     with nogil:
-        for i in range(n):
+        for _i in range(n):
             memcpy(&state, &table.state, sizeof(StateC))
             determinize(&state, seat, &rng)
 

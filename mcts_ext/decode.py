@@ -29,6 +29,9 @@ from mcts_ext.contract import (
 )
 from mcts_ext.errors import InvalidEvaluation
 
+Trick = tuple[tuple[int, int], ...]
+"""(seat, card) pairs in order of play."""
+
 
 @dataclass(frozen=True)
 class InformationSet:
@@ -43,8 +46,8 @@ class InformationSet:
     tricks_won: tuple[int, ...]
     voids: tuple[tuple[int, ...], ...]
     hand: tuple[int, ...]
-    tricks: tuple[tuple[tuple[int, int], ...], ...]
-    """Every trick begun so far as (seat, card) pairs in order of play."""
+    tricks: tuple[Trick, ...]
+    """Every trick begun so far."""
     totals: tuple[int, ...]
     game_round: int
     start_cards: int
@@ -83,12 +86,12 @@ def decode(row: bytes) -> InformationSet:
             tricks[n_tricks].append((code - CARD_ON_TABLE, card))
     trump = None if row[AT_TRUMP] == NO_TRUMP else row[AT_TRUMP]
     leader = n - len(tricks[n_tricks]) if tricks[n_tricks] else row[AT_LEADER]
-    ordered = []
-    for trick, following in zip(tricks, [*tricks[1:], None], strict=True):
-        # A finished trick's leader won the one before it; the first was led from the dealer's left.
-        first = (row[AT_DEALER] + 1) % n if not ordered else _winner(ordered[-1], trump)
+    ordered: list[Trick] = []
+    first = (row[AT_DEALER] + 1) % n  # leads the first trick; later the winner of the one before does
+    for trick in tricks:
         if trick:
-            ordered.append(tuple(sorted(trick, key=lambda play, first=first: (play[0] - first) % n)))  # type: ignore[misc]
+            ordered.append(_in_order(trick, first, n))
+            first = _winner(ordered[-1], trump)
     return InformationSet(
         n_players=n,
         n_cards=row[AT_N_CARDS],
@@ -111,7 +114,11 @@ def decode(row: bytes) -> InformationSet:
     )
 
 
-def _winner(trick: tuple[tuple[int, int], ...], trump: int | None) -> int:
+def _in_order(plays: list[tuple[int, int]], first: int, n_players: int) -> Trick:
+    return tuple(sorted(plays, key=lambda play: (play[0] - first) % n_players))
+
+
+def _winner(trick: Trick, trump: int | None) -> int:
     """The seat that wins a trick: the highest trump, else the highest card of the led suit."""
     led = trick[0][1] // 13
     return max(trick, key=lambda play: ((play[1] // 13 == trump) * 2 + (play[1] // 13 == led), play[1] % 13))[0]

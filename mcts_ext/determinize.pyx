@@ -87,12 +87,12 @@ cdef uint64_t _deal_bound(StateC* state, const BoundC* bound, uint64_t unseen, i
     """Deal the bound seats; returns the cards left."""
     cdef uint64_t left, open_cards, hand
     cdef double accept
-    cdef int attempt, i
+    cdef int _attempt, i
     cdef uint32_t n_open
     cdef uint64_t[MAX_SEATS] allowed
     for i in range(bound.n):
         allowed[i] = unseen & suits_mask(bound.suits[i])
-    for attempt in range(n_tries):
+    for _attempt in range(n_tries):
         left = unseen
         accept = 1.0
         for i in range(bound.n):

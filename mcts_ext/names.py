@@ -29,9 +29,7 @@ def action(index: int) -> str:
 
 def draw(table: "Round") -> str:
     """The whole table, all hands open, one line a seat and one a trick."""
-    lines = [
-        f"{table.n_players} players, {table.n_cards} cards, trump {suit(table.trump)}, dealer seat {table.dealer}"
-    ]
+    lines = [f"{table.n_players} players, {table.n_cards} cards, trump {suit(table.trump)}, dealer seat {table.dealer}"]
     for seat in range(table.n_players):
         bid = table.bids[seat]
         mark = ">" if seat == table.seat_to_act else " "

@@ -29,7 +29,7 @@ from mcts_ext.search cimport (
     search_params, search_start, search_visits,
 )
 from mcts_ext.tree cimport check_tree
-from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
 
 import numpy as np
 

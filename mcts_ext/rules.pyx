@@ -7,9 +7,7 @@ history (cards in order of play, leader of each trick), so that an observation c
 
 from libc.string cimport memcpy, memset
 
-from mcts_ext.cards cimport (
-    full_deck, lowest, popcount, random_subset, suit_mask, suit_of, suits_mask,
-)
+from mcts_ext.cards cimport full_deck, lowest, random_subset, suit_mask, suit_of
 from mcts_ext.rng cimport rng_seed
 from mcts_ext.types cimport NO_TRUMP
 

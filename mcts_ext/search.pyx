@@ -7,7 +7,7 @@ answered. A tree takes up to `leaves_per_tree` leaves in one *wave* and backs th
 cache or the network answered: so a result never depends on what happened to be cached or batched together.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -23,7 +23,7 @@ from mcts_ext.rules cimport (
 from mcts_ext.tree cimport (
     TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
-from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
 
 import numpy as np
 
@@ -279,7 +279,7 @@ cdef int check_answer(const float[:, ::1] logits, const float[:, ::1] values, in
     if (logits.shape[0] != n_rows or logits.shape[1] != N_ACTIONS or values.shape[0] != n_rows
             or values.shape[1] != MAX_SEATS):
         raise InvalidEvaluation(
-            f"expected logits [{n_rows}, {N_ACTIONS}] and values [{n_rows}, {MAX_SEATS}], got "
-            f"[{logits.shape[0]}, {logits.shape[1]}] and [{values.shape[0]}, {values.shape[1]}]; apply what collect asked"
+            f"expected logits [{n_rows}, {N_ACTIONS}] and values [{n_rows}, {MAX_SEATS}] for what collect asked, got "
+            f"[{logits.shape[0]}, {logits.shape[1]}] and [{values.shape[0]}, {values.shape[1]}]"
         )
     return 0
