@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of exporting and publishing.
+
+```
+ExportError                   every error of this package
+├── InvalidModel              an ONNX file that does not fit the contract
+├── ParityFailed              two evaluations of the same network differ by more than the tolerance
+├── RepositoryError           a model repository that cannot be read or written, or a version that exists already
+└── PublishFailed             a server that did not take the new version; it was withdrawn
+```
+"""
+
+from mcts_ext.errors import BlobError
+
+
+class ExportError(BlobError):
+    """Base of every error of exporting and publishing."""
+
+
+class InvalidModel(ExportError):
+    """An ONNX file that does not fit the contract."""
+
+
+class ParityFailed(ExportError):
+    """Two evaluations of the same network differ by more than the tolerance."""
+
+
+class RepositoryError(ExportError):
+    """A model repository that cannot be read or written, or a version that exists already."""
+
+
+class PublishFailed(ExportError):
+    """A server that did not take the new version; it was withdrawn."""

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch to ONNX, and what an exported file says about itself.
+
+Axes: `B` rows (dynamic), `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
+"""
+
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import onnx
+import torch
+
+from export.errors import ExportError, InvalidModel
+from mcts_ext.contract import (
+    INPUT_NAME,
+    N_ACTIONS,
+    N_SEATS,
+    OBSERVATION_BYTES,
+    OBSERVATION_VERSION,
+    POLICY_NAME,
+    VALUE_NAME,
+)
+from training.checkpoint import CheckpointInfo
+from training.files import write_whole
+from training.network import BlobNet
+
+OPSET: Final = 17
+"""The first with LayerNormalization as one operator; every engine served from here knows it."""
+
+VERSION_KEY: Final = "observation_version"
+SHAPES: Final = {
+    INPUT_NAME: (onnx.TensorProto.UINT8, OBSERVATION_BYTES),
+    POLICY_NAME: (onnx.TensorProto.FLOAT, N_ACTIONS),
+    VALUE_NAME: (onnx.TensorProto.FLOAT, N_SEATS),
+}
+
+
+def metadata_of(info: CheckpointInfo) -> dict[str, str]:
+    """The properties an exported file carries."""
+    return {
+        VERSION_KEY: str(info.observation_version),
+        "weights_sha256": info.weights_sha256,
+        "preset": info.preset,
+        "step": str(info.step),
+        "seed": "unknown" if info.seed is None else str(info.seed),
+        "n_parameters": str(info.n_parameters),
+        "git_commit": _git_commit(),
+    }
+
+
+def export_onnx(network: BlobNet, path: Path, *, metadata: Mapping[str, str]) -> None:
+    """Write the network to `path` as ONNX with a dynamic batch; `path` is whole or untouched.
+
+    Raises:
+        ExportError: the file could not be written.
+    """
+    example = torch.zeros(2, OBSERVATION_BYTES, dtype=torch.uint8)
+    device = next(network.parameters()).device
+    try:
+        with tempfile.TemporaryDirectory(prefix="blobzero-export-") as folder, warnings.catch_warnings():
+            # The tracing exporter says on every call that it is old; its successor wants one more package, onnxscript.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            traced = Path(folder) / path.name
+            torch.onnx.export(
+                network.eval(),
+                (example.to(device),),
+                traced,
+                input_names=[INPUT_NAME],
+                output_names=[POLICY_NAME, VALUE_NAME],
+                dynamic_axes={name: {0: "B"} for name in SHAPES},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+            model = onnx.load(str(traced))
+        onnx.helper.set_model_props(model, dict(metadata))
+        write_whole(path, model.SerializeToString())
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
+        raise ExportError(
+            f"expected to write {path}, got {_one_line(error)}; free space or choose another folder"
+        ) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The properties of an exported file, after checking that it fits the contract.
+
+    Raises:
+        InvalidModel: unreadable, or of other tensors or another observation version than this code speaks.
+    """
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, OSError: no common base
+        raise InvalidModel(f"expected an ONNX model, got {_one_line(error)} in {path}; export it again") from error
+    tensors = {
+        value.name: (value.type.tensor_type.elem_type, [dim.dim_value for dim in value.type.tensor_type.shape.dim])
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    for name, (kind, size) in SHAPES.items():
+        if tensors.get(name) != (kind, [0, size]):  # a dynamic dimension reads as 0
+            raise InvalidModel(
+                f"expected tensor {name} [B, {size}] of type {onnx.TensorProto.DataType.Name(kind)}, "
+                f"got {tensors.get(name)} in {path}; export it again"
+            )
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if metadata.get(VERSION_KEY) != str(OBSERVATION_VERSION):
+        raise InvalidModel(
+            f"expected observation version {OBSERVATION_VERSION}, got {metadata.get(VERSION_KEY)} in {path}; "
+            "publish a network of this version"
+        )
+    return metadata
+
+
+def _git_commit() -> str:
+    """The commit of the code that exports, or "unknown" outside a checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() if found.returncode == 0 else "unknown"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agreement of two evaluations of the same network on the same positions.
+
+Axes: `n` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from export.errors import ParityFailed
+from mcts_ext.contract import INPUT_NAME, MAX_HAND, N_CARDS_IN_DECK, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
+from mcts_ext.observe import observation
+from mcts_ext.rules import Round
+from training.network import BlobNet
+
+Floats = NDArray[np.float32]
+BATCH: Final = 512
+
+
+class Answers(NamedTuple):
+    """What an evaluation answers."""
+
+    policy: Floats  # [n, A] logits
+    value: Floats  # [n, S] in [0, 1]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far two evaluations may differ."""
+
+    logit: float
+    """Largest difference of one logit."""
+    kl: float
+    """Mean Kullback-Leibler divergence of the policies."""
+    value: float
+    """Largest difference of one value."""
+
+
+FLOAT32: Final = Tolerance(logit=1e-4, kl=1e-6, value=1e-4)
+SERVED: Final = Tolerance(logit=float("inf"), kl=1e-2, value=0.02)
+"""For a server that may have chosen bfloat16: single logits are coarse there, the policy as a whole is not."""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far two evaluations differ."""
+
+    n_rows: int
+    max_logit_difference: float
+    mean_policy_kl: float
+    """Of softmax(expected) from softmax(got), over all 66 actions, in nats."""
+    max_policy_kl: float
+    same_top_action: float
+    """Share of rows with the same best action of all 66."""
+    max_value_difference: float
+
+    def require(self, tolerance: Tolerance, *, what: str) -> None:
+        """Raise `ParityFailed` unless within `tolerance`; `what` names the one that was compared."""
+        pairs = (
+            ("logit difference", self.max_logit_difference, tolerance.logit),
+            ("mean policy KL", self.mean_policy_kl, tolerance.kl),
+            ("value difference", self.max_value_difference, tolerance.value),
+        )
+        for name, got, allowed in pairs:
+            if not got <= allowed:  # so that NaN fails
+                raise ParityFailed(
+                    f"expected {what} within {allowed:g} of PyTorch in {name}, got {got:.3g} over {self.n_rows} rows; "
+                    "nothing was published: look for weights that grew too large, or an engine that rounds"
+                )
+
+
+def compare(expected: Answers, got: Answers) -> ParityReport:
+    """Compare what two evaluations answered to the same rows."""
+    kl = policy_kl(expected.policy, got.policy)
+    return ParityReport(
+        n_rows=len(expected.policy),
+        max_logit_difference=float(np.abs(expected.policy - got.policy).max()),
+        mean_policy_kl=float(kl.mean()),
+        max_policy_kl=float(kl.max()),
+        same_top_action=float((expected.policy.argmax(1) == got.policy.argmax(1)).mean()),
+        max_value_difference=float(np.abs(expected.value - got.value).max()),
+    )
+
+
+def log_softmax(logits: Floats) -> NDArray[np.float64]:
+    """Logarithms of the softmax over the last axis, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
+
+
+def policy_kl(expected: Floats, got: Floats) -> NDArray[np.float64]:
+    """Kullback-Leibler divergence `[n]` of softmax(expected) from softmax(got), in nats."""
+    log_p, log_q = log_softmax(expected), log_softmax(got)
+    result: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(-1)
+    return result
+
+
+@torch.no_grad()
+def run_torch(network: BlobNet, rows: NDArray[np.uint8]) -> Answers:
+    """Evaluate `[n, F]` rows with PyTorch, in float32, where the network is."""
+    device = next(network.parameters()).device
+    pairs = [network(torch.from_numpy(chunk).to(device)) for chunk in _batches(rows)]
+    return Answers(
+        np.concatenate([policy.float().cpu().numpy() for policy, _ in pairs]),
+        np.concatenate([value.float().cpu().numpy() for _, value in pairs]),
+    )
+
+
+def run_onnx(path: Path, rows: NDArray[np.uint8]) -> Answers:
+    """Evaluate `[n, F]` rows with ONNX Runtime on the CPU, in the model's own float32."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    pairs = [session.run([POLICY_NAME, VALUE_NAME], {INPUT_NAME: chunk}) for chunk in _batches(rows)]
+    return Answers(np.concatenate([policy for policy, _ in pairs]), np.concatenate([value for _, value in pairs]))
+
+
+def sample_rows(n: int, *, seed: int) -> NDArray[np.uint8]:
+    """`[n, F]` real positions: every third on average of rounds of all sizes, some inside a game, played at random."""
+    random = Random(seed)
+    rows: list[bytes] = []
+    while len(rows) < n:
+        table = _deal(random)
+        while not table.is_over:
+            if random.randrange(3) == 0:
+                rows.append(observation(table))
+            table.apply(random.choice(table.legal_actions()))
+    return np.frombuffer(b"".join(rows[:n]), np.uint8).reshape(n, OBSERVATION_BYTES).copy()
+
+
+def _deal(random: Random) -> Round:
+    n_players = random.randint(3, N_SEATS)
+    n_cards = random.randint(1, min(MAX_HAND, N_CARDS_IN_DECK // n_players))
+    deck = random.sample(range(N_CARDS_IN_DECK), n_players * n_cards)
+    in_game = random.randrange(2) == 0
+    return Round(
+        [deck[seat::n_players] for seat in range(n_players)],
+        dealer=random.randrange(n_players),
+        trump=random.choice((0, 1, 2, 3, None)),
+        totals=[random.randrange(400) for _ in range(n_players)] if in_game else None,
+        game_round=random.randrange(12) if in_game else 0,
+        start_cards=n_cards if in_game else 0,
+    )
+
+
+def _batches(rows: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: one safetensors file of weights, with what they belong to as JSON in its header.
+
+A checkpoint is written aside, synced and renamed, so a reader never sees half of one. Loading executes nothing, and
+checks that the weights are finite and of the shapes the header promises.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from mcts_ext.contract import OBSERVATION_VERSION
+from mcts_ext.errors import BlobError
+from training.files import write_whole
+from training.network import PRESETS, BlobNet, NetworkConfig
+
+FORMAT: Final = "blobzero checkpoint 1"
+
+
+class CheckpointError(BlobError):
+    """A checkpoint that cannot be read, written or used."""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a network is and where it comes from; travels in checkpoints and in exported models."""
+
+    step: int
+    """Training steps taken; 0 for an untrained network."""
+    seed: int | None
+    """The seed it was initialized from, where known."""
+    config: NetworkConfig
+    observation_version: int
+    n_parameters: int
+    weights_sha256: str
+    """Hash of names, shapes and weights: equal for equal networks, in whatever file they are."""
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset with this config, or "custom"."""
+        return next((name for name, config in PRESETS.items() if config == self.config), "custom")
+
+
+def describe(network: BlobNet, *, step: int = 0, seed: int | None = None) -> CheckpointInfo:
+    """State what `network` is."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return CheckpointInfo(
+        step=step,
+        seed=seed,
+        config=network.config,
+        observation_version=OBSERVATION_VERSION,
+        n_parameters=network.n_parameters,
+        weights_sha256=digest.hexdigest(),
+    )
+
+
+def save_checkpoint(path: Path, network: BlobNet, *, step: int, seed: int | None = None) -> CheckpointInfo:
+    """Write `network` to `path`; what is there is replaced once the new file is whole.
+
+    Raises:
+        CheckpointError: it could not be written; what was under `path` is untouched.
+    """
+    info = describe(network, step=step, seed=seed)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    data = save(weights, metadata={"format": FORMAT, "info": json.dumps(asdict(info))})
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise CheckpointError(
+            f"expected room for checkpoint {path} ({len(data)} bytes) in a writable folder, got {error}; "
+            "free space or choose another folder"
+        ) from error
+    return info
+
+
+def load_checkpoint(path: Path) -> tuple[BlobNet, CheckpointInfo]:
+    """Read a network, in evaluation mode, and what it is.
+
+    Raises:
+        CheckpointError: not a readable checkpoint, of another observation version, or damaged weights.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise _unusable(path, f"a file of format {FORMAT!r}", repr(metadata.get("format")))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        info = _parse(json.loads(metadata["info"]))
+    except (OSError, SafetensorError) as error:
+        raise _unusable(path, "a readable checkpoint", str(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(path, "a description of the network in the header", repr(error)) from error
+    if info.observation_version != OBSERVATION_VERSION:
+        raise CheckpointError(
+            f"expected observation version {OBSERVATION_VERSION}, got {info.observation_version} in {path}; "
+            "train a network of this version, or go back to the code that made this one"
+        )
+    network = BlobNet(info.config)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _unusable(path, f"the weights of {info.config}", " ".join(str(error).split())) from error
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise _unusable(path, "finite weights", f"NaN or infinity in {', '.join(broken)}")
+    if describe(network).weights_sha256 != info.weights_sha256:
+        raise _unusable(path, f"weights of sha256 {info.weights_sha256}", "others")
+    return network.eval(), info
+
+
+def _parse(fields: dict[str, Any]) -> CheckpointInfo:
+    return CheckpointInfo(**{**fields, "config": NetworkConfig(**fields["config"])})
+
+
+def _unusable(path: Path, expected: str, got: str) -> CheckpointError:
+    return CheckpointError(f"expected {expected}, got {got} in {path}; choose another checkpoint")
