@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` lists the targets. Each does its own set-up in .venv and is quick when that is done already.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard mcts_ext/*.pyx mcts_ext/*.pxd) setup.py
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test check clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/.dependencies: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+	  || { echo "expected Python 3.11 or 3.12 as $(PYTHON); set PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "expected a working venv module; on Debian: apt install python3-venv python3-dev gcc make" >&2; exit 1; }
+	$(BIN)/pip install -q -c constraints.txt cython setuptools wheel
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $(SOURCES) $@
+
+$(VENV)/.extension: $(VENV)/.dependencies $(SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+build: $(VENV)/.extension  ## virtual environment, dependencies, the Cython extension
+
+run: build  ## serve a network from a real Triton and play a thousand rounds against it
+	blobzero publish --preset reference --if-absent
+	blobzero selfplay --rounds 1000 --minutes 2 --players 4 --cards 5 --determinizations 3 --simulations 30
+
+test: build  ## rules, search, and the path over gRPC to a real Triton
+	pytest
+
+check: build  ## lint and types
+	ruff check .
+	ruff format --check .
+	cython-lint mcts_ext
+	mypy
+	python -m mypy.stubtest mcts_ext --allowlist tests/stubtest_allowlist.txt
+
+clean:  ## remove what the build made
+	rm -rf build *.egg-info $(VENV) mcts_ext/*.c mcts_ext/*.so
