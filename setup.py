@@ -4,7 +4,7 @@
 Two environment variables change the build:
 
 - `BLOBZERO_MARCH` names the processor to compile for (default `native`; `x86-64-v3` for images that travel).
-- `BLOBZERO_DEBUG=1` turns on bounds, None and overflow checks (the suite passes both ways).
+- `BLOBZERO_DEBUG=1` turns on checks of indices and divisions (the suite passes both ways).
 """
 
 import os
@@ -21,7 +21,6 @@ directives = {
     "boundscheck": checked,
     "wraparound": checked,
     "initializedcheck": checked,
-    "nonecheck": checked,
     "cdivision": not checked,
     "overflowcheck": False,  # hashes and random numbers wrap on purpose
     "embedsignature": True,

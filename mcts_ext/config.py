@@ -78,8 +78,8 @@ class DealConfig:
             )
 
     def pairs(self) -> list[tuple[int, int]]:
-        """Every (players, cards) that the deck allows."""
-        return [(p, n) for p in self.players for n in self.cards if p * n <= N_CARDS_IN_DECK]
+        """Every (players, cards) that the deck allows, once each."""
+        return [(p, n) for p in sorted(set(self.players)) for n in sorted(set(self.cards)) if p * n <= N_CARDS_IN_DECK]
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

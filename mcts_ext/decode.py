@@ -27,7 +27,7 @@ from mcts_ext.contract import (
     NO_TRUMP,
     OBSERVATION_BYTES,
 )
-from mcts_ext.errors import InvalidEvaluation
+from mcts_ext.errors import InvalidConfig
 
 Trick = tuple[tuple[int, int], ...]
 """(seat, card) pairs in order of play."""
@@ -72,7 +72,7 @@ class InformationSet:
 def decode(row: bytes) -> InformationSet:
     """The information set in one observation of 96 bytes."""
     if len(row) != OBSERVATION_BYTES:
-        raise InvalidEvaluation(f"expected an observation of {OBSERVATION_BYTES} bytes, got {len(row)}")
+        raise InvalidConfig(f"expected an observation of {OBSERVATION_BYTES} bytes, got {len(row)}")
     n = row[AT_N_PLAYERS]
     n_tricks = row[AT_N_TRICKS]
     tricks: list[list[tuple[int, int]]] = [[] for _ in range(n_tricks + 1)]
@@ -85,7 +85,6 @@ def decode(row: bytes) -> InformationSet:
         elif code >= CARD_ON_TABLE:
             tricks[n_tricks].append((code - CARD_ON_TABLE, card))
     trump = None if row[AT_TRUMP] == NO_TRUMP else row[AT_TRUMP]
-    leader = n - len(tricks[n_tricks]) if tricks[n_tricks] else row[AT_LEADER]
     ordered: list[Trick] = []
     first = (row[AT_DEALER] + 1) % n  # leads the first trick; later the winner of the one before does
     for trick in tricks:
@@ -97,7 +96,7 @@ def decode(row: bytes) -> InformationSet:
         n_cards=row[AT_N_CARDS],
         trump=trump,
         dealer=row[AT_DEALER],
-        leader=leader,
+        leader=row[AT_LEADER],
         bids=tuple(None if b == BID_PENDING else b for b in row[AT_BIDS : AT_BIDS + n]),
         tricks_won=tuple(row[AT_TRICKS : AT_TRICKS + n]),
         voids=tuple(

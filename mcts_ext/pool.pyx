@@ -56,7 +56,6 @@ cdef struct GameC:
     RngC     rng
     SearchC  search
     int64_t  round_number
-    int64_t  model_version       # that answered last
     bint     is_playing
     int      n_records
     RecordC[MAX_DECISIONS] records
@@ -84,6 +83,7 @@ cdef class SelfPlayPool:
     cdef readonly int n_games, n_groups
     cdef int64_t[::1] rounds
     cdef int64_t next_round
+    cdef int64_t model_version   # that answered last
     cdef int64_t n_playing
     cdef uint64_t seed
     cdef int n_pairs
@@ -142,11 +142,12 @@ cdef class SelfPlayPool:
     def collect(self, int group):
         """Search a group until its leaves wait; the number of rows to evaluate, 0 when it has no round left.
 
-        The answer to the group's last batch must have been applied.
+        While the last batch has no answer it stands as it is: collecting again asks the same.
         """
         cdef BatchC* batch = self._batch(group)
         cdef int i
-        batch_clear(batch)
+        if batch.n_rows > 0:
+            return batch.n_rows
         with nogil:
             for i in range(self._first(group), self._first(group + 1)):
                 self._advance(&self.games[i], batch)
@@ -154,7 +155,7 @@ cdef class SelfPlayPool:
         return batch.n_rows
 
     def observations(self, int group):
-        """`[rows, F]` uint8: what the group's last `collect` asks for; valid until its next one."""
+        """`[rows, F]` uint8: what the group's last `collect` asks for; valid until it is applied."""
         return self._rows[group][: self._batch(group).n_rows]
 
     def apply(self, int group, const float[:, ::1] logits, const float[:, ::1] values, *, model_version=0):
@@ -179,11 +180,11 @@ cdef class SelfPlayPool:
             is_sound = batch_answer(batch, &self.cache, &logits[0, 0], &values[0, 0])
             if is_sound:
                 for i in range(self._first(group), self._first(group + 1)):
-                    if self.games[i].is_playing:
-                        self.games[i].model_version = version
-                        search_apply(&self.games[i].search, &self.params, batch)
+                    search_apply(&self.games[i].search, &self.params, batch)
         if not is_sound:
             raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
+        self.model_version = version
+        batch_clear(batch)
 
     def clear_cache(self):
         """Forget all evaluations: another network answers from now on."""
@@ -291,7 +292,7 @@ cdef class SelfPlayPool:
         search_visits(&game.search, &self.params, record.visits)
         record.legal = game.search.legal
         record.round_number = game.round_number
-        record.model_version = game.model_version
+        record.model_version = self.model_version
         record.decision = <int16_t>(state.n_bids + state.n_plays)
         record.seat = state.seat_to_act
         record.offset = <uint8_t>state_action_offset(state)

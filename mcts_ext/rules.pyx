@@ -149,10 +149,14 @@ cdef class Round:
                     raise InvalidDeal(f"expected every card once, got {names.card(card)} twice")
                 seen |= bit
                 self.state.hands[seat] |= bit
+        if not 0 <= game_round <= 255 or not 0 <= start_cards <= MAX_HAND:
+            raise InvalidDeal(f"expected game_round in 0..255 and start_cards in 0..13, got {game_round} and {start_cards}")
         if totals is not None:
             if len(totals) != n_players:
                 raise InvalidDeal(f"expected {n_players} totals, got {len(totals)}")
             for seat, total in enumerate(totals):
+                if not 0 <= total <= 0xFFFF:
+                    raise InvalidDeal(f"expected totals in 0..65535, got {total} for seat {seat}")
                 self.state.totals[seat] = total
         self.state.game_round = game_round
         self.state.start_cards = start_cards

@@ -219,15 +219,18 @@ cdef class Search:
         batch_free(&self.batch)
 
     def collect(self):
-        """Run the trees until their leaves wait; the number of rows to evaluate, 0 when the search is done."""
-        batch_clear(&self.batch)
-        with nogil:
-            search_collect(&self.search, &self.params, &self.batch, &self.cache, &self.counts)
+        """Run the trees until their leaves wait; the number of rows to evaluate, 0 when the search is done.
+
+        While the last rows have no answer they stand as they are: collecting again asks the same.
+        """
+        if self.batch.n_rows == 0:
+            with nogil:
+                search_collect(&self.search, &self.params, &self.batch, &self.cache, &self.counts)
         return self.batch.n_rows
 
     @property
     def observations(self):
-        """`[rows, F]` uint8: what the last `collect` asks for; valid until the next one."""
+        """`[rows, F]` uint8: what the last `collect` asks for; valid until it is applied."""
         return self._rows[: self.batch.n_rows]
 
     def apply(self, const float[:, ::1] logits, const float[:, ::1] values):
@@ -239,6 +242,7 @@ cdef class Search:
             raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
         with nogil:
             search_apply(&self.search, &self.params, &self.batch)
+        batch_clear(&self.batch)
 
     def visits(self):
         """Visits per action, `{action: N}`, summed over the determinizations."""
