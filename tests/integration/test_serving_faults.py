@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the embedded Triton ends, breaks and is cured, with real kills; and that nothing is left behind."""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import tritonclient.grpc as triton
+
+from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.errors import ProbeFailed, ProbeTimeout, ServerFailed
+from serving.watch import Watch
+from tests.integration.tiny_model import (
+    MODEL,
+    assert_answers_match,
+    random_rows,
+    request_input,
+    traces_of,
+    write_repository,
+)
+
+
+def stubs(server: EmbeddedTriton) -> list[psutil.Process]:
+    return psutil.Process(server.pid).children(recursive=True)
+
+
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def folder_of(pid: int) -> str:
+    """The name of a server's temporary folder, from its command line."""
+    options = psutil.Process(pid).cmdline()
+    return next(Path(o.partition("=")[2]).name for o in options if o.startswith("--backend-directory="))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServerConfig:
+    """A repository and a log file of the test's own."""
+    return ServerConfig(repository=write_repository(tmp_path / "models"), log_file=tmp_path / "triton.log")
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.triton
+def test_stop_leaves_nothing_and_what_was_used_stays_known(config: ServerConfig) -> None:
+    server = EmbeddedTriton(config)
+    server.start()
+    processes, folder = [server.pid, *(p.pid for p in stubs(server))], server.folder.name
+    assert len(processes) == 2
+    assert len(traces_of(processes, folder)) == 4  # the two, one shared memory region, the folder
+    used = server.cpu_seconds()
+    server.stop()
+    assert traces_of(processes, folder) == []
+    assert server.cpu_seconds().backend_s >= used.backend_s > 0.1
+    server.stop()
+
+
+OWNER = """
+    import sys
+    from pathlib import Path
+    from serving.embedded import EmbeddedTriton, ServerConfig, serve
+    config = ServerConfig(repository=Path(sys.argv[1]), log_file=Path(sys.argv[2]))
+    {body}
+"""
+
+
+def start_owner(config: ServerConfig, body: str) -> subprocess.Popen[str]:
+    """Another process that owns a server."""
+    script = textwrap.dedent(OWNER).format(body=body)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(config.repository), str(config.log_file)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.triton
+def test_a_killed_owner_leaves_nothing(config: ServerConfig) -> None:
+    body = "s = EmbeddedTriton(config); s.start(); print(s.pid, flush=True); input()"
+    with start_owner(config, body) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        pids = [pid, *(p.pid for p in psutil.Process(pid).children(recursive=True))]
+        folder = folder_of(pid)
+        assert len(traces_of(pids, folder)) == 4
+        owner.kill()
+    assert wait_until(lambda: traces_of(pids, folder) == []), traces_of(pids, folder)
+
+
+@pytest.mark.triton
+def test_serve_says_where_it_listens_and_ends_cleanly(config: ServerConfig) -> None:
+    with start_owner(config, "sys.exit(serve(config))") as owner:
+        assert owner.stdout is not None
+        said = [owner.stdout.readline() for _ in range(6)]
+        guardian = psutil.Process(owner.pid).children()[0]
+        pids = [p.pid for p in (guardian, *guardian.children(recursive=True))]
+        folder = folder_of(pids[1])
+        owner.send_signal(signal.SIGINT)
+        rest = owner.stdout.read()
+    assert owner.returncode == 0, rest
+    assert "gRPC     127.0.0.1:" in "".join(said)
+    assert "Traceback" not in rest
+    assert traces_of(pids, folder) == []
+
+
+# -- faults and their cure --------------------------------------------------------------------------------------------
+
+
+def kill_stub(server: EmbeddedTriton) -> None:
+    stubs(server)[0].kill()
+
+
+def stop_stub(server: EmbeddedTriton) -> None:
+    stubs(server)[0].suspend()
+
+
+def kill_server(server: EmbeddedTriton) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+
+
+def stop_server(server: EmbeddedTriton) -> None:
+    os.kill(server.pid, signal.SIGSTOP)
+
+
+def kill_guardian(server: EmbeddedTriton) -> None:
+    parent = psutil.Process(server.pid).parent()
+    assert parent is not None
+    parent.kill()
+
+
+@pytest.mark.triton
+def test_every_death_and_hang_is_noticed_said_and_cured(config: ServerConfig) -> None:
+    said: queue.Queue[str] = queue.Queue()
+    with (
+        EmbeddedTriton(config) as server,
+        Watch(server, on_event=said.put, interval_s=0.2, deadline_s=1.5),
+    ):
+        client = triton.InferenceServerClient(server.url)
+        url, rows = server.url, random_rows(3, seed=0)
+        used = server.cpu_seconds()
+        for break_it, why in [
+            (kill_stub, "runs but does not work (Stub process"),
+            (stop_stub, "runs but does not work (Stub process"),
+            (kill_server, "has ended"),
+            (stop_server, "runs but does not work (no answer within"),
+            (kill_guardian, "has ended"),
+        ]:
+            pids, folder = [server.pid, *(p.pid for p in stubs(server))], server.folder.name
+            break_it(server)
+            fault, cure = said.get(timeout=15), said.get(timeout=15)
+            assert why in fault, (break_it, fault)
+            assert "answers again, on the same ports" in cure
+            assert wait_until(lambda pids=pids, folder=folder: traces_of(pids, folder) == []), traces_of(pids, folder)
+            assert server.url == url
+            assert wait_until(lambda: client.is_server_live(client_timeout=5))
+            assert_answers_match(client.infer(MODEL, [request_input(rows)], client_timeout=5), rows, seed=1)
+        client.close()
+        now = server.cpu_seconds()
+        assert now.server_s > used.server_s
+        assert now.backend_s > used.backend_s
+    assert said.empty()
+
+
+class FakeServer:
+    """Answers a watch as it is told to."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.fault: Exception | None = None
+        self.restart_fault: Exception | None = None
+        self.executions = 0
+        self.looks = threading.Semaphore(0)
+        self.n_restarts = 0
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    def infer_once(self, *, timeout_s: float) -> None:
+        self.looks.release()
+        if self.fault is not None:
+            raise self.fault
+
+    def n_executions(self, *, timeout_s: float) -> int:
+        self.executions += 1
+        return self.executions
+
+    def restart(self) -> None:
+        self.n_restarts += 1
+        self.looks.release()
+        if self.restart_fault is not None:
+            raise self.restart_fault
+        self.alive, self.fault = True, None
+
+    def cpu_seconds(self) -> None:
+        pass
+
+
+def watch_for_looks(server: FakeServer, n_looks: int) -> list[str]:
+    said: list[str] = []
+    with Watch(server, on_event=said.append, interval_s=0.01):
+        for _ in range(n_looks):
+            assert server.looks.acquire(timeout=10)
+    return said
+
+
+def test_a_busy_server_is_left_alone() -> None:
+    server = FakeServer()
+    server.fault = ProbeTimeout("no answer within the deadline")
+    assert watch_for_looks(server, n_looks=5) == []
+    assert server.n_restarts == 0
+
+
+def test_one_error_alone_restarts_nothing() -> None:
+    server = FakeServer()
+    server.fault = ProbeFailed("the model is being reloaded")
+    assert watch_for_looks(server, n_looks=1) == []
+
+
+def test_a_restart_that_fails_is_tried_again_and_said_once() -> None:
+    server = FakeServer()
+    server.alive = False
+    server.restart_fault = ServerFailed("expected a version, got none")
+    said = watch_for_looks(server, n_looks=4)
+    assert said == [
+        "Triton has ended; restarting it",
+        "the restart failed (expected a version, got none); trying again until it succeeds",
+    ]
+    assert server.n_restarts >= 4
