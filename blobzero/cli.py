@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `blobzero` command: finds the verb, runs it, turns errors into one line and an exit status.
+
+Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import tyro
+
+from blobzero.publish import PublishConfig, publish
+from blobzero.selfplay import SelfPlayConfig, selfplay
+from blobzero.serve import ServeConfig, serve
+from mcts_ext.errors import BlobError
+
+Command = (
+    Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
+    | Annotated[ServeConfig, tyro.conf.subcommand("serve")]
+    | Annotated[PublishConfig, tyro.conf.subcommand("publish")]
+)
+
+VERBS: dict[type, Callable[[Any], int]] = {SelfPlayConfig: selfplay, ServeConfig: serve, PublishConfig: publish}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; the exit status."""
+    config: Any = tyro.cli(
+        Command,
+        prog="blobzero",
+        description="Self-play for the card game Blob, with the network behind NVIDIA Triton.",
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+    try:
+        return VERBS[type(config)](config)
+    except BlobError as error:
+        print(f"blobzero: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("blobzero: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero publish`: a network becomes the next version in the model repository, or nothing changes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from mcts_ext.errors import InvalidConfig
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """Export a network, compare it with PyTorch, and add it to the model repository as the next version."""
+
+    checkpoint: Path | None = None
+    """A training checkpoint; without it a fresh, untrained network is made."""
+    preset: str | None = None
+    """Shape of a fresh network: `reference` (4.9M parameters) or `small` (for tests and laptops)."""
+    seed: int = 0
+    """Of a fresh network's weights."""
+    repository: Path = Path("model_repo")
+    """The model repository."""
+    url: str | None = None
+    """HOST:PORT of a server on this repository's folder; it loads the version and its answers are compared."""
+    if_absent: bool = False
+    """Do nothing when the repository has a version already."""
+
+
+def publish(config: PublishConfig) -> int:
+    """Publish; the exit status."""
+    if config.checkpoint is not None and config.preset is not None:
+        raise InvalidConfig("expected --checkpoint or --preset, got both; a checkpoint knows its shape")
+    console = Console(stderr=True, highlight=False)
+    # PyTorch takes seconds to import: only once it is known to be needed.
+    from export.repository import versions
+
+    present = versions(config.repository)
+    if config.if_absent and present:
+        console.print(f"{config.repository} has version {present[-1]} already; nothing to do")
+        return 0
+    from export import publish as export
+    from training.network import create_network
+
+    with console.status("exporting and comparing"):
+        network = config.checkpoint or create_network(config.preset or "reference", seed=config.seed)
+        report = export.publish(network, repository=config.repository, url=config.url)
+    console.print(f"published version {report.version}: {report.path}")
+    console.print(f"  exported graph against PyTorch: {report.exported}", markup=False)
+    if report.served is not None:
+        console.print(f"  served answers against PyTorch: {report.served}", markup=False)
+    console.print(f"next     blobzero serve --repository {config.repository}   or   blobzero selfplay")
+    return 0

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of one self-play run: what stands where, and whether a run may go on in it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clients.records import finished_rounds
+from clients.report import write_json
+from mcts_ext.config import SearchConfig
+from mcts_ext.errors import BlobError
+
+
+class RunFolderError(BlobError):
+    """The folder cannot be written, or holds another run."""
+
+
+class RunFolder:
+    """`shards/`, `logs/`, `run.json` (what is played), `summary.json` and `throughput.png`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shards = path / "shards"
+        self.logs = path / "logs"
+        self.config = path / "run.json"
+        self.summary = path / "summary.json"
+        self.picture = path / "throughput.png"
+
+    def open(self, played: Mapping[str, Any]) -> None:
+        """Make the folder, or go on with the same run: what is `played` decides whether it is the same."""
+        wanted = json.loads(json.dumps(played))
+        try:
+            self.shards.mkdir(parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            if self.config.exists():
+                found = json.loads(self.config.read_text())
+                different = [key for key in wanted if wanted[key] != found.get(key)]
+                if different:
+                    raise RunFolderError(
+                        f"expected the same run in {self.path}, got another {different[0]} "
+                        f"({found.get(different[0])}, now {wanted[different[0]]}); choose another --out"
+                    )
+            write_json(self.config, wanted)
+        except OSError as error:
+            raise RunFolderError(
+                f"expected a folder to write at {self.path}, got {error.strerror or error}; choose another --out"
+            ) from error
+        except ValueError as error:
+            raise RunFolderError(f"expected JSON in {self.config}, got {error}; choose another --out") from error
+
+    def finished_rounds(self) -> set[int]:
+        """Round numbers that stand in shards."""
+        return finished_rounds(self.shards)
+
+    def title(self, workers: int, search: SearchConfig) -> str:
+        """A line for pictures."""
+        setting = f"{search.determinizations} x {search.simulations}"
+        return f"{self.path.name}: {setting}, {workers} worker{'s' if workers != 1 else ''}"

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero selfplay`: workers play rounds against a served network and leave records behind."""
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import tyro
+
+from blobzero.display import Display
+from blobzero.runfolder import RunFolder
+from clients.connect import EvaluatorConfig, Kind
+from clients.fleet import Fleet
+from clients.report import draw, summarize, write_json
+from clients.server_counts import ServerCounts
+from clients.telemetry import History
+from clients.worker import WorkerConfig
+from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.contract import MODEL_NAME
+from mcts_ext.errors import InvalidConfig
+
+
+def _default_out() -> Path:
+    return Path("data") / datetime.now().strftime("selfplay-%Y%m%d-%H%M%S")
+
+
+@dataclass(frozen=True)
+class SelfPlayConfig:
+    """Play rounds against a served network; records, a summary and a picture are left in a folder."""
+
+    rounds: int = 1000
+    """Rounds to play in all; those that the folder holds already are not played again."""
+    minutes: float | None = None
+    """Stop after so long, if the rounds have not ended it before."""
+    players: tuple[int, ...] = (4,)
+    """Players at the table; several numbers are drawn from uniformly."""
+    cards: tuple[int, ...] = (5,)
+    """Cards dealt to each; several numbers are drawn from uniformly."""
+    determinizations: int = 3
+    """Deals searched for each decision."""
+    simulations: int = 30
+    """Simulations in each of them."""
+    leaves_per_tree: int = 1
+    """Leaves of one tree in flight; more than 1 costs search quality."""
+    workers: int = 1
+    """Self-play processes; one core each, though on a CPU the network takes the most of it all."""
+    games: int = 512
+    """Rounds side by side in each worker."""
+    groups: int = 2
+    """Groups that take turns between search and server, in each worker."""
+    cache_entries: int = 65536
+    """Evaluations that a worker remembers, some 100 bytes each."""
+    seed: int = 0
+    """Of the run: the same seed and network give the same rounds, whatever the number of workers."""
+    out: Path = field(default_factory=_default_out)
+    """Folder for records, logs and summary; one that holds the same run is continued."""
+    evaluator: Kind = "triton"
+    """Who answers: a Triton server, the model in each worker's own process, or a stand-in without a network."""
+    url: str | None = None
+    """HOST:PORT of a Triton server's gRPC endpoint; without it one is started here."""
+    repository: Path = Path("model_repo")
+    """Model repository of the server started here."""
+    model: str = MODEL_NAME
+    """Name of the model."""
+    server_timeout: float = 60.0
+    """Seconds to wait for a server that is away before giving up."""
+    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the summary as JSON on standard output, everything else on standard error."""
+
+    def search(self) -> SearchConfig:
+        return SearchConfig(
+            determinizations=self.determinizations, simulations=self.simulations, leaves_per_tree=self.leaves_per_tree
+        )
+
+    def deal(self) -> DealConfig:
+        return DealConfig(players=self.players, cards=self.cards)
+
+    def check(self) -> None:
+        """Raise InvalidConfig where a setting is out of range."""
+        self.search()
+        self.deal()
+        for name, low, high in (
+            ("rounds", 1, 10**9),
+            ("workers", 1, 1024),
+            ("games", 1, 100_000),
+            ("groups", 1, 64),
+            ("cache_entries", 0, 2**28),
+            ("server_timeout", 0, 86_400),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InvalidConfig(f"expected --{name.replace('_', '-')} in {low}..{high}, got {getattr(self, name)}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise InvalidConfig(f"expected --minutes above 0, got {self.minutes}")
+        if self.url is not None and self.evaluator != "triton":
+            raise InvalidConfig(f"expected --url only with --evaluator triton, got --evaluator {self.evaluator}")
+
+
+def selfplay(config: SelfPlayConfig) -> int:
+    """Play, report, and return the exit status: 0, or 130 when interrupted."""
+    config.check()
+    folder = RunFolder(config.out)
+    folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search())})
+    display = Display(to_stderr=config.json)
+    with _stop_signals() as was_stopped, _server(config, folder, display.say) as server:
+        history, extra = _play(config, folder, server, display, was_stopped)
+        if server.cpu_seconds is not None:
+            extra["server_cpu_s"] = round(sum(server.cpu_seconds()) - server.cpu_at_start, 3)
+    summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
+    write_json(folder.summary, summary)
+    draw(history, folder.picture, title=folder.title(config.workers, config.search()))
+    display.summary(summary, folder, comparable=_is_old_setting(config))
+    if config.json:
+        print(json.dumps(summary))
+    return 130 if was_stopped() else 0
+
+
+@dataclass
+class _Server:
+    """The evaluator's address, and what can be asked about it."""
+
+    url: str = ""
+    model_path: str = ""
+    cpu_seconds: Callable[[], tuple[float, float]] | None = None
+    cpu_at_start: float = 0.0
+    counts: ServerCounts | None = None
+
+
+@contextlib.contextmanager
+def _server(config: SelfPlayConfig, folder: RunFolder, say: Callable[[str], None]) -> Iterator[_Server]:
+    """Whoever answers the workers, started here if need be."""
+    if config.evaluator == "local":
+        from clients.local import latest_model_file
+
+        yield _Server(model_path=str(latest_model_file(config.repository, config.model)))
+    elif config.evaluator != "triton":
+        yield _Server()
+    elif config.url is not None:
+        with contextlib.closing(ServerCounts(config.url, config.model)) as counts:
+            yield _Server(url=config.url, counts=counts)
+    else:
+        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.watch import Watch
+
+        triton = EmbeddedTriton(
+            ServerConfig(repository=config.repository, model=config.model, log_file=folder.logs / "triton.log")
+        )
+        say(f"starting Triton on {config.repository} (log {folder.logs / 'triton.log'})")
+        with triton, Watch(triton, on_event=say), contextlib.closing(ServerCounts(triton.url, config.model)) as counts:
+            say(f"Triton answers at {triton.url}, metrics at {triton.metrics_url}")
+
+            def cpu_seconds() -> tuple[float, float]:
+                cpu = triton.cpu_seconds()
+                return cpu.server_s, cpu.backend_s
+
+            yield _Server(url=triton.url, cpu_seconds=cpu_seconds, counts=counts)
+
+
+def _play(
+    config: SelfPlayConfig,
+    folder: RunFolder,
+    server: _Server,
+    display: Display,
+    was_stopped: Callable[[], bool],
+) -> tuple[History, dict[str, Any]]:
+    """Run the fleet to its end; what it did, and what a summary needs beside the counts."""
+    evaluator = EvaluatorConfig(
+        kind=config.evaluator,
+        url=server.url,
+        model=config.model,
+        model_path=server.model_path,
+        server_timeout_s=config.server_timeout,
+    )
+    workers = [
+        WorkerConfig(
+            index=index,
+            workers=config.workers,
+            rounds=config.rounds,
+            seed=config.seed,
+            out=config.out,
+            evaluator=evaluator,
+            deal=config.deal(),
+            search=config.search(),
+            games=config.games,
+            groups=config.groups,
+            cache_entries=config.cache_entries,
+        )
+        for index in range(config.workers)
+    ]
+    history = History()
+    with Fleet(workers, logs=folder.logs, on_event=display.say) as fleet, display.live(config.rounds, config.minutes):
+        fleet.wait_ready()
+        started_with = len(folder.finished_rounds())
+        if started_with:
+            display.say(f"{config.out} holds {started_with} rounds of this run already; going on")
+        if server.cpu_seconds is not None:
+            server.cpu_at_start = sum(server.cpu_seconds())
+        if server.counts is not None:
+            server.counts.start()
+        start = time.monotonic()
+        deadline = start + 60 * config.minutes if config.minutes is not None else float("inf")
+        fleet.go()
+        is_stopping = False
+        while not fleet.is_done:
+            fleet.poll(1.0)
+            history.add(time.monotonic() - start, fleet.counts, server.counts.read() if server.counts else {})
+            display.update(history)
+            if not is_stopping and (was_stopped() or time.monotonic() >= deadline):
+                is_stopping = True
+                fleet.stop()
+        versions = sorted(fleet.model_versions)
+        return history, {
+            "model_version": versions[-1] if versions else None,
+            "model_versions": versions,
+            "server_cpu_s": None,
+            "restarts": fleet.n_restarts,
+            "rounds_before": started_with,
+        }
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask for an orderly end; a second one ends at once."""
+    stopped = False
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        if stopped:
+            raise KeyboardInterrupt
+        stopped = True
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: stopped
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _is_old_setting(config: SelfPlayConfig) -> bool:
+    """Whether the old system's published rates are for these rounds and this search, with a network."""
+    setting = (config.players, config.cards, config.determinizations, config.simulations)
+    return config.evaluator in ("triton", "local") and setting == ((4,), (5,), 3, 30)

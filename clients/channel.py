@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One gRPC channel to a Triton server, and what the failures on it mean.
+
+| what the server says | repeated | if it stays so |
+| --- | --- | --- |
+| UNAVAILABLE: no connection, connection lost, stopping, queue full | yes | ServerUnreachable |
+| DEADLINE_EXCEEDED | yes | RequestTimeout |
+| NOT_FOUND "no available versions": stopping, or the model is being loaded again | yes | ModelNotFound |
+| NOT_FOUND otherwise | no | ModelNotFound |
+| INVALID_ARGUMENT | no | RequestRejected |
+| no Triton, or no leave to ask it | no | ServerFailed |
+| INTERNAL "Stub process is not healthy" (its supervisor restarts it), and anything else | yes | ServerFailed |
+
+Repeating is always safe, for inference changes nothing on the server; the table says where it can help.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+# gRPC's event-engine client costs a request of 512 rows 70 to 140 us more CPU (docs/log.md). Read when grpc loads.
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
+
+import grpc
+
+from clients.errors import (
+    EvaluatorError,
+    ModelNotFound,
+    RequestRejected,
+    RequestTimeout,
+    ServerFailed,
+    ServerUnreachable,
+)
+from mcts_ext.errors import InvalidConfig
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 2000),  # gRPC's name for how long one attempt to connect may take
+    ("grpc.use_local_subchannel_pool", 1),  # else another channel's backoff to the same server is shared
+    ("grpc.enable_retries", 0),  # the callers repeat, and say so
+)
+
+_FINAL: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT: RequestRejected,
+    grpc.StatusCode.NOT_FOUND: ModelNotFound,
+    grpc.StatusCode.UNIMPLEMENTED: ServerFailed,
+    grpc.StatusCode.UNAUTHENTICATED: ServerFailed,
+    grpc.StatusCode.PERMISSION_DENIED: ServerFailed,
+}
+_PASSING: Final = {
+    grpc.StatusCode.UNAVAILABLE: ServerUnreachable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: RequestTimeout,
+}
+_NO_VERSION: Final = "has no available versions"
+
+_ADVICE: Final[dict[type[EvaluatorError], str]] = {
+    ServerUnreachable: "expected a Triton server at {url}; start one (blobzero serve) or name its gRPC endpoint",
+    RequestTimeout: "expected answers from {url} in time; the server hangs or has more work than it can do",
+    ModelNotFound: "expected model {model} at {url}; publish it (blobzero publish) or name another",
+    RequestRejected: "expected {url} to take the request; serve a model exported by this version of blobzero",
+    ServerFailed: "expected {url} to answer; see the server's log",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What one failed call means."""
+
+    kind: type[EvaluatorError]
+    """The error to raise when it is time to."""
+    reason: str
+    """One line: status and the server's words."""
+    may_pass: bool
+    """Whether the same call can succeed later."""
+
+    def error(self, *, url: str, model: str, waited_s: float = 0.0) -> EvaluatorError:
+        """The error for people: expected, got, what to do."""
+        expected, _, advice = _ADVICE[self.kind].format(url=url, model=model).partition("; ")
+        patience = f" for {waited_s:.1f} s" if waited_s > 0 else ""
+        return self.kind(f"{expected}, got {self.reason}{patience}; {advice}")
+
+
+def open_channel(url: str) -> grpc.Channel:
+    """Open a channel to HOST:PORT; it connects when it is used.
+
+    Raises:
+        InvalidConfig: not HOST:PORT.
+    """
+    host, _, port = url.rpartition(":")
+    if not host or "/" in url or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidConfig(f"expected HOST:PORT of a server's gRPC endpoint, got {url!r}; for example 127.0.0.1:8001")
+    return grpc.insecure_channel(url, options=CHANNEL_OPTIONS)
+
+
+def classify(error: grpc.RpcError) -> Failure:
+    """Say what a failed call means."""
+    code, details = error.code(), " ".join((error.details() or "no details").split())
+    reason = f"{code.name}: {details[:300]}"
+    if _NO_VERSION in details:
+        return Failure(ModelNotFound, reason, may_pass=True)
+    if code in _FINAL:
+        return Failure(_FINAL[code], reason, may_pass=False)
+    return Failure(_PASSING.get(code, ServerFailed), reason, may_pass=True)
+
+
+def call_once(method: Callable[..., Any], request: Any, *, url: str, model: str, timeout_s: float) -> Any:
+    """Call one method, without repeats.
+
+    Raises:
+        EvaluatorError: the one its failure means.
+    """
+    try:
+        return method(request, timeout=timeout_s)
+    except grpc.RpcError as error:
+        raise classify(error).error(url=url, model=model) from error

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam between search and network: batches out, evaluations back, several in flight at a time.
+
+Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats (mcts_ext/contract.py).
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.errors import EvaluatorClosed, EvaluatorError, RequestRejected, UnsoundAnswer
+from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The network's answer to one batch; its arrays may be read-only."""
+
+    logits: NDArray[np.float32]
+    """`[B, A]` policy, unmasked."""
+    values: NDArray[np.float32]
+    """`[B, S]` expected round score per relative seat / (10 + N)."""
+    model_version: int
+    """The one version of the model that answered all rows; 0 for stand-ins."""
+
+
+class Evaluator(Protocol):
+    """Whoever evaluates positions. For one thread, but that another may close it."""
+
+    def submit(self, observations: NDArray[np.uint8], *, tag: int) -> None:
+        """Ask for a batch `[B, F]`, B >= 1, C-contiguous, under a number of the caller's choice.
+
+        The array must stay as it is until the answer has come.
+
+        Raises:
+            RequestRejected: it is no such batch.
+        """
+        ...
+
+    def wait(self, timeout_s: float | None = None) -> tuple[int, Evaluation]:
+        """The tag and the answer of one batch in flight, whichever comes first.
+
+        Raises:
+            AnswerPending: none came within `timeout_s`; everything is still in flight.
+            EvaluatorError: one batch will have no answer: it is dropped, the others stay in flight.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds. From another thread it ends a `wait`, which raises EvaluatorClosed."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def evaluate(evaluator: Evaluator, observations: NDArray[np.uint8]) -> Evaluation:
+    """Ask for one batch and wait for it; nothing else may be in flight."""
+    evaluator.submit(observations, tag=0)
+    return evaluator.wait()[1]
+
+
+def check_observations(observations: NDArray[np.uint8]) -> None:
+    """Raise RequestRejected unless this is a batch of the contract's rows."""
+    shape = observations.shape
+    if len(shape) != 2 or shape[0] < 1 or shape[1] != OBSERVATION_BYTES or observations.dtype != np.uint8:
+        raise RequestRejected(
+            f"expected observations [B >= 1, {OBSERVATION_BYTES}] uint8, got {list(shape)} {observations.dtype}; "
+            "encode positions with mcts_ext.observe"
+        )
+    if not observations.flags.c_contiguous:
+        raise RequestRejected("expected C-contiguous observations, got others; use numpy.ascontiguousarray")
+
+
+def check_evaluation(found: Evaluation, *, n_rows: int, source: str) -> None:
+    """Raise UnsoundAnswer unless these are finite answers to `n_rows` rows; `source` names who gave them."""
+    for name, array, width in ((POLICY_NAME, found.logits, N_ACTIONS), (VALUE_NAME, found.values, N_SEATS)):
+        if array.shape != (n_rows, width) or array.dtype != np.float32:
+            raise UnsoundAnswer(
+                f"expected {name} [{n_rows}, {width}] float32 from {source}, got {list(array.shape)} {array.dtype}; "
+                "publish a network of this contract (blobzero publish)"
+            )
+        is_finite = np.isfinite(array)  # 5 us for 512 rows
+        if not is_finite.all():
+            raise UnsoundAnswer(
+                f"expected finite {name} from {source}, got {np.count_nonzero(~is_finite)} of {array.size} numbers "
+                "NaN or infinite; publish a sound network (blobzero publish)"
+            )
+
+
+class InProcessEvaluator:
+    """Base of the evaluators that compute in this process, when they are waited for, in order of submission."""
+
+    def __init__(self) -> None:
+        self._asked: deque[tuple[int, NDArray[np.uint8]]] = deque()
+        self._is_closed = False
+
+    def submit(self, observations: NDArray[np.uint8], *, tag: int) -> None:
+        """See `Evaluator`."""
+        if self._is_closed:
+            raise EvaluatorClosed("expected an open evaluator, got a closed one; open another")
+        check_observations(observations)
+        self._asked.append((tag, observations))
+
+    def wait(self, timeout_s: float | None = None) -> tuple[int, Evaluation]:
+        """See `Evaluator`; computes here and now, however long it takes."""
+        if self._is_closed:
+            raise EvaluatorClosed("expected an open evaluator, got a closed one; open another")
+        if not self._asked:
+            raise EvaluatorError("expected a batch in flight, got none; submit one before waiting")
+        tag, observations = self._asked.popleft()
+        return tag, self._evaluate(observations)
+
+    def _evaluate(self, observations: NDArray[np.uint8]) -> Evaluation:
+        """Answer one batch `[B, F]`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """See `Evaluator`."""
+        self._is_closed = True
+        self._asked.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class UniformEvaluator(InProcessEvaluator):
+    """Knows nothing: equal logits, every value one half."""
+
+    def _evaluate(self, observations: NDArray[np.uint8]) -> Evaluation:
+        n = len(observations)
+        return Evaluation(
+            logits=np.zeros((n, N_ACTIONS), dtype=np.float32),
+            values=np.full((n, N_SEATS), 0.5, dtype=np.float32),
+            model_version=0,
+        )
+
+
+class HashEvaluator(InProcessEvaluator):
+    """A network drawn at random: every number is a fixed function of the row's bytes and of nothing else.
+
+    Logits lie in [-2, 2), values in [0, 1). Bit for bit the same however rows are batched.
+    """
+
+    def _evaluate(self, observations: NDArray[np.uint8]) -> Evaluation:
+        words = observations.view("<u8")
+        row = np.zeros(len(words), dtype=np.uint64)
+        for i in range(words.shape[1]):
+            row = _mix(row ^ words[:, i])
+        column = np.arange(1, N_ACTIONS + N_SEATS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        numbers = (_mix(row[:, None] ^ column) >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+        return Evaluation(
+            logits=4 * numbers[:, :N_ACTIONS] - 2,
+            values=np.ascontiguousarray(numbers[:, N_ACTIONS:]),
+            model_version=0,
+        )
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluate in this process, without a server: the same ONNX file in OpenVINO or ONNX Runtime, on the CPU."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.errors import ModelMismatch, ModelNotFound
+from clients.evaluator import Evaluation, InProcessEvaluator, check_evaluation
+from mcts_ext.contract import (
+    INPUT_NAME,
+    N_ACTIONS,
+    N_SEATS,
+    OBSERVATION_BYTES,
+    OBSERVATION_VERSION,
+    POLICY_NAME,
+    VALUE_NAME,
+)
+from mcts_ext.errors import InvalidConfig
+
+Engine = Literal["openvino", "onnxruntime"]
+Precision = Literal["auto", "f32", "bf16"]
+
+VERSION_KEY: Final = "observation_version"
+"""A property of exported files; checked where it is given."""
+
+_TENSORS: Final = {
+    INPUT_NAME: f"uint8 [B, {OBSERVATION_BYTES}]",
+    POLICY_NAME: f"float32 [B, {N_ACTIONS}]",
+    VALUE_NAME: f"float32 [B, {N_SEATS}]",
+}
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A loaded file."""
+
+    run: Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+    """`[B, F]` in; new arrays, logits and values, out."""
+    tensors: dict[str, str]
+    """Inputs and outputs, described as in `_TENSORS`."""
+    observation_version: str | None
+    how: str
+    """Engine and arithmetic, in words."""
+
+
+class LocalEvaluator(InProcessEvaluator):
+    """A model file in this process.
+
+    Args:
+        path: an ONNX file with the contract's tensors; its folder's name is taken for the version if it is a number.
+        engine: what computes.
+        precision: of the arithmetic; `auto` takes bfloat16 where OpenVINO computes and the processor has AMX.
+        threads: that compute.
+        on_event: told, in one line, which engine and arithmetic it became.
+
+    Raises:
+        ModelNotFound, ModelMismatch: no file, or not one of the contract.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        engine: Engine = "openvino",
+        precision: Precision = "auto",
+        threads: int = 1,
+        on_event: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        super().__init__()
+        self._path = path = Path(path)
+        if not path.is_file():
+            raise ModelNotFound(f"expected an ONNX file at {path}, got nothing there; publish one (blobzero publish)")
+        if engine == "onnxruntime" and precision == "bf16":
+            raise InvalidConfig("expected precision auto or f32 for ONNX Runtime, got bf16; use the engine openvino")
+        self._version = int(path.parent.name) if path.parent.name.isdecimal() else 0
+        try:
+            network = _openvino(path, precision, threads) if engine == "openvino" else _onnxruntime(path, threads)
+        except (
+            Exception
+        ) as error:  # OpenVINO and ONNX Runtime have a class for each fault of a file, with no common base
+            raise ModelMismatch(
+                f"expected an ONNX model at {path}, got: {_last_line(error)}; publish it again (blobzero publish)"
+            ) from error
+        _check(network, path)
+        self._run = network.run
+        on_event(f"{path} in this process: {network.how}")
+
+    def _evaluate(self, observations: NDArray[np.uint8]) -> Evaluation:
+        answer = Evaluation(*self._run(observations), self._version)
+        check_evaluation(answer, n_rows=len(observations), source=str(self._path))
+        return answer
+
+
+def latest_model_file(repository: Path, model: str) -> Path:
+    """The ONNX file of a repository's latest version."""
+    found = [path for path in (repository / model).glob("*/model.onnx") if path.parent.name.isdecimal()]
+    if not found:
+        raise ModelNotFound(
+            f"expected {repository / model}/<version>/model.onnx, got no version; publish one (blobzero publish)"
+        )
+    return max(found, key=lambda path: int(path.parent.name))
+
+
+def choose_precision(asked: Precision, *, cpuinfo: str) -> tuple[str, str]:
+    """The arithmetic for OpenVINO, and why.
+
+    AVX512-BF16 alone is not enough: without AMX, bfloat16 gave 7.4k rows/s where float32 gave 12.6k (docs/log.md).
+    """
+    if asked != "auto":
+        return asked, "as asked for"
+    if re.search(r"\bamx_bf16\b", cpuinfo):
+        return "bf16", "the processor has AMX"
+    return "f32", "the processor has no AMX, without which bfloat16 is slower"
+
+
+def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
+    import openvino
+
+    precision, why = choose_precision(asked, cpuinfo=_cpuinfo())
+    core = openvino.Core()
+    model = core.read_model(str(path))
+    key = ["framework", VERSION_KEY]
+    version = model.get_rt_info(key).astype(str) if model.has_rt_info(key) else None
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    compiled = core.compile_model(model, "CPU", settings)
+    ports = {port.any_name: port for port in (*compiled.inputs, *compiled.outputs)}
+    request = compiled.create_infer_request()
+
+    def run(observations: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        found = request.infer({INPUT_NAME: observations}, share_inputs=True)
+        return found[ports[POLICY_NAME]], found[ports[VALUE_NAME]]
+
+    tensors = {
+        name: _describe(np.dtype(port.element_type.to_dtype()).name, [str(dim) for dim in port.partial_shape])
+        for name, port in ports.items()
+    }
+    return _Network(run, tensors, version, f"OpenVINO {openvino.__version__}, {precision} ({why}), {threads} threads")
+
+
+def _onnxruntime(path: Path, threads: int) -> _Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(observations: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        logits, values = session.run([POLICY_NAME, VALUE_NAME], {INPUT_NAME: observations})
+        return logits, values
+
+    types = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+    tensors = {
+        tensor.name: _describe(types.get(tensor.type, tensor.type), tensor.shape)
+        for tensor in (*session.get_inputs(), *session.get_outputs())
+    }
+    version = session.get_modelmeta().custom_metadata_map.get(VERSION_KEY)
+    return _Network(run, tensors, version, f"ONNX Runtime {onnxruntime.__version__}, f32, {threads} threads")
+
+
+def _check(network: _Network, path: Path) -> None:
+    if network.tensors != _TENSORS:
+        raise ModelMismatch(
+            f"expected {_listing(_TENSORS)} in {path}, got {_listing(network.tensors)}; "
+            "export it with this version of blobzero"
+        )
+    if network.observation_version not in (None, str(OBSERVATION_VERSION)):
+        raise ModelMismatch(
+            f"expected {VERSION_KEY} {OBSERVATION_VERSION} in {path}, got {network.observation_version}; "
+            "export it with this version of blobzero"
+        )
+
+
+def _describe(dtype: str, dims: list[str | int]) -> str:
+    """As in `_TENSORS`: engines name the batch axis, which must be dynamic, differently."""
+    batch, *rest = dims
+    batch = batch if str(batch).isdecimal() else "B"
+    return f"{dtype} [{', '.join(map(str, (batch, *rest)))}]"
+
+
+def _listing(tensors: dict[str, str]) -> str:
+    return ", ".join(f"{name} {tensors[name]}" for name in sorted(tensors))
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO puts its source files first and what happened last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare the model that a server serves with the contract, before anything is asked of it."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from tritonclient.grpc import model_config_pb2
+
+from clients.errors import ModelMismatch
+from mcts_ext.contract import (
+    INPUT_NAME,
+    N_ACTIONS,
+    N_SEATS,
+    OBSERVATION_BYTES,
+    OBSERVATION_VERSION,
+    POLICY_NAME,
+    VALUE_NAME,
+)
+
+VERSION_KEY: Final = "observation_version"
+"""A parameter of `config.pbtxt`; checked where it is given."""
+
+_INPUTS: Final = {INPUT_NAME: f"{INPUT_NAME} UINT8 [{OBSERVATION_BYTES}]"}
+_OUTPUTS: Final = {
+    POLICY_NAME: f"{POLICY_NAME} FP32 [{N_ACTIONS}]",
+    VALUE_NAME: f"{VALUE_NAME} FP32 [{N_SEATS}]",
+}
+_ADVICE: Final = "export it with this version of blobzero, or name another model"
+
+
+def check_served_model(config: Any, *, model: str, url: str) -> int:
+    """Check a `ModelConfig` message of the server's.
+
+    Returns:
+        The largest batch that one request may carry.
+
+    Raises:
+        ModelMismatch: names, types or shapes of the tensors, batching, or the observation version.
+    """
+    where = f"of model {model} at {url}"
+    inputs, outputs = _describe(config.input), _describe(config.output)
+    if inputs != _INPUTS:
+        raise ModelMismatch(f"expected input {_listing(_INPUTS)} {where}, got {_listing(inputs)}; {_ADVICE}")
+    if {name: outputs.get(name) for name in _OUTPUTS} != _OUTPUTS:  # others may be there: they aren't asked for
+        raise ModelMismatch(f"expected outputs {_listing(_OUTPUTS)} {where}, got {_listing(outputs)}; {_ADVICE}")
+    if config.max_batch_size < 1:
+        raise ModelMismatch(
+            f"expected max_batch_size >= 1 {where}, got {config.max_batch_size}; correct its config.pbtxt"
+        )
+    if VERSION_KEY in config.parameters:
+        stated = config.parameters[VERSION_KEY].string_value
+        if stated != str(OBSERVATION_VERSION):
+            raise ModelMismatch(f"expected {VERSION_KEY} {OBSERVATION_VERSION} {where}, got {stated!r}; {_ADVICE}")
+    return int(config.max_batch_size)
+
+
+def _describe(tensors: Iterable[Any]) -> dict[str, str]:
+    """By name, each tensor as `name TYPE [dims]`."""
+    return {
+        tensor.name: f"{tensor.name} {_type_name(tensor.data_type)} [{', '.join(map(str, tensor.dims))}]"
+        for tensor in tensors
+    }
+
+
+def _type_name(number: int) -> str:
+    return str(model_config_pb2.DataType.Name(number)).removeprefix("TYPE_")
+
+
+def _listing(tensors: dict[str, str]) -> str:
+    return " and ".join(tensors[name] for name in sorted(tensors)) or "none"

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run has done so far, second by second, and what that comes to."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Counts since the start of play, at one moment."""
+
+    seconds: float = 0.0
+    rounds: float = 0
+    decisions: float = 0
+    simulations: float = 0
+    leaves: float = 0
+    """Leaves that needed an evaluation."""
+    evaluations: float = 0
+    """Rows that the evaluator answered; the cache answered the other leaves."""
+    records: float = 0
+    client_cpu_s: float = 0.0
+    executions: float = 0
+    """Batches that the server ran."""
+    execution_rows: float = 0
+    """Rows in them."""
+    requests: float = 0
+    queue_s: float = 0.0
+    """Time that requests stood in the server's queue, summed over requests."""
+    compute_s: float = 0.0
+    """Time that the model took, input and output included, summed over executions."""
+
+    def minus(self, earlier: "Sample") -> "Sample":
+        """What happened between two moments."""
+        before = asdict(earlier)
+        return Sample(**{name: value - before[name] for name, value in asdict(self).items()})
+
+    @property
+    def rounds_per_min(self) -> float:
+        return 60.0 * _ratio(self.rounds, self.seconds)
+
+    @property
+    def evaluations_per_s(self) -> float:
+        return _ratio(self.evaluations, self.seconds)
+
+    @property
+    def cache_hit_rate(self) -> float:
+        """Share of the leaves that the cache, or a row shared with another leaf, answered."""
+        return 1.0 - _ratio(self.evaluations, self.leaves) if self.leaves else 0.0
+
+    @property
+    def mean_execution_rows(self) -> float | None:
+        """Rows in a batch that the server ran; None when it ran none."""
+        return _ratio(self.execution_rows, self.executions) if self.executions else None
+
+    @property
+    def queue_ms(self) -> float:
+        """Mean wait of a request in the server's queue."""
+        return 1000.0 * _ratio(self.queue_s, self.requests)
+
+    @property
+    def compute_ms(self) -> float:
+        """Mean time of one execution."""
+        return 1000.0 * _ratio(self.compute_s, self.executions)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
+
+
+@dataclass
+class History:
+    """Samples in order of time, the first at the start of play."""
+
+    samples: list[Sample] = field(default_factory=lambda: [Sample()])
+
+    def add(self, seconds: float, *sources: Mapping[str, float]) -> None:
+        """Take a sample from what the fleet and the server count."""
+        values: dict[str, Any] = {"seconds": seconds}
+        for source in sources:
+            values.update(source)
+        self.samples.append(Sample(**values))
+
+    @property
+    def total(self) -> Sample:
+        """From the start to the last sample."""
+        return self.samples[-1]
+
+    def recent(self, window_s: float = 10.0) -> Sample:
+        """The last `window_s` seconds."""
+        last = self.samples[-1]
+        earlier = [sample for sample in self.samples if sample.seconds <= last.seconds - window_s]
+        return last.minus(earlier[-1] if earlier else self.samples[0])
+
+    def steps(self) -> list[tuple[float, Sample]]:
+        """(time, what happened in the step that ended then) for every step."""
+        return [(b.seconds, b.minus(a)) for a, b in zip(self.samples, self.samples[1:], strict=False)]

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One self-play process: a pool of rounds, an evaluator, shards on disk.
+
+`play` is the loop. As a program (`python -m clients.worker`) the process reads its `WorkerConfig` as one line of JSON
+from standard input, reports in lines of JSON on standard output, and stops when its input closes: so it never
+outlives the fleet that started it, however that died.
+
+```
+in   {config}                     then "go", and "stop" or the end of the input
+out  {"event": "ready"}           connected, the model checked
+     {"event": "tick", ...}       counts so far, about once a second
+     {"event": "version", ...}    another model version answers from now on
+     {"event": "notice", "text"}  worth a line to people (the server went away)
+     {"event": "done", ...}       counts at the end, every finished round on disk
+     {"event": "error", "text"}   why it gives up; the exit status is 1
+```
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clients.connect import EvaluatorConfig, connect
+from clients.errors import AnswerPending
+from clients.evaluator import Evaluator
+from clients.records import finished_rounds, write_shard
+from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.errors import BlobError
+from mcts_ext.pool import SelfPlayPool
+
+TICK_S = 1.0
+STOP_CHECK_S = 0.5
+"""How often a worker that waits for a server looks whether it should stop."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What one worker plays: the rounds r < rounds with r % workers == index that no shard holds yet."""
+
+    index: int
+    workers: int
+    rounds: int
+    seed: int
+    out: Path
+    evaluator: EvaluatorConfig
+    deal: DealConfig = field(default_factory=DealConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    games: int = 256
+    groups: int = 2
+    cache_entries: int = 65536
+    shard_seconds: float = 10.0
+
+    def to_json(self) -> str:
+        """One line, read back by `from_json`."""
+        return json.dumps(asdict(self), default=str)
+
+    @staticmethod
+    def from_json(line: str) -> "WorkerConfig":
+        """The configuration in a line of JSON."""
+        found: dict[str, Any] = json.loads(line)
+        deal = {key: tuple(value) for key, value in found.pop("deal").items()}
+        return WorkerConfig(
+            deal=DealConfig(**deal),
+            search=SearchConfig(**found.pop("search")),
+            evaluator=EvaluatorConfig(**found.pop("evaluator")),
+            out=Path(found.pop("out")),
+            **found,
+        )
+
+
+class Shards:
+    """Collects finished rounds and writes a shard every few seconds."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._folder = config.out / "shards"
+        self._seconds = config.shard_seconds
+        self._provenance = {
+            "seed": config.seed,
+            "deal": asdict(config.deal),
+            "search": asdict(config.search),
+            "evaluator": config.evaluator.kind,
+        }
+        self._prefix = f"w{config.index:03d}-{time.time_ns():x}"
+        self._last = time.monotonic()
+        self.n_written = 0
+        self.n_records = 0
+
+    def flush(self, pool: SelfPlayPool, *, force: bool = False) -> None:
+        """Write what the pool has finished, if it is time."""
+        if not force and time.monotonic() - self._last < self._seconds:
+            return
+        self._last = time.monotonic()
+        records = pool.take_records()
+        if len(records):
+            path = self._folder / f"{self._prefix}-{self.n_written:05d}.parquet"
+            write_shard(path, records, provenance=self._provenance)
+            self.n_written += 1
+            self.n_records += len(records)
+
+
+def play(
+    pool: SelfPlayPool,
+    evaluator: Evaluator,
+    *,
+    stop: threading.Event,
+    on_batch: Callable[[], None],
+    on_version: Callable[[int], None],
+) -> None:
+    """Play the pool's rounds until all are done or `stop` is set; rounds in progress are then left behind.
+
+    Every group's batch but one is at the evaluator while the one left is searched.
+    """
+    n_waiting = sum(_ask(pool, evaluator, group) for group in range(pool.n_groups))
+    version: int | None = None
+    while n_waiting and not stop.is_set():
+        try:
+            group, answer = evaluator.wait(STOP_CHECK_S)
+        except AnswerPending:
+            continue
+        if answer.model_version != version:
+            if version is not None:
+                pool.clear_cache()
+            version = answer.model_version
+            on_version(version)
+        pool.apply(group, answer.logits, answer.values, model_version=answer.model_version)
+        n_waiting += _ask(pool, evaluator, group) - 1
+        on_batch()
+
+
+def _ask(pool: SelfPlayPool, evaluator: Evaluator, group: int) -> int:
+    """Search a group on and send its batch; the number of batches sent, 0 or 1."""
+    if pool.collect(group) == 0:
+        return 0
+    evaluator.submit(pool.observations(group), tag=group)
+    return 1
+
+
+def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, report: Callable[..., None]) -> None:
+    """Connect, report ready, wait for `go`, play, and leave every finished round on disk."""
+    with connect(config.evaluator, on_event=lambda text: report("notice", text=text)) as evaluator:
+        done = finished_rounds(config.out / "shards")
+        mine = np.arange(config.index, config.rounds, config.workers, dtype=np.int64)
+        pool = SelfPlayPool(
+            mine[~np.isin(mine, np.fromiter(done, dtype=np.int64, count=len(done)))],
+            seed=config.seed,
+            deal=config.deal,
+            search=config.search,
+            n_games=config.games,
+            n_groups=config.groups,
+            cache_entries=config.cache_entries,
+        )
+        shards = Shards(config)
+        report("ready")
+        go.wait()
+        cpu_before = time.process_time()
+        last_tick = time.monotonic()
+
+        def tick(event: str) -> None:
+            report(event, **pool.stats, records=shards.n_records, client_cpu_s=time.process_time() - cpu_before)
+
+        def on_batch() -> None:
+            nonlocal last_tick
+            shards.flush(pool)
+            if time.monotonic() - last_tick >= TICK_S:
+                last_tick = time.monotonic()
+                tick("tick")
+
+        def on_version(version: int) -> None:
+            report("version", version=version)
+
+        try:
+            play(pool, evaluator, stop=stop, on_batch=on_batch, on_version=on_version)
+        finally:
+            shards.flush(pool, force=True)
+        tick("done")
+
+
+def main() -> int:
+    """The process: configuration and orders from standard input, reports to standard output."""
+    config = WorkerConfig.from_json(sys.stdin.readline())
+    go, stop = threading.Event(), threading.Event()
+    lock = threading.Lock()
+
+    def report(event: str, **values: Any) -> None:
+        with lock:
+            print(json.dumps({"event": event, **values}), flush=True)
+
+    def listen() -> None:
+        for line in sys.stdin:
+            if line.strip() == "go":
+                go.set()
+            elif line.strip() == "stop":
+                break
+        stop.set()
+        go.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        run(config, go=go, stop=stop, report=report)
+    except BlobError as error:
+        report("error", text=str(error))
+        return 1
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command as a user meets it: a mistake costs one line and a non-zero status, never a traceback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clients.records import finished_rounds, read_provenance, shard_paths
+
+
+def blobzero(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "blobzero.cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--players", "8", "--cards", "7"], "expected players x cards of at most 52, got 8 x 7 = 56"),
+        (["--players", "2"], "expected players in 3..8, got 2"),
+        (["--cards", "14"], "expected cards in 1..13, got 14"),
+        (["--workers", "0"], "expected --workers in 1..1024, got 0"),
+        (["--rounds", "0"], "expected --rounds in 1.."),
+        (["--minutes", "0"], "expected --minutes above 0, got 0.0"),
+        (["--simulations", "0"], "expected simulations in 1.."),
+        (["--evaluator", "hash", "--url", "localhost:1"], "expected --url only with --evaluator triton"),
+        (["--repository", "nowhere"], "expected nowhere/blobnet"),
+        (["--evaluator", "local", "--repository", "nowhere"], "expected nowhere/blobnet/<version>/model.onnx"),
+        (["--url", "127.0.0.1:9", "--server-timeout", "0.3"], "127.0.0.1:9"),
+        (["--out", "/proc/nowhere"], "expected a folder to write at /proc/nowhere"),
+    ],
+)
+def test_a_mistake_costs_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:
+    done = blobzero("selfplay", *arguments, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert says in lines[-1]
+    assert lines[-1].startswith("blobzero: ")
+    assert "Traceback" not in done.stderr + done.stdout
+    assert finished_rounds(tmp_path) == set()
+
+
+def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:
+    assert blobzero("selfplay", "--rouns", "3", cwd=tmp_path).returncode == 2
+    assert blobzero("selfpaly", cwd=tmp_path).returncode == 2
+    assert blobzero("selfplay", "--workers", "many", cwd=tmp_path).returncode == 2
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    from export.repository import ensure_config
+
+    ensure_config(tmp_path / "models")
+    version = tmp_path / "models" / "blobnet" / "1"
+    version.mkdir()
+    (version / "model.onnx").write_bytes(b"not reached")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = blobzero("serve", "--repository", "models", "--grpc-port", port, cwd=tmp_path)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_json_has_the_promised_keys_and_the_folder_can_be_played_on(tmp_path: Path) -> None:
+    flags = ["selfplay", "--evaluator", "hash", "--simulations", "4", "--games", "16", "--out", "run", "--seed", "5"]
+    done = blobzero(*flags, "--rounds", "20", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    promised = {
+        "rounds", "seconds", "rounds_per_min", "decisions", "simulations", "evaluations", "evaluations_per_s",
+        "cache_hit_rate", "mean_execution_rows", "client_cpu_s", "server_cpu_s", "records", "model_version",
+    }  # fmt: skip
+    assert promised <= set(summary)
+    assert summary["rounds"] == 20
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    assert (tmp_path / "run" / "throughput.png").read_bytes().startswith(b"\x89PNG")
+    shards = shard_paths(tmp_path / "run" / "shards")
+    provenance = read_provenance(shards[0])
+    assert provenance["seed"] == 5
+    assert provenance["search"]["simulations"] == 4
+    again = blobzero(*flags, "--rounds", "30", "--workers", "2", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["rounds"] == 10
+    assert finished_rounds(tmp_path / "run" / "shards") == set(range(30))
+    other = blobzero(*flags, "--seed", "6", "--rounds", "30", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "expected the same run in run, got another seed (5, now 6)" in other.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_run_in_order(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "blobzero.cli", "selfplay", "--evaluator", "hash", "--rounds", "1000000"]
+    process = subprocess.Popen(
+        [*command, "--out", "run", "--json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not shard_paths(tmp_path / "run" / "shards"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert json.loads(out)["rounds"] == len(finished_rounds(tmp_path / "run" / "shards"))
+    assert "Traceback" not in err

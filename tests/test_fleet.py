@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers as real processes: the same rounds whoever plays them, and none lost or doubled when one dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clients.connect import EvaluatorConfig, Kind
+from clients.fleet import Fleet, FleetError
+from clients.records import read_shards, shard_paths
+from clients.worker import WorkerConfig
+from mcts_ext.config import SearchConfig
+from mcts_ext.records import Records
+
+
+def configs(
+    out: Path, *, workers: int, rounds: int, games: int = 64, kind: Kind = "hash", simulations: int = 8
+) -> list[WorkerConfig]:
+    (out / "shards").mkdir(parents=True, exist_ok=True)
+    return [
+        WorkerConfig(
+            index=index,
+            workers=workers,
+            rounds=rounds,
+            seed=11,
+            out=out,
+            evaluator=EvaluatorConfig(kind=kind),
+            search=SearchConfig(simulations=simulations),
+            games=games,
+            shard_seconds=0.2,
+        )
+        for index in range(workers)
+    ]
+
+
+def play(workers: list[WorkerConfig], *, deadline_s: float = 60.0) -> Fleet:
+    """Play to the end."""
+    deadline = time.monotonic() + deadline_s
+    with Fleet(workers, logs=workers[0].out / "logs") as fleet:
+        fleet.wait_ready()
+        fleet.go()
+        while not fleet.is_done:
+            assert time.monotonic() < deadline, "the fleet does not end"
+            fleet.poll(0.2)
+    return fleet
+
+
+def in_order(out: Path) -> Records:
+    records = read_shards(shard_paths(out / "shards"))
+    order = np.lexsort((records.decision, records.round))
+    return Records(**{field.name: getattr(records, field.name)[order] for field in fields(Records)})
+
+
+@pytest.mark.slow
+def test_one_worker_and_four_play_the_same_rounds(tmp_path: Path) -> None:
+    one = play(configs(tmp_path / "one", workers=1, rounds=150))
+    play(configs(tmp_path / "four", workers=4, rounds=150, games=7))
+    alone, together = in_order(tmp_path / "one"), in_order(tmp_path / "four")
+    assert len(np.unique(alone.round)) == 150
+    for field in fields(Records):
+        np.testing.assert_array_equal(getattr(alone, field.name), getattr(together, field.name))
+    assert one.counts["rounds"] == 150
+    assert one.counts["records"] == len(alone)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_no_round_is_lost_or_doubled(tmp_path: Path) -> None:
+    said: list[str] = []
+    workers = configs(tmp_path, workers=2, rounds=3000, games=16)
+    with Fleet(workers, logs=tmp_path / "logs", on_event=said.append) as fleet:
+        fleet.wait_ready()
+        fleet.go()
+        while not shard_paths(tmp_path / "shards"):
+            fleet.poll(0.05)
+        os.kill(fleet.pids[1], signal.SIGKILL)
+        while not fleet.is_done:
+            fleet.poll(0.2)
+        assert fleet.n_restarts == 1
+    assert said == ["worker 1 was killed by signal 9; starting it again"]
+    records = in_order(tmp_path)
+    assert list(np.unique(records.round)) == list(range(3000))
+    pairs = list(zip(records.round.tolist(), records.decision.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    workers = configs(tmp_path, workers=1, rounds=3000)
+    with Fleet(workers, logs=tmp_path / "logs") as fleet:
+        fleet.wait_ready()
+        fleet.go()
+        while not shard_paths(tmp_path / "shards"):
+            fleet.poll(0.05)
+        fleet.stop()
+        while not fleet.is_done:
+            fleet.poll(0.2)
+    done = len(np.unique(in_order(tmp_path).round))
+    assert 0 < done < 3000
+    rest = play(workers)
+    assert rest.counts["rounds"] == 3000 - done
+    assert list(np.unique(in_order(tmp_path).round)) == list(range(3000))
+
+
+def test_a_worker_that_gives_up_says_why(tmp_path: Path) -> None:
+    workers = [
+        WorkerConfig(
+            index=0,
+            workers=1,
+            rounds=10,
+            seed=1,
+            out=tmp_path,
+            evaluator=EvaluatorConfig(kind="triton", url="127.0.0.1:9", server_timeout_s=0.5),
+        )
+    ]
+    with (
+        Fleet(workers, logs=tmp_path / "logs") as fleet,
+        pytest.raises(FleetError, match="expected a Triton server at 127.0.0.1:9"),
+    ):
+        fleet.wait_ready()
+
+
+def test_a_worker_ends_when_its_fleet_is_gone(tmp_path: Path) -> None:
+    config = configs(tmp_path, workers=1, rounds=10**6)[0]
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "clients.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(config.to_json() + "\n")
+    worker.stdin.flush()
+    assert worker.stdout.readline() == '{"event": "ready"}\n'
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    worker.stdout.readline()
+    worker.stdin.close()  # as when the fleet was killed
+    assert worker.wait(timeout=10) == 0
+    worker.stdout.close()
