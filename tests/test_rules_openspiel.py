@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenSpiel's `oh_hell` as an outside judge, move by move (docs/rules.md says how the two map)."""
+
+from collections import Counter
+from random import Random
+
+import pyspiel
+
+from mcts_ext.contract import FIRST_CARD_ACTION
+from mcts_ext.rules import Round
+
+SHAPES = [(players, cards) for players in range(3, 8) for cards in range(1, min(13, 51 // players) + 1)]
+"""OpenSpiel turns a card up after the deal, so one card must be left."""
+DEALS_PER_SHAPE = 60
+SUITS = "CDSH"  # OpenSpiel's order
+TURNED_UP_NONE = -5
+
+
+def theirs(card: int) -> int:
+    """OpenSpiel's index of our card: rank * 4 + suit."""
+    suit, rank = divmod(card, 13)
+    return rank * 4 + SUITS.index("SHCD"[suit])
+
+
+def their_action(action: int) -> int:
+    return theirs(action - FIRST_CARD_ACTION) if action >= FIRST_CARD_ACTION else 52 + action
+
+
+def start(players: int, cards: int, dealer: int, trump: int | None, hands: list[list[int]]) -> pyspiel.State:
+    game = pyspiel.load_game(
+        "oh_hell",
+        {
+            "players": players,
+            "num_tricks_fixed": cards,
+            "off_bid_penalty": False,
+            "points_per_trick": 1,
+        },
+    )
+    state = game.new_initial_state()
+    state.apply_action(cards)  # the number of tricks
+    state.apply_action(dealer)
+    for i in range(cards):  # one by one, from seat 0 whatever the dealer
+        for seat in range(players):
+            state.apply_action(theirs(hands[seat][i]))
+    # Its suit alone matters, and apply_action takes any card: even one in a hand.
+    state.apply_action(TURNED_UP_NONE if trump is None else theirs(13 * trump))
+    return state
+
+
+def test_every_step_of_thousands_of_deals() -> None:
+    random = Random(20)
+    seen: Counter[tuple[int, int]] = Counter()
+    trumps: Counter[int | None] = Counter()
+    steps = 0
+    for players, cards in SHAPES:
+        for _ in range(DEALS_PER_SHAPE):
+            deck = random.sample(range(52), players * cards)
+            hands = [deck[seat::players] for seat in range(players)]
+            dealer, trump = random.randrange(players), random.choice([0, 1, 2, 3, None])
+            ours = Round(hands, dealer=dealer, trump=trump)
+            judge = start(players, cards, dealer, trump, hands)
+            while not ours.is_over:
+                assert judge.current_player() == ours.seat_to_act
+                legal = ours.legal_actions()
+                assert sorted(judge.legal_actions()) == sorted(map(their_action, legal))
+                action = random.choice(legal)
+                before = ours.tricks_won
+                ours.apply(action)
+                judge.apply_action(their_action(action))
+                steps += 1
+                if ours.tricks_won != before and not ours.is_over:  # the trick's winner leads the next
+                    winner = next(s for s in range(players) if ours.tricks_won[s] != before[s])
+                    assert judge.current_player() == winner
+            assert judge.is_terminal()
+            for seat, (bid, tricks, returned) in enumerate(
+                zip(ours.bids, ours.tricks_won, judge.returns(), strict=True)
+            ):
+                # Theirs is a point for every trick and ten more for a bid made; so it tells the tricks of each seat.
+                made = bid == tricks
+                assert returned == tricks + 10 * made, (seat, bid, tricks)
+                assert ours.scores()[seat] == (10 + tricks if made else 0)
+            seen[players, cards] += 1
+            trumps[trump] += 1
+    assert set(seen) == set(SHAPES)
+    assert sum(seen.values()) >= 2000
+    assert set(trumps) == {0, 1, 2, 3, None}
+    assert steps > 50_000
