@@ -37,6 +37,7 @@ GUARDIAN = Path(__file__).resolve().with_name("guardian.py")
 STOP_GRACE_S = 4.0  # then SIGKILL; Triton takes 2.6 s, and 30 s with a dead stub
 POLL_S = 0.05
 N_PORT_TRIES = 3
+ROOM = "make room there, or choose another place (TMPDIR, the log file)"
 HARMLESS = "CudaDriverHelper"  # logged as an error on every machine without a GPU
 
 
@@ -172,16 +173,17 @@ class EmbeddedTriton:
     def _launch(self) -> None:
         """Start on `self._ports` and wait; on failure end everything."""
         config, ports = self.config, self._ports
+        self.pid = 0
         self.url = f"{config.host}:{ports['grpc']}"
         self.http_url = f"http://{config.host}:{ports['http']}"
         self.metrics_url = f"http://{config.host}:{ports['metrics']}/metrics"
-        self.folder = folder = Path(tempfile.mkdtemp(prefix="blobzero-triton-"))  # the guardian removes it
-        lay_out_backends(folder, self._installation)
-        command = [
-            sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder), str(STOP_GRACE_S),
-            *_server_command(config, ports, folder, self._installation.server),
-        ]  # fmt: skip
+        self.folder = folder = _new_folder()  # the guardian removes it
         try:
+            lay_out_backends(folder, self._installation)
+            command = [
+                sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder), str(STOP_GRACE_S),
+                *_server_command(config, ports, folder, self._installation.server),
+            ]  # fmt: skip
             with self.log_file.open("ab") as log:
                 self._log_start = log.tell()
                 self._guardian = subprocess.Popen(
@@ -201,8 +203,11 @@ class EmbeddedTriton:
             self.pid = int(line)
             self._probe = Probe(self.url, model=config.model)
             self._wait_for_answer()
-        except BaseException:
+        except BaseException as error:
             self._end(signal.SIGQUIT)
+            remove_traces(folder)  # there may have been no guardian yet
+            if isinstance(error, OSError):
+                raise ServingError(f"expected to write {folder} and {self.log_file}, got: {error}; {ROOM}") from error
             raise
 
     def _wait_for_answer(self) -> None:
@@ -300,8 +305,18 @@ def serve(config: ServerConfig) -> int:
     return 0
 
 
+def _new_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="blobzero-triton-"))
+    except OSError as error:
+        raise ServingError(f"expected a temporary folder, got: {error}; {ROOM}") from error
+
+
 def _new_log_file() -> Path:
-    handle, name = tempfile.mkstemp(prefix="blobzero-triton-", suffix=".log")
+    try:
+        handle, name = tempfile.mkstemp(prefix="blobzero-triton-", suffix=".log")
+    except OSError as error:
+        raise ServingError(f"expected a temporary file, got: {error}; {ROOM}") from error
     os.close(handle)
     return Path(name)
 

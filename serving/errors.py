@@ -8,6 +8,7 @@ ServingError                  every error of this package
 ├── PortTaken                 a port asked for is in use
 ├── ServerFailed              Triton ended, or isn't ready in time; the text says what its log says
 └── ProbeFailed               a real inference on the running server failed
+    ├── BackendDead           ... its backend (stub) process is dead or hangs; Triton won't start another
     ├── ProbeTimeout          ... no answer within its deadline
     └── ServerUnreachable     ... nobody listens
 ```
@@ -38,6 +39,10 @@ class ServerFailed(ServingError):
 
 class ProbeFailed(ServingError):
     """A real inference on the running server failed."""
+
+
+class BackendDead(ProbeFailed):
+    """A backend (stub) process is dead or hangs."""
 
 
 class ProbeTimeout(ProbeFailed):

@@ -12,7 +12,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from mcts_ext import contract
-from serving.errors import ProbeFailed, ProbeTimeout, ServerUnreachable
+from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerUnreachable
 
 
 def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
@@ -83,4 +83,6 @@ def _typed_errors() -> Iterator[None]:
             raise ProbeTimeout("no answer within the deadline") from error
         if status in ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED"):  # nobody listens, or it is stopping
             raise ServerUnreachable(message) from error
+        if "Stub process" in message and "is not healthy" in message:
+            raise BackendDead(message) from error
         raise ProbeFailed(message) from error

@@ -4,8 +4,8 @@
 | seen | meant |
 | --- | --- |
 | its process has ended | killed, or it crashed |
-| errors, twice | a backend (stub) process is dead or hangs: Triton does not restart it, and still says READY |
-| no answer, twice, and no batch finished meanwhile | the server hangs; one that is only busy makes progress |
+| "Stub process is not healthy" | a backend process is dead or hangs: Triton does not restart it, and still says READY |
+| another error, or no answer and no batch finished meanwhile, twice in a row | it hangs; a busy one makes progress |
 
 A dead stub can also be replaced by a reload of the model. That takes as long as a restart (0.6 s, measured with the
 reference network), answers NOT_FOUND meanwhile, and leaves the dead stub's shared memory and a slow exit behind.
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from mcts_ext.errors import BlobError
-from serving.errors import ProbeFailed, ProbeTimeout
+from serving.errors import BackendDead, ProbeFailed, ProbeTimeout
 
 N_FAILURES = 2  # in a row, before a server that runs is restarted: someone may be reloading the model
 MAX_WAIT_S = 30.0  # between two attempts to restart
@@ -92,7 +92,8 @@ class Watch:
                 self._n_failures = 0
                 return self._interval_s
             self._n_failures += 1
-            if self._n_failures >= N_FAILURES:
+            # One of several backend processes may be dead and the next probe reach another: don't wait for it.
+            if self._n_failures >= N_FAILURES or isinstance(error, BackendDead):
                 return self._cure(f"Triton runs but does not work ({error})")
         else:
             self._n_failures = 0

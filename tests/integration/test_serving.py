@@ -6,6 +6,7 @@ import queue
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,13 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         port = holder.getsockname()[1]
         with pytest.raises(PortTaken, match=f"expected a free grpc port, got 127.0.0.1:{port}: Address already in use"):
             EmbeddedTriton(ServerConfig(repository=repository, grpc_port=port)).start()
+
+
+def test_a_log_file_that_can_not_be_written_is_named(config: ServerConfig, tmp_path: Path) -> None:
+    server = EmbeddedTriton(replace(config, log_file=tmp_path / "missing" / "triton.log"))
+    with pytest.raises(ServingError, match=r"expected to write .*missing/triton\.log"):
+        server.start()
+    assert not server.folder.exists()
 
 
 def test_ports_are_checked_and_differ() -> None:

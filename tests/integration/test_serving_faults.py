@@ -147,7 +147,9 @@ def kill_guardian(server: EmbeddedTriton) -> None:
 
 
 @pytest.mark.triton
-def test_every_death_and_hang_is_noticed_said_and_cured(config: ServerConfig) -> None:
+def test_every_death_and_hang_is_noticed_said_and_cured(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "models", n_instances=2)
+    config = ServerConfig(repository=repository, log_file=tmp_path / "triton.log")
     said: queue.Queue[str] = queue.Queue()
     with (
         EmbeddedTriton(config) as server,
@@ -165,7 +167,7 @@ def test_every_death_and_hang_is_noticed_said_and_cured(config: ServerConfig) ->
         ]:
             pids, folder = [server.pid, *(p.pid for p in stubs(server))], server.folder.name
             break_it(server)
-            fault, cure = said.get(timeout=15), said.get(timeout=15)
+            fault, cure = said.get(timeout=30), said.get(timeout=30)
             assert why in fault, (break_it, fault)
             assert "answers again, on the same ports" in cure
             assert wait_until(lambda pids=pids, folder=folder: traces_of(pids, folder) == []), traces_of(pids, folder)

@@ -45,7 +45,8 @@ class OpenvinoNetwork:
             "INFERENCE_NUM_THREADS": n_threads,
             "NUM_STREAMS": 1,  # the dynamic batcher already sends one large batch at a time
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # the cores are shared with the clients, which a pinned thread would wait for
+            # Pinned, two one-thread instances share one core: 12.6k rows/s on two cores, 19k without.
+            "ENABLE_CPU_PINNING": False,
         }
         compiled = core.compile_model(str(path), "CPU", settings)
         source = compiled.input(0)
