@@ -114,8 +114,9 @@ def selfplay(config: SelfPlayConfig) -> int:
             extra["server_cpu_s"] = round(sum(server.cpu_seconds()) - server.cpu_at_start, 3)
     summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
     write_json(folder.summary, summary)
-    draw(history, folder.picture, title=folder.title(config.workers, config.search()))
-    display.summary(summary, folder, comparable=_is_old_setting(config))
+    comparable = _is_old_setting(config)
+    draw(history, folder.picture, title=folder.title(config.workers, config.search()), comparable=comparable)
+    display.summary(summary, folder, comparable=comparable)
     if config.json:
         print(json.dumps(summary))
     return 130 if was_stopped() else 0

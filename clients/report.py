@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a self-play run leaves for people and programs: summary, JSON and a picture."""
 
+import io
 import json
 import os
 import platform
@@ -13,7 +14,7 @@ from clients.telemetry import History
 
 OLD_SYSTEM = (
     ("30 leaves in flight: its search never left the root", 75.85),
-    ("one leaf at a time, as here", 36.7),
+    ("one leaf in flight, as here", 36.7),
 )
 """Rounds/min of the system this one replaces, at 4 players, 5 cards, 3 x 30, with a network of the same size."""
 OLD_MACHINE = "Ryzen 9 7950X + RTX 4060, 32 workers"
@@ -75,40 +76,39 @@ def write_aside(path: Path, content: bytes) -> None:
         raise
 
 
-def draw(history: History, path: Path, *, title: str) -> None:
-    """A picture of throughput and batch sizes over the run."""
-    import io
-
+def draw(history: History, path: Path, *, title: str, comparable: bool) -> None:
+    """A picture of throughput and batch sizes over the run, beside the old system where that is `comparable`."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    total = history.total
     steps = history.steps()
     seconds = [at for at, _ in steps]
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
-    figure.suptitle(title)
-    top.plot(seconds, [step.rounds_per_min for _, step in steps], color="tab:blue", alpha=0.35, label="each second")
+    figure.suptitle(f"{title}: {total.rounds_per_min:,.0f} rounds/min, {total.evaluations_per_s:,.0f} evaluations/s")
+
     top.plot(
-        [sample.seconds for sample in history.samples[1:]],
-        [sample.rounds_per_min for sample in history.samples[1:]],
-        color="tab:blue",
-        label="since the start",
+        [sample.seconds for sample in history.samples], [sample.rounds for sample in history.samples], label="here"
     )
-    top.axhline(OLD_SYSTEM[0][1], color="tab:red", linestyle="--", label=f"old system, {OLD_SYSTEM[0][1]}")
-    top.set_ylabel("rounds / min")
+    for (what, rate), style in zip(OLD_SYSTEM if comparable else (), ("--", ":"), strict=False):
+        label = f"old system, {rate:g} a minute\n({what})"
+        top.plot([0, total.seconds], [0, rate * total.seconds / 60], color="tab:red", linestyle=style, label=label)
+    top.set_ylabel("rounds finished")
     top.set_ylim(bottom=0)
-    top.legend(loc="lower right")
+    top.legend(loc="upper left", fontsize="small")
+
+    bottom.plot(seconds, [step.evaluations_per_s for _, step in steps], color="tab:orange")
+    bottom.set_ylabel("evaluations / s", color="tab:orange")
+    bottom.set_ylim(bottom=0)
+    bottom.set_xlabel("seconds of play")
     rows = [(at, step.mean_execution_rows) for at, step in steps if step.mean_execution_rows is not None]
     if rows:
-        bottom.plot([at for at, _ in rows], [n for _, n in rows], color="tab:green", label="rows per execution")
-        bottom.set_ylabel("rows per execution", color="tab:green")
-        bottom.set_ylim(bottom=0)
-    right = bottom.twinx()
-    right.plot(seconds, [step.evaluations_per_s for _, step in steps], color="tab:orange", alpha=0.7)
-    right.set_ylabel("evaluations / s", color="tab:orange")
-    right.set_ylim(bottom=0)
-    bottom.set_xlabel("seconds of play")
+        right = bottom.twinx()
+        right.plot([at for at, _ in rows], [n for _, n in rows], color="tab:green")
+        right.set_ylabel("rows per execution", color="tab:green")
+        right.set_ylim(bottom=0)
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     plt.close(figure)

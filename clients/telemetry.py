@@ -92,6 +92,16 @@ class History:
         earlier = [sample for sample in self.samples if sample.seconds <= last.seconds - window_s]
         return last.minus(earlier[-1] if earlier else self.samples[0])
 
-    def steps(self) -> list[tuple[float, Sample]]:
-        """(time, what happened in the step that ended then) for every step."""
-        return [(b.seconds, b.minus(a)) for a, b in zip(self.samples, self.samples[1:], strict=False)]
+    def steps(self, window_s: float = 2.0) -> list[tuple[float, Sample]]:
+        """(time, what happened in the step that ended then), in steps of at least `window_s`.
+
+        A shorter rest at the end is left out. Workers report once a second: in shorter steps their reports would show,
+        not their work.
+        """
+        found = []
+        earlier = self.samples[0]
+        for sample in self.samples[1:]:
+            if sample.seconds - earlier.seconds >= window_s:
+                found.append((sample.seconds, sample.minus(earlier)))
+                earlier = sample
+        return found

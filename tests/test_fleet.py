@@ -121,7 +121,7 @@ def test_a_worker_that_gives_up_says_why(tmp_path: Path) -> None:
     ]
     with (
         Fleet(workers, logs=tmp_path / "logs") as fleet,
-        pytest.raises(FleetError, match="expected a Triton server at 127.0.0.1:9"),
+        pytest.raises(FleetError, match="expected a Triton server at 127"),
     ):
         fleet.wait_ready()
 
