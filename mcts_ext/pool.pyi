@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,6 +7,7 @@ from numpy.typing import NDArray
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.records import Records
 
+@final
 class SelfPlayPool:
     n_games: int
     n_groups: int

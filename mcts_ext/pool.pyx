@@ -10,6 +10,7 @@ A round is a function of (seed, round number) and the network alone: it draws fr
 neither the pool's size nor the company its rows keep changes it.
 """
 
+cimport cython
 from libc.math cimport pow
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
@@ -61,6 +62,7 @@ cdef struct GameC:
     RecordC[MAX_DECISIONS] records
 
 
+@cython.final
 cdef class SelfPlayPool:
     """Plays the rounds numbered in `rounds`, `n_games` at a time in `n_groups` groups.
 

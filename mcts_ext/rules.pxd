@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules of Blob on a plain struct: deal, legal actions, apply, score (docs/rules.md is their statement)."""
 
+cimport cython
 from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from mcts_ext.rng cimport RngC
@@ -47,5 +48,7 @@ cdef void state_apply(StateC* state, int action) noexcept nogil
 cdef void state_skip_forced(StateC* state) noexcept nogil
 cdef int state_score(const StateC* state, int seat) noexcept nogil
 
+
+@cython.final
 cdef class Round:
     cdef StateC state

@@ -5,6 +5,7 @@ Functions on `StateC` trust their arguments; `Round` checks them. A state holds 
 history (cards in order of play, leader of each trick), so that an observation can be read off it.
 """
 
+cimport cython
 from libc.string cimport memcpy, memset
 
 from mcts_ext.cards cimport full_deck, lowest, random_subset, suit_mask, suit_of
@@ -128,6 +129,7 @@ cdef list _bits(uint64_t mask, int offset):
     return found
 
 
+@cython.final
 cdef class Round:
     """One deal: bids, then tricks. Seats are absolute, clockwise from 0."""
 
@@ -150,7 +152,9 @@ cdef class Round:
                 seen |= bit
                 self.state.hands[seat] |= bit
         if not 0 <= game_round <= 255 or not 0 <= start_cards <= MAX_HAND:
-            raise InvalidDeal(f"expected game_round in 0..255 and start_cards in 0..13, got {game_round} and {start_cards}")
+            raise InvalidDeal(
+                f"expected game_round in 0..255 and start_cards in 0..13, got {game_round} and {start_cards}"
+            )
         if totals is not None:
             if len(totals) != n_players:
                 raise InvalidDeal(f"expected {n_players} totals, got {len(totals)}")

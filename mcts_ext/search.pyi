@@ -1,9 +1,12 @@
+from typing import final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mcts_ext.config import SearchConfig
 from mcts_ext.rules import Round
 
+@final
 class Search:
     def __init__(self, table: Round, config: SearchConfig, *, seed: int) -> None: ...
     def collect(self) -> int: ...

@@ -7,6 +7,7 @@ answered. A tree takes up to `leaves_per_tree` leaves in one *wave* and backs th
 cache or the network answered: so a result never depends on what happened to be cached or batched together.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -185,6 +186,7 @@ cdef void search_visits(const SearchC* search, const SearchParamsC* params, int3
             visits[k] += tree.nodes[tree.nodes[0].first_child + k].n_visits
 
 
+@cython.final
 cdef class Search:
     """One decision of one seat, driven from Python: `collect`, evaluate `observations`, `apply`, until done.
 
