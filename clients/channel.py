@@ -5,7 +5,7 @@
 | --- | --- | --- |
 | UNAVAILABLE: no connection, connection lost, stopping, queue full | yes | ServerUnreachable |
 | DEADLINE_EXCEEDED | yes | RequestTimeout |
-| NOT_FOUND "no available versions": stopping, or the model is being loaded again | yes | ModelNotFound |
+| "no available versions": stopping, or the model is being loaded again | yes | ModelNotFound |
 | NOT_FOUND otherwise | no | ModelNotFound |
 | INVALID_ARGUMENT | no | RequestRejected |
 | no Triton, or no leave to ask it | no | ServerFailed |
@@ -55,7 +55,7 @@ _PASSING: Final = {
     grpc.StatusCode.UNAVAILABLE: ServerUnreachable,
     grpc.StatusCode.DEADLINE_EXCEEDED: RequestTimeout,
 }
-_NO_VERSION: Final = "has no available versions"
+_NO_VERSION: Final = ("has no available versions", "is not available")  # the second from the statistics
 
 _ADVICE: Final[dict[type[EvaluatorError], str]] = {
     ServerUnreachable: "expected a Triton server at {url}; start one (blobzero serve) or name its gRPC endpoint",
@@ -100,7 +100,7 @@ def classify(error: grpc.RpcError) -> Failure:
     """Say what a failed call means."""
     code, details = error.code(), " ".join((error.details() or "no details").split())
     reason = f"{code.name}: {details[:300]}"
-    if _NO_VERSION in details:
+    if any(words in details for words in _NO_VERSION):
         return Failure(ModelNotFound, reason, may_pass=True)
     if code in _FINAL:
         return Failure(_FINAL[code], reason, may_pass=False)

@@ -94,7 +94,7 @@ class TritonEvaluator:
         self._request.inputs.add(name=INPUT_NAME, datatype="UINT8", shape=[0, OBSERVATION_BYTES])
         self._request.outputs.add(name=POLICY_NAME)
         self._request.outputs.add(name=VALUE_NAME)
-        self._finished: queue.SimpleQueue[tuple[_Part, grpc.Future] | None] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[tuple[_Part, grpc.Future]] = queue.SimpleQueue()
         self._paused: list[tuple[float, int, _Part]] = []  # a heap: (when to send it again, tie-break, part)
         self._order = itertools.count()
         self._failing: set[_Part] = set()
@@ -138,19 +138,24 @@ class TritonEvaluator:
             try:
                 whole = self._take(part, call)
             except EvaluatorError:
-                self._n_in_flight -= 1
                 part.batch.is_dropped = True
-                self._failing.difference_update(part.batch.parts)
+                self._let_go(part.batch)
                 raise
             if whole is not None:
-                self._n_in_flight -= 1
+                self._let_go(part.batch)
                 return part.batch.tag, whole
+
+    def _let_go(self, batch: _Batch) -> None:
+        self._n_in_flight -= 1
+        self._failing.difference_update(batch.parts)
+        # Batch and parts refer to each other: left to the garbage collector, their answers would keep malloc from using
+        # the same memory again, and a request of 512 rows would cost 100 us more.
+        batch.parts.clear()
 
     def close(self) -> None:
         """See `Evaluator`."""
         self._is_closed = True
-        self._finished.put(None)
-        self._channel.close()
+        self._channel.close()  # cancels what is in flight, which wakes a wait
 
     def __enter__(self) -> Self:
         return self
@@ -216,7 +221,7 @@ class TritonEvaluator:
         until = min(deadline, self._paused[0][0] if self._paused else float("inf"))
         timeout_s = None if until == float("inf") else max(until - time.monotonic(), 0.0)
         try:
-            return self._finished.get(timeout=timeout_s)  # None from close()
+            return self._finished.get(timeout=timeout_s)
         except queue.Empty:
             if time.monotonic() >= deadline:
                 raise AnswerPending("expected an answer in time, got none yet; wait again") from None

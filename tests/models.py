@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn the tiny network's file into one of another contract."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+
+def widen(path: Path, width: int) -> None:
+    """Make it take rows of `width` bytes."""
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = width
+    for tensor in model.graph.initializer:
+        weights = np.zeros((width, tensor.dims[1]), np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+    onnx.save(model, str(path))
+
+
+def rename_output(path: Path, old: str, new: str) -> None:
+    """Give an output another name."""
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+    for tensor in model.graph.output:
+        tensor.name = new if tensor.name == old else tensor.name
+    onnx.save(model, str(path))
+
+
+def state_observation_version(path: Path, version: int) -> None:
+    """Write the property that exported files carry."""
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {"observation_version": str(version)})
+    onnx.save(model, str(path))
