@@ -20,9 +20,9 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	  || { echo "expected Python 3.11 or 3.12 as $(PYTHON); set PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "expected a working venv module; on Debian: apt install python3-venv python3-dev gcc make" >&2; exit 1; }
-	$(BIN)/pip install -q -c constraints.txt cython setuptools wheel
+	$(BIN)/pip install -q -c constraints.txt --upgrade cython setuptools
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
-	@touch $(SOURCES) $@
+	@touch $@
 
 $(VENV)/.extension: $(VENV)/.dependencies $(SOURCES)
 	$(BIN)/python setup.py -q build_ext --inplace

@@ -26,13 +26,14 @@ from clients.channel import Failure, classify, open_channel
 from clients.errors import AnswerPending, EvaluatorClosed, EvaluatorError, ServerFailed, UnsoundAnswer
 from clients.evaluator import Evaluation, check_evaluation, check_observations
 from clients.served_model import check_served_model
+from clients.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 
 import grpc  # isort: skip  (clients.channel sets how it loads)
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 _SERVICE: Final = "/inference.GRPCInferenceService"
-_RAW_INPUT_TAG: Final = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2])
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 _QUIET_S: Final = 10.0  # a server that comes and goes is mentioned no more often than this
@@ -198,16 +199,10 @@ class TritonEvaluator:
         deadline_s = self._request_timeout_s
         if part.failing_since is not None:
             deadline_s = min(deadline_s, part.failing_since + self._server_timeout_s - time.monotonic())
-        call = self._infer.future(self._message(part.batch.observations[part.rows]), timeout=deadline_s)
-        call.add_done_callback(lambda done: self._finished.put((part, done)))
-
-    def _message(self, rows: NDArray[np.uint8]) -> bytes:
-        """A serialized ModelInferRequest: one copy of the rows, where the generated classes make three.
-
-        In protobuf's encoding a message followed by one more field is the message with that field added.
-        """
+        rows = part.batch.observations[part.rows]
         self._request.inputs[0].shape[0] = len(rows)
-        return b"".join((self._request.SerializeToString(), _RAW_INPUT_TAG, _varint(rows.nbytes), rows.data))
+        call = self._infer.future(encode_request(self._request, rows), timeout=deadline_s)
+        call.add_done_callback(lambda done: self._finished.put((part, done)))
 
     def _send_again(self) -> None:
         """Send the parts whose pause is over."""
@@ -272,23 +267,24 @@ class TritonEvaluator:
         heapq.heappush(self._paused, (now + pause_s, next(self._order), part))
 
     def _read(self, data: bytes, *, n_rows: int) -> Evaluation:
-        """The checked answer in a serialized ModelInferResponse; the arrays are views of its bytes."""
-        response = service_pb2.ModelInferResponse.FromString(data)
-        tensors = {
-            output.name: np.frombuffer(content, dtype="<f4")
-            for output, content in zip(response.outputs, response.raw_output_contents, strict=False)
-            if output.datatype == "FP32" and len(content) % 4 == 0
-        }
+        """The checked answer in a serialized ModelInferResponse; the arrays may be views of its bytes."""
+        try:
+            response, found = decode_response(data)
+        except (ValueError, DecodeError) as error:
+            raise UnsoundAnswer(
+                f"expected a response of Triton's from {self._url}, got other bytes: {error}"
+            ) from error
+        outputs = zip(response.outputs, found, strict=False)
+        tensors = {output.name: array for output, array in outputs if output.datatype == "FP32"}
         arrays = []
         for name, width in ((POLICY_NAME, N_ACTIONS), (VALUE_NAME, N_SEATS)):
-            found = tensors.get(name)
-            if found is None or found.size != n_rows * width:
-                got = "none" if found is None else f"{found.nbytes} bytes"
+            size = tensors[name].size if name in tensors else 0
+            if size != n_rows * width:
                 raise UnsoundAnswer(
-                    f"expected {name} FP32 [{n_rows}, {width}] from {self._url}, got {got}; "
+                    f"expected {name} FP32 [{n_rows}, {width}] from {self._url}, got {size} numbers of that type; "
                     "publish a network of this contract (blobzero publish)"
                 )
-            arrays.append(found.reshape(n_rows, width))
+            arrays.append(tensors[name].reshape(n_rows, width))
         version = int(response.model_version) if response.model_version.isdecimal() else 0
         answer = Evaluation(arrays[0], arrays[1], version)
         check_evaluation(answer, n_rows=n_rows, source=f"{self._model} version {version} at {self._url}")
@@ -315,16 +311,6 @@ class TritonEvaluator:
 def _pause_s(n_failures: int) -> float:
     """Doubles with every failure; random, so that clients of one server do not come back together."""
     return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (n_failures - 1)) * random.uniform(0.5, 1.0)
-
-
-def _varint(number: int) -> bytes:
-    """Protobuf's variable-length integer: seven bits a byte, lowest first."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 def _closed() -> EvaluatorClosed:
