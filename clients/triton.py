@@ -30,7 +30,6 @@ from clients.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 
 import grpc  # isort: skip  (clients.channel sets how it loads)
-from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 _SERVICE: Final = "/inference.GRPCInferenceService"
@@ -270,7 +269,7 @@ class TritonEvaluator:
         """The checked answer in a serialized ModelInferResponse; the arrays may be views of its bytes."""
         try:
             response, found = decode_response(data)
-        except (ValueError, DecodeError) as error:
+        except ValueError as error:
             raise UnsoundAnswer(
                 f"expected a response of Triton's from {self._url}, got other bytes: {error}"
             ) from error

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 
 from clients.errors import (
@@ -305,13 +304,3 @@ def test_nobody_there() -> None:
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(InvalidConfig, match="expected HOST:PORT"):
         TritonEvaluator(url)
-
-
-def test_the_message_is_what_the_generated_classes_would_send(server: FakeTriton, connect: Connect) -> None:
-    rows = random_rows(7, seed=1)
-    evaluate(connect(model="other", model_version="5"), rows)
-    request = server.requests[0]
-    assert (request.model_name, request.model_version) == ("other", "5")
-    assert [output.name for output in request.outputs] == ["policy", "value"]
-    assert list(request.inputs[0].shape) == [7, 96]
-    np.testing.assert_array_equal(np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(7, 96), rows)
