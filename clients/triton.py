@@ -35,6 +35,7 @@ from tritonclient.grpc import service_pb2
 _SERVICE: Final = "/inference.GRPCInferenceService"
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
+_LEAST_DEADLINE_S: Final = 0.25  # for the last attempt, when the caller comes late
 _QUIET_S: Final = 10.0  # a server that comes and goes is mentioned no more often than this
 
 
@@ -197,10 +198,14 @@ class TritonEvaluator:
             raise _closed()
         deadline_s = self._request_timeout_s
         if part.failing_since is not None:
-            deadline_s = min(deadline_s, part.failing_since + self._server_timeout_s - time.monotonic())
+            left_s = part.failing_since + self._server_timeout_s - time.monotonic()
+            deadline_s = min(deadline_s, max(left_s, _LEAST_DEADLINE_S))
         rows = part.batch.observations[part.rows]
         self._request.inputs[0].shape[0] = len(rows)
-        call = self._infer.future(encode_request(self._request, rows), timeout=deadline_s)
+        try:
+            call = self._infer.future(encode_request(self._request, rows), timeout=deadline_s)
+        except ValueError as error:  # gRPC's word for a channel that another thread has just closed
+            raise _closed() from error
         call.add_done_callback(lambda done: self._finished.put((part, done)))
 
     def _send_again(self) -> None:
@@ -271,7 +276,7 @@ class TritonEvaluator:
             response, found = decode_response(data)
         except ValueError as error:
             raise UnsoundAnswer(
-                f"expected a response of Triton's from {self._url}, got other bytes: {error}"
+                f"expected a response of Triton's from {self._url}, got other bytes ({error}); name a Triton server"
             ) from error
         outputs = zip(response.outputs, found, strict=False)
         tensors = {output.name: array for output, array in outputs if output.datatype == "FP32"}
