@@ -29,7 +29,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """One event, one line."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def live(self, rounds: int, minutes: float | None) -> Iterator[None]:

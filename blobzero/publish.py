@@ -45,9 +45,13 @@ def publish(config: PublishConfig) -> int:
     with console.status("exporting and comparing"):
         network = config.checkpoint or create_network(config.preset or "reference", seed=config.seed)
         report = export.publish(network, repository=config.repository, url=config.url)
-    console.print(f"published version {report.version}: {report.path}")
-    console.print(f"  exported graph against PyTorch: {report.exported}", markup=False)
+    lines = [
+        f"published version {report.version}: {report.path}",
+        f"  exported graph against PyTorch: {report.exported}",
+    ]
     if report.served is not None:
-        console.print(f"  served answers against PyTorch: {report.served}", markup=False)
-    console.print(f"next     blobzero serve --repository {config.repository}   or   blobzero selfplay")
+        lines.append(f"  served answers against PyTorch: {report.served}")
+    lines.append(f"next     blobzero serve --repository {config.repository}   or   blobzero selfplay")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
     return 0

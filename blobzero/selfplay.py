@@ -17,9 +17,10 @@ import tyro
 from blobzero.display import Display
 from blobzero.runfolder import RunFolder
 from clients.connect import EvaluatorConfig, Kind
+from clients.errors import EvaluatorError
 from clients.fleet import Fleet
 from clients.report import draw, summarize, write_json
-from clients.server_counts import ServerCounts
+from clients.statistics import ModelCounts, ModelStatistics
 from clients.telemetry import History
 from clients.worker import WorkerConfig
 from mcts_ext.config import DealConfig, SearchConfig
@@ -57,6 +58,8 @@ class SelfPlayConfig:
     """Groups that take turns between search and server, in each worker."""
     cache_entries: int = 65536
     """Evaluations that a worker remembers, some 100 bytes each."""
+    shard_seconds: float = 10.0
+    """Seconds between shards; a worker that is killed plays what it had not written again."""
     seed: int = 0
     """Of the run: the same seed and network give the same rounds, whatever the number of workers."""
     out: Path = field(default_factory=_default_out)
@@ -93,6 +96,7 @@ class SelfPlayConfig:
             ("groups", 1, 64),
             ("cache_entries", 0, 2**28),
             ("server_timeout", 0, 86_400),
+            ("shard_seconds", 0, 86_400),
         ):
             if not low <= getattr(self, name) <= high:
                 raise InvalidConfig(f"expected --{name.replace('_', '-')} in {low}..{high}, got {getattr(self, name)}")
@@ -124,13 +128,33 @@ def selfplay(config: SelfPlayConfig) -> int:
 
 @dataclass
 class _Server:
-    """The evaluator's address, and what can be asked about it."""
+    """The evaluator's address, and what can be asked about its work."""
 
     url: str = ""
     model_path: str = ""
     cpu_seconds: Callable[[], tuple[float, float]] | None = None
     cpu_at_start: float = 0.0
-    counts: ServerCounts | None = None
+    statistics: ModelStatistics | None = None
+    counts: ModelCounts = field(default_factory=ModelCounts)
+    counts_at_start: ModelCounts = field(default_factory=ModelCounts)
+
+    def start(self) -> None:
+        """Count from here."""
+        if self.cpu_seconds is not None:
+            self.cpu_at_start = sum(self.cpu_seconds())
+        self.read()
+        self.counts_at_start = self.counts
+
+    def read(self) -> dict[str, float]:
+        """What the server has done since `start`; what was known last while it is away."""
+        if self.statistics is None:
+            return {}
+        with contextlib.suppress(EvaluatorError):
+            self.counts = self.statistics.read()
+        since = self.counts.minus(self.counts_at_start)
+        return {
+            name: getattr(since, name) for name in ("executions", "execution_rows", "requests", "queue_s", "compute_s")
+        }
 
 
 @contextlib.contextmanager
@@ -143,8 +167,8 @@ def _server(config: SelfPlayConfig, folder: RunFolder, say: Callable[[str], None
     elif config.evaluator != "triton":
         yield _Server()
     elif config.url is not None:
-        with contextlib.closing(ServerCounts(config.url, config.model)) as counts:
-            yield _Server(url=config.url, counts=counts)
+        with ModelStatistics(config.url, model=config.model) as statistics:
+            yield _Server(url=config.url, statistics=statistics)
     else:
         from serving.embedded import EmbeddedTriton, ServerConfig
         from serving.watch import Watch
@@ -153,14 +177,14 @@ def _server(config: SelfPlayConfig, folder: RunFolder, say: Callable[[str], None
             ServerConfig(repository=config.repository, model=config.model, log_file=folder.logs / "triton.log")
         )
         say(f"starting Triton on {config.repository} (log {folder.logs / 'triton.log'})")
-        with triton, Watch(triton, on_event=say), contextlib.closing(ServerCounts(triton.url, config.model)) as counts:
+        with triton, Watch(triton, on_event=say), ModelStatistics(triton.url, model=config.model) as statistics:
             say(f"Triton answers at {triton.url}, metrics at {triton.metrics_url}")
 
             def cpu_seconds() -> tuple[float, float]:
                 cpu = triton.cpu_seconds()
                 return cpu.server_s, cpu.backend_s
 
-            yield _Server(url=triton.url, cpu_seconds=cpu_seconds, counts=counts)
+            yield _Server(url=triton.url, cpu_seconds=cpu_seconds, statistics=statistics)
 
 
 def _play(
@@ -191,6 +215,7 @@ def _play(
             games=config.games,
             groups=config.groups,
             cache_entries=config.cache_entries,
+            shard_seconds=config.shard_seconds,
         )
         for index in range(config.workers)
     ]
@@ -200,17 +225,14 @@ def _play(
         started_with = len(folder.finished_rounds())
         if started_with:
             display.say(f"{config.out} holds {started_with} rounds of this run already; going on")
-        if server.cpu_seconds is not None:
-            server.cpu_at_start = sum(server.cpu_seconds())
-        if server.counts is not None:
-            server.counts.start()
+        server.start()
         start = time.monotonic()
         deadline = start + 60 * config.minutes if config.minutes is not None else float("inf")
         fleet.go()
         is_stopping = False
         while not fleet.is_done:
             fleet.poll(1.0)
-            history.add(time.monotonic() - start, fleet.counts, server.counts.read() if server.counts else {})
+            history.add(time.monotonic() - start, fleet.counts, server.read())
             display.update(history)
             if not is_stopping and (was_stopped() or time.monotonic() >= deadline):
                 is_stopping = True

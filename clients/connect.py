@@ -49,7 +49,7 @@ def connect(config: EvaluatorConfig, *, on_event: Callable[[str], None]) -> Eval
     if config.kind == "local":
         from clients.local import LocalEvaluator
 
-        return LocalEvaluator(config.model_path)
+        return LocalEvaluator(config.model_path, on_event=on_event)
     if config.kind == "uniform":
         return UniformEvaluator()
     if config.kind == "hash":

@@ -180,6 +180,9 @@ class Fleet:
                 f"worker {worker.config.index} {how} while stopping; its unwritten rounds can be played again"
             )
             return
+        if not worker.is_ready and code > 0:  # it would end so every time
+            lines = log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"]
+            raise FleetError(f"expected worker {worker.config.index} to start, but it {how}: {lines[-1]}; see {log}")
         if worker.n_restarts == MAX_RESTARTS:
             raise FleetError(
                 f"expected worker {worker.config.index} to play, but it {how} {MAX_RESTARTS + 1} times; see {log}"

@@ -61,6 +61,13 @@ class ParityReport:
     """Share of rows with the same best action of all 66."""
     max_value_difference: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.n_rows:,} rows, logits within {self.max_logit_difference:.1g}, values within "
+            f"{self.max_value_difference:.1g}, mean policy KL {self.mean_policy_kl:.1g}, "
+            f"same top action {100 * self.same_top_action:.1f}%"
+        )
+
     def require(self, tolerance: Tolerance, *, what: str) -> None:
         """Raise `ParityFailed` unless within `tolerance`; `what` names the one that was compared."""
         pairs = (

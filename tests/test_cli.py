@@ -99,7 +99,18 @@ def test_json_has_the_promised_keys_and_the_folder_can_be_played_on(tmp_path: Pa
 
 @pytest.mark.slow
 def test_ctrl_c_ends_a_run_in_order(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "blobzero.cli", "selfplay", "--evaluator", "hash", "--rounds", "1000000"]
+    command = [
+        sys.executable,
+        "-m",
+        "blobzero.cli",
+        "selfplay",
+        "--evaluator",
+        "hash",
+        "--rounds",
+        "1000000",
+        "--shard-seconds",
+        "1",
+    ]
     process = subprocess.Popen(
         [*command, "--out", "run", "--json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -142,3 +142,10 @@ def test_a_worker_ends_when_its_fleet_is_gone(tmp_path: Path) -> None:
     worker.stdin.close()  # as when the fleet was killed
     assert worker.wait(timeout=10) == 0
     worker.stdout.close()
+
+
+def test_a_worker_that_cannot_start_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # no interpreter starts so
+    workers = configs(tmp_path, workers=1, rounds=10)
+    with Fleet(workers, logs=tmp_path / "logs") as fleet, pytest.raises(FleetError, match="expected worker 0 to start"):
+        fleet.wait_ready()

@@ -53,7 +53,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
 def command(repository: Path, out: Path, *more: str) -> list[str]:
     return [
         sys.executable, "-m", "blobzero.cli", "selfplay", "--repository", str(repository), "--out", str(out),
-        "--workers", "2", "--games", "64", "--seed", "4", "--json", *more,
+        "--workers", "2", "--games", "64", "--seed", "4", "--json", "--shard-seconds", "1", *more,
     ]  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_the_served_network_answers_what_pytorch_answers(
 def run(repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A run too long to end by itself before something happens to it, with its first shard written."""
     process = subprocess.Popen(
-        command(repository, tmp_path / "out", "--rounds", "5000", "--simulations", "8"),
+        command(repository, tmp_path / "out", "--rounds", "3000", "--simulations", "8"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -140,7 +140,7 @@ def test_workers_wait_for_a_killed_server_and_lose_nothing(run: subprocess.Popen
     assert "answers again" in err
     assert json.loads(out)["restarts"] == 0
     records = read_shards(shard_paths(tmp_path / "out" / "shards"))
-    assert finished_rounds(tmp_path / "out" / "shards") == set(range(5000))
+    assert finished_rounds(tmp_path / "out" / "shards") == set(range(3000))
     pairs = set(zip(records.round.tolist(), records.decision.tolist(), strict=True))
     assert len(pairs) == len(records)
 
