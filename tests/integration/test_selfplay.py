@@ -44,7 +44,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, network: BlobNet) -> Pa
 def played(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """The folder of a finished run against a Triton that the command started itself."""
     out = tmp_path_factory.mktemp("played")
-    done = subprocess.run(command(repository, out, "--rounds", "400"), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command(repository, out, "--rounds", "280"), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (out / "stdout.json").write_text(done.stdout)
     return out
@@ -59,7 +59,7 @@ def command(repository: Path, out: Path, *more: str) -> list[str]:
 
 def test_everything_end_to_end(played: Path) -> None:
     summary = json.loads((played / "stdout.json").read_text())
-    assert summary["rounds"] == 400
+    assert summary["rounds"] == 280
     assert summary["model_version"] == 1
     assert summary["mean_execution_rows"] > 20
     assert summary["server_cpu_s"] > 0
@@ -67,7 +67,7 @@ def test_everything_end_to_end(played: Path) -> None:
     assert summary["queue_ms"] > 0
     assert summary["compute_ms"] > 0
     records = read_shards(shard_paths(played / "shards"))
-    assert set(records.round.tolist()) == set(range(400))
+    assert set(records.round.tolist()) == set(range(280))
     assert len(records) == summary["records"]
     assert set(records.model_version.tolist()) == {1}
     np.testing.assert_allclose(records.policy.sum(axis=1), 1.0, atol=1e-5)
@@ -111,7 +111,7 @@ def test_the_served_network_answers_what_pytorch_answers(
 def run(repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A run too long to end by itself before something happens to it, with its first shard written."""
     process = subprocess.Popen(
-        command(repository, tmp_path / "out", "--rounds", "3000", "--simulations", "8"),
+        command(repository, tmp_path / "out", "--rounds", "2000", "--simulations", "8"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -140,7 +140,7 @@ def test_workers_wait_for_a_killed_server_and_lose_nothing(run: subprocess.Popen
     assert "answers again" in err
     assert json.loads(out)["restarts"] == 0
     records = read_shards(shard_paths(tmp_path / "out" / "shards"))
-    assert finished_rounds(tmp_path / "out" / "shards") == set(range(3000))
+    assert finished_rounds(tmp_path / "out" / "shards") == set(range(2000))
     pairs = set(zip(records.round.tolist(), records.decision.tolist(), strict=True))
     assert len(pairs) == len(records)
 
