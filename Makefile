@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check clean
+.PHONY: help build run test debug check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,13 @@ run: build  ## serve a network from a real Triton and play a thousand rounds aga
 	blobzero selfplay --rounds 1000 --minutes 2 --players 4 --cards 5 --determinizations 3 --simulations 30
 
 test: build  ## rules, search, and the path over gRPC to a real Triton
-	pytest
+	pytest -n 2 --dist loadfile
+
+debug: build  ## the engine's tests with checks of indices and divisions compiled in
+	BLOBZERO_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
+	pytest -n 2 tests/test_rules.py tests/test_rules_twin.py tests/test_determinize.py tests/test_observe.py \
+	  tests/test_search.py tests/test_maxn.py tests/test_pool.py; \
+	  status=$$?; $(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
 
 check: build  ## lint and types
 	ruff check .

@@ -2,8 +2,10 @@
 """The shape of the repository: who may import whom, how long a file may be, what stands at the top."""
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -31,24 +33,53 @@ SOURCES = [
 ]
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found
+def modules(path: Path, *, for_types: bool = True) -> set[str]:
+    """Modules that a file imports, anywhere in it; of `from a import b` both `a` and `a.b`, for b may be either."""
+    text = path.read_text()
+    if path.suffix in (".pyx", ".pxd"):
+        pairs = re.findall(r"^\s*(?:from\s+(\S+)\s+)?c?import\s+([^#\n]+)", text, re.MULTILINE)
+        imports = [
+            (module, [name.split()[0] for name in names.strip("() ").split(",") if name.strip()])
+            for module, names in pairs
+        ]
+    else:
+        tree, imports = ast.parse(text), []
+        if not for_types:
+            tree.body = [node for node in tree.body if not ast.unparse(node).startswith("if TYPE_CHECKING:")]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imports.append(("", [alias.name for alias in node.names]))
+            elif isinstance(node, ast.ImportFrom):
+                module = "." * node.level + (node.module or "")
+                imports.append((module, [alias.name for alias in node.names]))
+    found = {module for module, _ in imports if module}
+    assert not any(module.startswith(".") for module in found), f"relative import in {path}"
+    return found | {f"{module}.{name}" if module else name for module, names in imports for name in names}
+
+
+def packages(path: Path) -> set[str]:
+    return {module.partition(".")[0] for module in modules(path)}
+
+
+def test_imports_are_read_from_python_and_cython(tmp_path: Path) -> None:
+    python, cython = tmp_path / "a.py", tmp_path / "a.pyx"
+    python.write_text("import os.path, torch as t\ndef f():\n    from clients.wire import pack\n")
+    cython.write_text("cimport cython\nfrom libc.string cimport (memset,\n    memcpy)\nfrom clients import wire\n")
+    assert modules(python) == {"os.path", "torch", "clients.wire", "clients.wire.pack"}
+    assert packages(cython) == {"cython", "libc", "clients"}
+    assert "clients.wire" in modules(cython)
+    python.write_text("from . import wire\n")
+    with pytest.raises(AssertionError, match="relative import"):
+        modules(python)
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_go_down_the_list(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
+    files = [path for path in SOURCES if path.is_relative_to(ROOT / package)]
+    assert any(path.suffix == ".py" for path in files)
     others = set(MAY_IMPORT) - MAY_IMPORT[package] - {package}
     for path in files:
-        found = imported(path)
+        found = packages(path)
         assert not found & others, path
         assert not found & FORBIDDEN.get(package, set()), path
 
@@ -59,6 +90,18 @@ def test_the_client_runs_without_torch() -> None:
     code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_two_files_of_a_package_import_one_way_only(package: str) -> None:
+    """A file's `.pxd` counts as the file; what is imported for the type checker alone does not count."""
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        if path.is_relative_to(ROOT / package) and path.stem != "__init__":
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            graph.setdefault(name, set()).update(modules(path, for_types=False) - {name})
+    assert any(found & graph.keys() for found in graph.values())
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each line of docs/rules.md by an example, and what `Round` and `Game` refuse."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
+from scipy.stats import chisquare
 
+from mcts_ext._testing import determinized
 from mcts_ext.errors import BlobError, IllegalAction, InvalidDeal
 from mcts_ext.game import Game, hand_sizes
 from mcts_ext.names import RANKS, SUITS
+from mcts_ext.observe import observation
 from mcts_ext.rules import Round
 from tests.golden.make_rules import GOLDEN, playthrough
 
@@ -27,6 +32,26 @@ def table(*hands: str, dealer: int = 0, trump: int | None = None, bids: tuple[in
 def play(dealt: Round, *names: str) -> None:
     for name in names:
         dealt.apply(14 + card(name))
+
+
+def whole_state(dealt: Round) -> list[object]:
+    """All that can be seen of a state, fields that only the search reads included."""
+    fields = [name for name in dir(Round) if isinstance(getattr(dealt, name), int | list | None)]
+    seen: list[object] = [(name, getattr(dealt, name)) for name in fields if not name.startswith("_")]
+    seen += [str(dealt), dealt.legal_actions()]
+    seat = dealt.seat_to_act
+    if seat is not None:
+        seen += [bytes(observation(dealt)), determinized(dealt, seat, seed=1).hands]
+    return seen
+
+
+def random_end(dealt: Round, seed: int) -> list[list[object]]:
+    """Every state on the way to the end."""
+    random, states = Random(seed), [whole_state(dealt)]
+    while not dealt.is_over:
+        dealt.apply(random.choice(dealt.legal_actions()))
+        states.append(whole_state(dealt))
+    return states
 
 
 THREE = ("S2 HA", "S3 H2", "SK D2")
@@ -111,6 +136,44 @@ def test_a_game_is_a_function_of_its_seed() -> None:
     assert Game(4, 5, 9).current.hands != Game(4, 5, 10).current.hands
     assert Round.deal(4, 5, 0, 1, 9).hands == Round.deal(4, 5, 0, 1, 9).hands
     assert Round.deal(4, 5, 0, 1, 9).hands != Round.deal(4, 5, 0, 1, 10).hands
+    assert Round.deal(4, 5, 0, 1, 9).hands != Round.deal(4, 5, 0, 1, 9 + 2**40).hands
+
+
+def test_the_dealer_moves_left_and_the_trumps_come_in_turn() -> None:
+    assert [Game(4, 3, seed).current.dealer for seed in range(6)] == [0, 1, 2, 3, 0, 1]
+    game, seen = Game(4, 3, seed=2), []
+    while not game.is_over:
+        seen.append((game.current.n_cards, game.current.dealer, game.current.trump))
+        random_end(game.current, game.round_number)
+        game.finish_round()
+    assert [size for size, _, _ in seen] == [3, 2, 1, 1, 1, 1, 2, 3]
+    assert [dealer for _, dealer, _ in seen] == [2, 3, 0, 1, 2, 3, 0, 1]
+    assert [trump for _, _, trump in seen] == [0, 1, 2, 3, None, 0, 1, 2]
+
+
+def test_an_unfinished_round_cannot_be_counted() -> None:
+    game = Game(3, 2, seed=0)
+    with pytest.raises(ValueError, match="finished round"):
+        game.finish_round()
+    assert (game.round_number, game.totals) == (0, [0, 0, 0])
+
+
+def test_ties_share_the_win() -> None:
+    game = Game(3, 1, seed=0)
+    while not game.is_over:
+        random_end(game.current, 0)
+        game.finish_round()
+    game.totals = [11, 20, 20]
+    assert game.winners() == [1, 2]
+
+
+def test_every_card_falls_to_every_seat_as_often() -> None:
+    places: Counter[tuple[int, int]] = Counter()
+    for seed in range(3000):
+        hands = Round.deal(3, 13, 0, None, seed).hands
+        assert len({card for hand in hands for card in hand}) == 39
+        places.update((seat, card) for seat, hand in enumerate(hands) for card in hand)
+    assert chisquare([places[seat, card] for seat in range(3) for card in range(52)]).pvalue > 1e-4
 
 
 def test_an_unfinished_game_has_no_winner() -> None:
@@ -118,34 +181,38 @@ def test_an_unfinished_game_has_no_winner() -> None:
         Game(3, 1, 0).winners()
 
 
-@pytest.mark.parametrize("action", [-1, 3, 13, 14, 65, 66, 1000, 2**40, -(2**40)])
+@pytest.mark.parametrize("action", [-1, 3, 13, 14, 65, 66, 1000, 2**40, -(2**40), True])
 def test_an_illegal_bid_is_named_and_changes_nothing(action: int) -> None:
     dealt = table(*THREE)
-    before = str(dealt), dealt.hands, dealt.bids
+    before = whole_state(dealt)
     with pytest.raises(IllegalAction) as caught:
         dealt.apply(action)
     assert (caught.value.action, caught.value.seat, caught.value.legal) == (action, 1, [0, 1, 2])
     assert f"illegal action {action} for seat 1: expected one of [0, 1, 2]" in str(caught.value)
-    assert (str(dealt), dealt.hands, dealt.bids) == before
+    assert whole_state(dealt) == before
 
 
 def test_an_illegal_card_is_named_and_changes_nothing() -> None:
     dealt = table("H3 S4", "S3 D9", "HK D2", bids=(0, 0, 0))
     play(dealt, "S3", "HK")
-    before = str(dealt), dealt.tricks, dealt.voids
+    before, twin = whole_state(dealt), dealt.copy()
     for action in (14 + card("H3"), 14 + card("S9"), 0, 2):  # revokes, not held, a bid
         with pytest.raises(IllegalAction) as caught:
             dealt.apply(action)
-        assert caught.value.legal == [14 + card("S4")]
+        assert (caught.value.action, caught.value.seat, caught.value.legal) == (action, 0, [14 + card("S4")])
         assert isinstance(caught.value, BlobError)
-    assert (str(dealt), dealt.tricks, dealt.voids) == before
+    assert whole_state(dealt) == before
+    assert random_end(dealt, 1) == random_end(twin, 1)
 
 
 def test_nothing_can_be_played_after_the_end() -> None:
     dealt = table("S2", "S3", "S4", bids=(0, 0, 0))
     play(dealt, "S3", "S4", "S2")
-    with pytest.raises(IllegalAction, match="after the round is over"):
+    before = whole_state(dealt)
+    with pytest.raises(IllegalAction, match="after the round is over") as caught:
         dealt.apply(14 + card("S2"))
+    assert (caught.value.seat, caught.value.legal) == (None, [])
+    assert whole_state(dealt) == before
 
 
 @pytest.mark.parametrize(
@@ -166,14 +233,44 @@ def test_nothing_can_be_played_after_the_end() -> None:
         (lambda: Round([[0], [13], [0]], dealer=0), "every card once, got S2 twice"),
         (lambda: Round([[0], [1], [2]], dealer=0, totals=[1, 2]), "3 totals, got 2"),
         (lambda: Round([[0], [1], [2]], dealer=0, totals=[1, 2, -1]), "totals in 0..65535, got -1"),
+        (lambda: Round([[0], [1], [2]], dealer=0, totals=[1, 2, 65536]), "totals in 0..65535, got 65536 for seat 2"),
         (lambda: Round([[0], [1], [2]], dealer=0, game_round=256), "game_round in 0..255"),
+        (lambda: Round([[0], [1], [2]], dealer=0, game_round=-1), "got -1 and 0"),
+        (lambda: Round([[0], [1], [2]], dealer=0, start_cards=14), "start_cards in 0..13, got 0 and 14"),
+        (lambda: Round([[0], [1], [2]], dealer=0, start_cards=-1), "got 0 and -1"),
+        (lambda: Round([[0], [1], [2]], dealer=3), "dealer in 0..2, got 3"),
+        (lambda: Round([[0], [1], [2]], dealer=0, trump=-1), "trump 0..3 or None, got -1"),
+        (lambda: Round([[], [], []], dealer=0), "1 to 13 cards a seat, got 0"),
         (lambda: Game(8, 7, 0), "got 8 players x 7 cards"),
+        (lambda: Game(2, 5, 0), "got 2 players x 5 cards"),
+        (lambda: Game(9, 5, 0), "got 9 players x 5 cards"),
+        (lambda: Game(3, 0, 0), "got 3 players x 0 cards"),
+        (lambda: Game(3, 14, 0), "got 3 players x 14 cards"),
     ],
 )
 def test_what_no_deal_can_be_is_refused(make: Callable[[], object], says: str) -> None:
     with pytest.raises(InvalidDeal, match="expected") as caught:
         make()
     assert says in str(caught.value)
+
+
+def test_the_ends_of_every_range_are_taken() -> None:
+    dealt = Round([[0], [1], [2]], dealer=2, trump=3, totals=[0, 65535, 1], game_round=255, start_cards=13)
+    assert (dealt.totals, dealt.game_round, dealt.start_cards) == ([0, 65535, 1], 255, 13)
+    assert (dealt.dealer, dealt.trump, Round.deal(8, 6, 7, None, -1).trump) == (2, 3, None)
+
+
+@pytest.mark.parametrize("steps", range(0, 20, 3))
+def test_a_copy_is_whole_at_every_point(steps: int) -> None:
+    hands = Round.deal(4, 4, 1, 2, seed=steps).hands
+    dealt = Round(hands, dealer=1, trump=2, totals=[3, 0, 40, 7], game_round=6, start_cards=5)
+    random = Random(steps)
+    for _ in range(steps):
+        dealt.apply(random.choice(dealt.legal_actions()))
+    before, twin = whole_state(dealt), dealt.copy()
+    played_on = random_end(twin, 5)
+    assert whole_state(dealt) == before
+    assert random_end(dealt, 5) == played_on
 
 
 def test_a_copy_goes_its_own_way() -> None:

@@ -9,9 +9,10 @@ import pyspiel
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.rules import Round
 
-SHAPES = [(players, cards) for players in range(3, 8) for cards in range(1, min(13, 51 // players) + 1)]
-"""OpenSpiel turns a card up after the deal, so one card must be left."""
+SHAPES = [(players, cards) for players in range(3, 8) for cards in range(1, min(13, 52 // players) + 1)]
+"""4 x 13 as well: the card turned up may then be one in a hand, for only its suit matters."""
 DEALS_PER_SHAPE = 60
+TRUMPS = (0, 1, 2, 3, None)
 SUITS = "CDSH"  # OpenSpiel's order
 TURNED_UP_NONE = -5
 
@@ -49,14 +50,13 @@ def start(players: int, cards: int, dealer: int, trump: int | None, hands: list[
 
 def test_every_step_of_thousands_of_deals() -> None:
     random = Random(20)
-    seen: Counter[tuple[int, int]] = Counter()
-    trumps: Counter[int | None] = Counter()
-    steps = 0
+    seen: Counter[tuple[int, int, int | None]] = Counter()
+    n_steps = 0
     for players, cards in SHAPES:
-        for _ in range(DEALS_PER_SHAPE):
+        for number in range(DEALS_PER_SHAPE):
             deck = random.sample(range(52), players * cards)
             hands = [deck[seat::players] for seat in range(players)]
-            dealer, trump = random.randrange(players), random.choice([0, 1, 2, 3, None])
+            dealer, trump = random.randrange(players), TRUMPS[number % len(TRUMPS)]
             ours = Round(hands, dealer=dealer, trump=trump)
             judge = start(players, cards, dealer, trump, hands)
             while not ours.is_over:
@@ -67,7 +67,7 @@ def test_every_step_of_thousands_of_deals() -> None:
                 before = ours.tricks_won
                 ours.apply(action)
                 judge.apply_action(their_action(action))
-                steps += 1
+                n_steps += 1
                 if ours.tricks_won != before and not ours.is_over:  # the trick's winner leads the next
                     winner = next(s for s in range(players) if ours.tricks_won[s] != before[s])
                     assert judge.current_player() == winner
@@ -79,9 +79,14 @@ def test_every_step_of_thousands_of_deals() -> None:
                 made = bid == tricks
                 assert returned == tricks + 10 * made, (seat, bid, tricks)
                 assert ours.scores()[seat] == (10 + tricks if made else 0)
-            seen[players, cards] += 1
-            trumps[trump] += 1
-    assert set(seen) == set(SHAPES)
-    assert sum(seen.values()) >= 2000
-    assert set(trumps) == {0, 1, 2, 3, None}
-    assert steps > 50_000
+            seen[players, cards, trump] += 1
+    assert seen == {(*shape, trump): DEALS_PER_SHAPE // len(TRUMPS) for shape in SHAPES for trump in TRUMPS}
+    assert {players: max(n for p, n in SHAPES if p == players) for players, _ in SHAPES} == {
+        3: 13,
+        4: 13,
+        5: 10,
+        6: 8,
+        7: 7,
+    }
+    assert seen.total() >= 2000
+    assert n_steps == DEALS_PER_SHAPE * sum(players * (1 + cards) for players, cards in SHAPES)
