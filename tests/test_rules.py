@@ -260,7 +260,7 @@ def test_the_ends_of_every_range_are_taken() -> None:
     assert (dealt.dealer, dealt.trump, Round.deal(8, 6, 7, None, -1).trump) == (2, 3, None)
 
 
-@pytest.mark.parametrize("steps", range(0, 20, 3))
+@pytest.mark.parametrize("steps", range(21))
 def test_a_copy_is_whole_at_every_point(steps: int) -> None:
     hands = Round.deal(4, 4, 1, 2, seed=steps).hands
     dealt = Round(hands, dealer=1, trump=2, totals=[3, 0, 40, 7], game_round=6, start_cards=5)

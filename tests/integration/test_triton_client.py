@@ -229,7 +229,7 @@ def test_statistics_count_what_was_asked_and_outlive_a_restart(own_server: Embed
         start = statistics.read()
         for n_rows in (10, 10, 700):
             evaluate(evaluator, random_rows(n_rows, seed=1))
-        first = _read_requests(statistics, 3, since=start)
+        first = _read_sizes(statistics, {10: 2, 700: 1}, since=start)
         assert dict(first.batch_sizes) == {10: 2, 700: 1}
         assert (first.requests, first.executions, first.execution_rows) == (3, 3, 720)
         assert first.mean_execution_rows == 240
@@ -244,19 +244,20 @@ def test_statistics_count_what_was_asked_and_outlive_a_restart(own_server: Embed
         for _ in range(6):
             evaluate(evaluator, random_rows(30, seed=1))
         _read_when_connected(statistics)
-        both = _read_requests(statistics, 9, since=start)
+        both = _read_sizes(statistics, {10: 2, 30: 6, 700: 1}, since=start)
         assert both.batch_sizes[30] == 6
         assert both.batch_sizes[700] == 1
         assert both.requests == both.executions >= 9
 
 
-def _read_requests(statistics: ModelStatistics, n: int, *, since: ModelCounts) -> ModelCounts:
-    """Triton may count a request a moment after it has answered it."""
+def _read_sizes(statistics: ModelStatistics, sizes: dict[int, int], *, since: ModelCounts) -> ModelCounts:
+    """Triton may count a request a moment after it has answered it: read until it has counted these."""
     for _ in range(50):
-        if statistics.read().minus(since).requests >= n:
+        found = statistics.read().minus(since)
+        if sizes.items() <= found.batch_sizes.items():
             break
         time.sleep(0.02)
-    return statistics.read().minus(since)
+    return found
 
 
 def _read_when_connected(statistics: ModelStatistics) -> ModelCounts:
