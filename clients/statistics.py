@@ -88,7 +88,10 @@ class ModelStatistics:
         now = {version.version: _counts(version) for version in reply.model_stats}
         for version, counts in now.items():
             before = self._last.get(version, ModelCounts())
-            began_anew = counts.requests < before.requests or counts.executions < before.executions
+            # A new server may have done more in all by now, but hardly more batches of every size.
+            began_anew = counts.requests < before.requests or any(
+                counts.batch_sizes.get(rows, 0) < count for rows, count in before.batch_sizes.items()
+            )
             self._total = self._total.plus(counts if began_anew else counts.minus(before))
         self._last = now
         return self._total

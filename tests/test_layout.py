@@ -28,7 +28,7 @@ FORBIDDEN = {
 SOURCES = [
     path
     for folder in [*MAY_IMPORT, "tests", "benchmarks"]
-    for suffix in ("py", "pyx", "pxd")
+    for suffix in ("py", "pyi", "pyx", "pxd")
     for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))
 ]
 
