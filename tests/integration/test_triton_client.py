@@ -273,11 +273,19 @@ def test_statistics_see_dynamic_batches(own_server: EmbeddedTriton) -> None:
     with TritonEvaluator(own_server.url) as evaluator, ModelStatistics(own_server.url, model=MODEL_NAME) as statistics:
         start = statistics.read()
         rows = random_rows(100, seed=1)
+        backend = psutil.Process(own_server.pid).children(recursive=True)[0]
+        backend.suspend()  # so that requests queue up, however fast it is
         for tag in range(60):
             evaluator.submit(rows, tag=tag)
+        time.sleep(0.3)
+        backend.resume()
         for _ in range(60):
             evaluator.wait()
-        found = statistics.read().minus(start)
+        for _ in range(50):  # Triton may count a request a moment after it has answered it
+            found = statistics.read().minus(start)
+            if found.execution_rows == 6000:
+                break
+            time.sleep(0.02)
     assert found.requests == 60
     assert found.execution_rows == 6000
     assert found.executions < 60
