@@ -281,6 +281,27 @@ def test_a_copy_goes_its_own_way() -> None:
     assert twin.bids == [None, 2, None]
 
 
+def test_a_table_is_drawn_with_its_turn_and_the_trick_in_progress() -> None:
+    dealt = table("H3 S10", "S3 D9", "HK D2", trump=2, bids=(0, 2))  # the dealer, seat 0, has yet to bid
+    assert str(dealt).splitlines() == [
+        "3 players, 2 cards, trump C, dealer seat 0",
+        "> seat 0  bid  -  won  0  S10 H3",
+        "  seat 1  bid  0  won  0  S3 D9",
+        "  seat 2  bid  2  won  0  HK D2",
+    ]
+    dealt.apply(1)
+    play(dealt, "S3", "HK", "S10", "H3")
+    assert str(dealt).splitlines() == [
+        "3 players, 2 cards, trump C, dealer seat 0",
+        "  seat 0  bid  1  won  1  -",
+        "> seat 1  bid  0  won  0  D9",
+        "  seat 2  bid  2  won  0  D2",
+        "  trick  1  1:S3  2:HK  0:S10",
+        "  trick  2  0:H3",
+    ]
+    assert repr(dealt) == "<Round 3 players x 2 cards, trump C, bids [1, 0, 2], tricks [1, 0, 0]>"
+
+
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.txt")), ids=lambda path: path.stem)
 def test_golden_playthroughs(path: Path) -> None:
     players, cards, trump, seed = (int(part) for part in path.stem.split("-"))
