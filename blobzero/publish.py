@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -21,6 +22,8 @@ class PublishConfig:
     """Of a fresh network's weights."""
     repository: Path = Path("model_repo")
     """The model repository."""
+    precision: Literal["auto", "float32", "int8"] = "auto"
+    """Of the matrix products; `auto` takes int8 where this processor multiplies it in hardware and parity holds."""
     url: str | None = None
     """HOST:PORT of a server on this repository's folder; it loads the version and its answers are compared."""
     if_absent: bool = False
@@ -44,11 +47,13 @@ def publish(config: PublishConfig) -> int:
 
     with console.status("exporting and comparing"):
         network = config.checkpoint or create_network(config.preset or "reference", seed=config.seed)
-        report = export.publish(network, repository=config.repository, url=config.url)
+        report = export.publish(network, repository=config.repository, url=config.url, precision=config.precision)
     lines = [
-        f"published version {report.version}: {report.path}",
-        f"  exported graph against PyTorch: {report.exported}",
+        f"published version {report.version} in {report.precision} ({report.why}): {report.path}",
+        f"  float32 graph against PyTorch: {report.exported}",
     ]
+    if report.quantized is not None:
+        lines.append(f"  int8 graph against PyTorch: {report.quantized}")
     if report.served is not None:
         lines.append(f"  served answers against PyTorch: {report.served}")
     lines.append(f"next     blobzero serve --repository {config.repository}   or   blobzero selfplay")

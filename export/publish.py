@@ -5,21 +5,23 @@
 checkpoint -> ONNX -> agrees with PyTorch? -> version folder -> server loads it? -> its answers agree? -> current
                  \\____________ no: nothing on disk           \\______________ no: withdrawn, the old one serves on
 ```
+The ONNX file is float32, or int8 made from it; each is compared.
 """
 
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from export.errors import PublishFailed
+from export.errors import ParityFailed, PublishFailed
 from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import FLOAT32, SERVED, Answers, ParityReport, compare, run_onnx, run_torch, sample_rows
+from export.quantize import has_fast_int8, quantize
 from export.repository import (
     MAX_BATCH_SIZE,
     MODEL_FILE,
@@ -35,7 +37,11 @@ from training.network import BlobNet, create_network
 
 N_PARITY_ROWS: Final = 4096
 PARITY_SEED: Final = 20
+N_CALIBRATION_ROWS: Final = 1024
+CALIBRATION_SEED: Final = 21
 SERVER_TIMEOUT_S: Final = 60.0
+
+Precision = Literal["auto", "float32", "int8"]
 
 
 @dataclass(frozen=True)
@@ -45,29 +51,39 @@ class PublishReport:
     version: int
     path: Path
     info: CheckpointInfo
+    precision: str
+    """Of the published file: float32 or int8."""
+    why: str
+    """That precision, in words."""
     exported: ParityReport
-    """The ONNX file, in float32."""
+    """The float32 graph."""
+    quantized: ParityReport | None
+    """The int8 graph; none where none was wanted."""
     served: ParityReport | None
     """The server's answers, in the precision it chose; none where no server was asked."""
 
 
-def publish(network: Path | BlobNet, *, repository: Path, url: str | None = None) -> PublishReport:
+def publish(
+    network: Path | BlobNet, *, repository: Path, url: str | None = None, precision: Precision = "auto"
+) -> PublishReport:
     """Publish a checkpoint, or a network as it stands, as the next version.
 
     Args:
         network: a checkpoint's path, or a network.
         repository: the model repository; its configuration is written where it is missing.
+        precision: of the matrix products; `auto` takes int8 where this processor multiplies it in hardware and the
+            answers stay within `SERVED` of PyTorch's.
         url: `host:port` of the gRPC endpoint of a server that serves `repository`; it loads the new version.
 
     Raises:
         BlobError: a subclass says what failed; the old version serves on and no new one is left on disk.
     """
     if isinstance(network, Path):
-        return _publish(*load_checkpoint(network), repository=repository, url=url)
-    return _publish(network, describe(network), repository=repository, url=url)
+        return _publish(*load_checkpoint(network), repository=repository, url=url, precision=precision)
+    return _publish(network, describe(network), repository=repository, url=url, precision=precision)
 
 
-def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0) -> int:
+def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0, precision: Precision = "auto") -> int:
     """The latest version, after publishing an untrained network as version 1 where there is none.
 
     Raises:
@@ -77,24 +93,50 @@ def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0) 
     present = versions(repository)
     if not present:
         network = create_network(preset, seed=seed)
-        return _publish(network, describe(network, seed=seed), repository=repository, url=None).version
+        info = describe(network, seed=seed)
+        return _publish(network, info, repository=repository, url=None, precision=precision).version
     read_metadata(model_path(repository, present[-1]))
     return present[-1]
 
 
-def _publish(network: BlobNet, info: CheckpointInfo, *, repository: Path, url: str | None) -> PublishReport:
+def _publish(
+    network: BlobNet, info: CheckpointInfo, *, repository: Path, url: str | None, precision: Precision
+) -> PublishReport:
     rows = sample_rows(N_PARITY_ROWS, seed=PARITY_SEED)
     expected = run_torch(network, rows)
     ensure_config(repository)
     with tempfile.TemporaryDirectory(prefix="blobzero-publish-") as folder:
-        onnx_file = Path(folder) / MODEL_FILE
+        onnx_file, int8_file = Path(folder) / MODEL_FILE, Path(folder) / "int8.onnx"
         export_onnx(network, onnx_file, metadata=metadata_of(info))
         read_metadata(onnx_file)
         exported = compare(expected, run_onnx(onnx_file, rows))
         exported.require(FLOAT32, what="the exported graph")
-        version = publish_version(repository, onnx_file)
+        quantized, chosen, why = None, onnx_file, "asked for"
+        if precision == "auto" and not has_fast_int8(_cpuinfo()):
+            why = "this processor does not multiply int8 in hardware"
+        elif precision != "float32":
+            quantize(onnx_file, int8_file, rows=sample_rows(N_CALIBRATION_ROWS, seed=CALIBRATION_SEED))
+            read_metadata(int8_file)
+            quantized = compare(expected, run_onnx(int8_file, rows))
+            try:
+                quantized.require(SERVED, what="the int8 graph")
+                chosen = int8_file
+                why = why if precision == "int8" else "this processor multiplies it in hardware"
+            except ParityFailed as error:
+                if precision == "int8":
+                    raise
+                why = str(error).partition("; ")[0]
+        version = publish_version(repository, chosen)
     served = None if url is None else _load_and_compare(repository, version, url, rows, expected)
-    return PublishReport(version, model_path(repository, version), info, exported, served)
+    name = "int8" if chosen is int8_file else "float32"
+    return PublishReport(version, model_path(repository, version), info, name, why, exported, quantized, served)
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 def _load_and_compare(

@@ -163,7 +163,7 @@ def test_triton_reads_the_configuration(name: str) -> None:
         VALUE_NAME: (model_config_pb2.TYPE_FP32, [8]),
     }
     assert [(group.count, group.kind) for group in config.instance_group] == [
-        (1, model_config_pb2.ModelInstanceGroup.KIND_CPU)
+        (2, model_config_pb2.ModelInstanceGroup.KIND_CPU)
     ]
     assert config.parameters["threads"].string_value == "0"
 
@@ -292,7 +292,7 @@ def test_publishing_to_a_running_server(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.triton
 def test_onnxruntime_serves_the_same_file(tmp_path: Path, network: BlobNet) -> None:
-    publish(network, repository=tmp_path)
+    publish(network, repository=tmp_path, precision="float32")
     rows = sample_rows(64, seed=8)
     config = ServerConfig(repository=tmp_path, config_name="onnxruntime", log_file=tmp_path / "triton.log")
     with EmbeddedTriton(config) as server, triton.InferenceServerClient(server.url) as client:

@@ -53,7 +53,7 @@ class Block(nn.Module):
         self.contract = nn.Linear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, width]` to `[B, width]`."""
+        """`[..., width]` to `[..., width]`."""
         change: Tensor = self.contract(torch.relu(self.expand(self.norm(x))))
         return x + change
 
@@ -85,8 +85,9 @@ class BlobNet(nn.Module):
         """
         context, cards, rows = self.decoder(observation)
         x = self.context(context) + self.cards(cards) + self.patterns(rows).sum(1)
-        x = self.norm(self.blocks(x))
-        return self.policy(x), torch.sigmoid(self.value(x))
+        # [B, 1, width]: at rank 2 OpenVINO does not fuse a norm with the rounding to int8 behind it (20% of a row).
+        x = self.norm(self.blocks(x.unsqueeze(1)))
+        return self.policy(x).squeeze(1), torch.sigmoid(self.value(x)).squeeze(1)
 
     @property
     def n_parameters(self) -> int:

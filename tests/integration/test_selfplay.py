@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from clients.evaluator import evaluate
 from clients.records import finished_rounds, read_shards, shard_paths
 from clients.triton import TritonEvaluator
-from export.parity import FLOAT32, SERVED, Answers, compare, run_torch
-from export.publish import publish
+from export.parity import FLOAT32, SERVED, Answers, Tolerance, compare, run_torch
+from export.publish import Precision, publish
 from export.repository import config_path
 from serving.embedded import EmbeddedTriton, ServerConfig
 from training.network import BlobNet, create_network
@@ -88,23 +88,29 @@ def positions(played: Path, n: int) -> NDArray[np.uint8]:
     return rows[:n].copy()
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("f32", FLOAT32), ("bf16", SERVED)])
+@pytest.mark.parametrize(
+    ("exported", "arithmetic", "tolerance"),
+    [("float32", "f32", FLOAT32), ("float32", "bf16", SERVED), ("int8", "f32", SERVED)],
+)
 def test_the_served_network_answers_what_pytorch_answers(
-    precision: str, tolerance: object, played: Path, network: BlobNet, tmp_path: Path
+    exported: Precision, arithmetic: str, tolerance: Tolerance, played: Path, network: BlobNet, tmp_path: Path
 ) -> None:
     rows = positions(played, 4096)
-    publish(network, repository=tmp_path)
+    publish(network, repository=tmp_path, precision=exported)
     path = config_path(tmp_path)
-    path.write_text(path.read_text().replace('string_value: "auto"', f'string_value: "{precision}"'))
+    path.write_text(path.read_text().replace('string_value: "auto"', f'string_value: "{arithmetic}"'))
     with (
         EmbeddedTriton(ServerConfig(tmp_path, log_file=tmp_path / "log")) as server,
         TritonEvaluator(server.url) as ours,
     ):
         answer = evaluate(ours, rows)
-    assert f", {precision} (asked for" in (tmp_path / "log").read_text()
+    products = "int8" if exported == "int8" else arithmetic
+    log = (tmp_path / "log").read_text()
+    assert f"matrix products in {products}, " in log
+    assert f"what is not quantized in {arithmetic} (asked for" in log
     report = compare(run_torch(network, rows), Answers(answer.logits, answer.values))
     assert report.n_rows == 4096
-    report.require(tolerance, what=f"Triton in {precision}")  # type: ignore[arg-type]
+    report.require(tolerance, what=f"Triton in {products}")
 
 
 @pytest.fixture

@@ -67,7 +67,10 @@ def test_only_requested_outputs_are_sent(client: triton.InferenceServerClient) -
 
 @pytest.mark.triton
 def test_the_log_says_which_precision_and_why(triton_server: EmbeddedTriton) -> None:
-    assert "f32 (asked for in config.pbtxt), 1 threads" in triton_server.log_file.read_text()
+    assert (
+        "matrix products in f32, 1 threads; what is not quantized in f32 (asked for in config.pbtxt)"
+        in triton_server.log_file.read_text()
+    )
 
 
 @pytest.mark.parametrize(
