@@ -85,11 +85,13 @@ def parameter(args: Mapping[str, str], key: str, default: str, *, choices: Seque
 
 
 def thread_count(args: Mapping[str, str]) -> int:
-    """The parameter `threads`; 0, its default, means every core this process may use."""
+    """The parameter `threads`; 0, its default, shares the cores that this process may use among the instances."""
     text = parameter(args, "threads", "0")
     if not text.isdecimal():
         raise ValueError(f"expected parameter threads to be a whole number, got {text!r}; correct config.pbtxt")
-    return int(text) or len(os.sched_getaffinity(0))
+    groups = json.loads(args["model_config"]).get("instance_group", [])
+    instances = sum(int(group.get("count", 1)) for group in groups)
+    return int(text) or max(1, len(os.sched_getaffinity(0)) // max(1, instances))
 
 
 class BatchingModel:
