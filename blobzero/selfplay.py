@@ -52,9 +52,9 @@ class SelfPlayConfig:
     """Leaves of one tree in flight; more than 1 costs search quality."""
     workers: int = 1
     """Self-play processes; one core each, though on a CPU the network takes the most of it all."""
-    games: int = 512
+    games: int = 1024
     """Rounds side by side in each worker."""
-    groups: int = 2
+    groups: int = 4
     """Groups that take turns between search and server, in each worker."""
     cache_entries: int = 65536
     """Evaluations that a worker remembers, some 100 bytes each."""

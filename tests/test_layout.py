@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "training": {"mcts_ext", "clients"},
     "export": {"mcts_ext", "clients", "training"},
     "serving": {"mcts_ext"},
-    "blobzero": {"mcts_ext", "clients", "training", "export", "serving"},
+    "benchmarks": {"mcts_ext", "clients", "training", "export", "serving"},
+    "blobzero": {"mcts_ext", "clients", "training", "export", "serving", "benchmarks"},
 }
 FORBIDDEN = {
     "mcts_ext": {"torch", "grpc", "tritonclient", "pyarrow"},
@@ -27,7 +28,7 @@ FORBIDDEN = {
 }
 SOURCES = [
     path
-    for folder in [*MAY_IMPORT, "tests", "benchmarks"]
+    for folder in [*MAY_IMPORT, "tests"]
     for suffix in ("py", "pyi", "pyx", "pxd")
     for path in sorted((ROOT / folder).rglob(f"*.{suffix}"))
 ]
