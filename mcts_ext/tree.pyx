@@ -9,6 +9,12 @@ from libc.string cimport memcpy, memset
 from mcts_ext.cards cimport lowest
 from mcts_ext.rules cimport StateC, state_action_offset, state_apply, state_skip_forced
 
+cdef extern from *:
+    """
+    #define blob_prefetch(address) __builtin_prefetch(address)
+    """
+    void _prefetch "blob_prefetch"(const void* address) noexcept nogil
+
 
 cdef int tree_alloc(TreeC* tree, int32_t capacity) except -1:
     memset(tree, 0, sizeof(TreeC))
@@ -69,6 +75,8 @@ cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, StateC
     while nodes[index].n_children > 0:
         nodes[index].n_in_flight += 1
         index = _select(nodes, &nodes[index], c_puct, fpu_reduction)
+        _prefetch(&nodes[nodes[index].first_child])    # its children, while the move is made
+        _prefetch(&nodes[nodes[index].first_child + 2])
         state_apply(state, nodes[index].action)
         state_skip_forced(state)
     nodes[index].n_in_flight += 1
