@@ -16,6 +16,7 @@ import tyro
 
 from blobzero.display import Display
 from blobzero.runfolder import RunFolder
+from blobzero.sizing import Auto, Size, choose_size
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
 from clients.fleet import Fleet
@@ -50,10 +51,10 @@ class SelfPlayConfig:
     """Simulations in each of them."""
     leaves_per_tree: int = 1
     """Leaves of one tree in flight; more than 1 costs search quality."""
-    workers: int = 1
-    """Self-play processes; one core each, though on a CPU the network takes the most of it all."""
-    games: int = 1024
-    """Rounds side by side in each worker."""
+    workers: int | Auto = "auto"
+    """Self-play processes; `auto`: one a core, or one for eight cores where the network computes on them too."""
+    games: int | Auto = "auto"
+    """Rounds side by side in each worker; `auto`: so many that batches fill."""
     groups: int = 4
     """Groups that take turns between search and server, in each worker."""
     cache_entries: int = 65536
@@ -85,6 +86,10 @@ class SelfPlayConfig:
     def deal(self) -> DealConfig:
         return DealConfig(players=self.players, cards=self.cards)
 
+    def size(self) -> Size:
+        """Workers and games, chosen here where they were left to us."""
+        return choose_size(self.workers, self.games, network_is_here=self.evaluator == "triton" and self.url is None)
+
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range."""
         self.search()
@@ -98,8 +103,9 @@ class SelfPlayConfig:
             ("server_timeout", 0, 86_400),
             ("shard_seconds", 0, 86_400),
         ):
-            if not low <= getattr(self, name) <= high:
-                raise InvalidConfig(f"expected --{name.replace('_', '-')} in {low}..{high}, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value != "auto" and not low <= value <= high:
+                raise InvalidConfig(f"expected --{name.replace('_', '-')} in {low}..{high}, got {value}")
         if self.minutes is not None and self.minutes <= 0:
             raise InvalidConfig(f"expected --minutes above 0, got {self.minutes}")
         if self.url is not None and self.evaluator != "triton":
@@ -119,7 +125,7 @@ def selfplay(config: SelfPlayConfig) -> int:
     summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
     write_json(folder.summary, summary)
     comparable = _is_old_setting(config)
-    draw(history, folder.picture, title=folder.title(config.workers, config.search()), comparable=comparable)
+    draw(history, folder.picture, title=folder.title(config.size().workers, config.search()), comparable=comparable)
     display.summary(summary, folder, comparable=comparable)
     if config.json:
         print(json.dumps(summary))
@@ -202,22 +208,23 @@ def _play(
         model_path=server.model_path,
         server_timeout_s=config.server_timeout,
     )
+    size = config.size()
     workers = [
         WorkerConfig(
             index=index,
-            workers=config.workers,
+            workers=size.workers,
             rounds=config.rounds,
             seed=config.seed,
             out=config.out,
             evaluator=evaluator,
             deal=config.deal(),
             search=config.search(),
-            games=config.games,
+            games=size.games,
             groups=config.groups,
             cache_entries=config.cache_entries,
             shard_seconds=config.shard_seconds,
         )
-        for index in range(config.workers)
+        for index in range(size.workers)
     ]
     history = History()
     with Fleet(workers, logs=folder.logs, on_event=display.say) as fleet, display.live(config.rounds, config.minutes):
@@ -244,6 +251,8 @@ def _play(
             "server_cpu_s": None,
             "restarts": fleet.n_restarts,
             "rounds_before": started_with,
+            "workers": size.workers,
+            "games_per_worker": size.games,
         }
 
 
