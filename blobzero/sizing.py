@@ -37,8 +37,7 @@ def choose_size(workers: int | Auto, games: int | Auto, *, network_is_here: bool
         cores: that this process may use, counted if not given.
     """
     cores = cores or len(os.sched_getaffinity(0))
-    if isinstance(workers, str):
-        workers = max(1, cores // CORES_PER_WORKER) if network_is_here else cores
-    if isinstance(games, str):
-        games = max(MIN_GAMES, ROUNDS_IN_FLIGHT // workers) if network_is_here else GAMES_ELSEWHERE
-    return Size(workers, games)
+    n_workers = workers if workers != "auto" else max(1, cores // CORES_PER_WORKER) if network_is_here else cores
+    if games != "auto":
+        return Size(n_workers, games)
+    return Size(n_workers, max(MIN_GAMES, ROUNDS_IN_FLIGHT // n_workers) if network_is_here else GAMES_ELSEWHERE)
