@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test debug check clean
+.PHONY: help build run test bench debug check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ run: build  ## serve a network from a real Triton and play a thousand rounds aga
 
 test: build  ## rules, search, and the path over gRPC to a real Triton
 	pytest -n 2 --dist loadfile
+
+bench: build  ## measure rules, search, inference, self-play and search quality (about half an hour)
+	blobzero bench all
 
 debug: build  ## the engine's tests with checks of indices and divisions compiled in
 	BLOBZERO_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force

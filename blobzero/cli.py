@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from blobzero.bench import BenchConfig, bench
 from blobzero.publish import PublishConfig, publish
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from blobzero.serve import ServeConfig, serve
@@ -19,9 +20,15 @@ Command = (
     Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
     | Annotated[ServeConfig, tyro.conf.subcommand("serve")]
     | Annotated[PublishConfig, tyro.conf.subcommand("publish")]
+    | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
 )
 
-VERBS: dict[type, Callable[[Any], int]] = {SelfPlayConfig: selfplay, ServeConfig: serve, PublishConfig: publish}
+VERBS: dict[type, Callable[[Any], int]] = {
+    SelfPlayConfig: selfplay,
+    ServeConfig: serve,
+    PublishConfig: publish,
+    BenchConfig: bench,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -55,8 +55,8 @@ class SelfPlayConfig:
     """Self-play processes; `auto`: one a core, or one for eight cores where the network computes on them too."""
     games: int | Auto = "auto"
     """Rounds side by side in each worker; `auto`: so many that batches fill."""
-    groups: int = 4
-    """Groups that take turns between search and server, in each worker."""
+    groups: int | Auto = "auto"
+    """Groups of them that take turns between search and server; `auto`: four, or fewer where workers take turns."""
     cache_entries: int = 65536
     """Evaluations that a worker remembers, some 100 bytes each."""
     shard_seconds: float = 10.0
@@ -88,7 +88,8 @@ class SelfPlayConfig:
 
     def size(self) -> Size:
         """Workers and games, chosen here where they were left to us."""
-        return choose_size(self.workers, self.games, network_is_here=self.evaluator == "triton" and self.url is None)
+        here = self.evaluator == "triton" and self.url is None
+        return choose_size(self.workers, self.games, self.groups, network_is_here=here)
 
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range."""
@@ -220,7 +221,7 @@ def _play(
             deal=config.deal(),
             search=config.search(),
             games=size.games,
-            groups=config.groups,
+            groups=size.groups,
             cache_entries=config.cache_entries,
             shard_seconds=config.shard_seconds,
         )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero bench`: measure one level of the system, or all of them."""
+
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+from rich.console import Console
+
+from clients.report import write_json
+from mcts_ext.errors import InvalidConfig
+
+Level = Literal["engine", "search", "inference", "selfplay", "quality"]
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Measure a level of the system: rules, search, inference, self-play, or what batching costs in quality."""
+
+    level: Annotated[Level | Literal["all"], tyro.conf.Positional] = "all"
+    """What to measure."""
+    quick: bool = False
+    """At most 50 s a level; rougher figures."""
+    out: Path = field(default_factory=lambda: Path("data/bench"))
+    """Folder for the JSON of each level, CSV and pictures."""
+    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the result as JSON on standard output (a list for `all`), everything else on standard error."""
+
+
+def bench(config: BenchConfig) -> int:
+    """Measure, show and keep; the exit status."""
+    from benchmarks.measure import Plan
+
+    console = Console(stderr=config.json, highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(f"expected a folder to write at {config.out}, got {error.strerror}") from error
+    plan = Plan(quick=config.quick, out=config.out, say=say)
+    levels = get_args(Level) if config.level == "all" else (config.level,)
+    found = []
+    for level in levels:
+        result = importlib.import_module(f"benchmarks.{level}").run(plan)
+        found.append(result.to_json())
+        path = config.out / f"{level}.json"
+        write_json(path, found[-1])
+        for table in result.tables:
+            console.print(table)
+        for note in result.notes:
+            say(f"note     {note}")
+        for kept in (*result.files, path):
+            say(f"written  {kept}")
+    if config.json:
+        print(json.dumps(found if config.level == "all" else found[0]))
+    say(f"next     python -m benchmarks.capacity {config.out}   how many clients a server holds, by these figures")
+    return 0
