@@ -16,11 +16,11 @@ import tyro
 
 from blobzero.display import Display
 from blobzero.runfolder import RunFolder
-from blobzero.sizing import Auto, Size, choose_size
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
 from clients.fleet import Fleet
 from clients.report import draw, summarize, write_json
+from clients.sizing import Auto, Size, choose_size
 from clients.statistics import ModelCounts, ModelStatistics
 from clients.telemetry import History
 from clients.worker import WorkerConfig
