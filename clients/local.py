@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ Precision = Literal["auto", "f32", "bf16"]
 
 VERSION_KEY: Final = "observation_version"
 """A property of exported files; checked where it is given."""
+
+PRECISION_KEY: Final = "precision"
+"""Another property: of the matrix products, where it is not float32."""
 
 _TENSORS: Final = {
     INPUT_NAME: f"uint8 [B, {OBSERVATION_BYTES}]",
@@ -125,8 +128,7 @@ def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
     precision, why = choose_precision(asked, cpuinfo=_cpuinfo())
     core = openvino.Core()
     model = core.read_model(str(path))
-    key = ["framework", VERSION_KEY]
-    version = model.get_rt_info(key).astype(str) if model.has_rt_info(key) else None
+    version, products = _property(model, VERSION_KEY), _property(model, PRECISION_KEY) or precision
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = core.compile_model(model, "CPU", settings)
     ports = {port.any_name: port for port in (*compiled.inputs, *compiled.outputs)}
@@ -140,7 +142,14 @@ def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
         name: _describe(np.dtype(port.element_type.to_dtype()).name, [str(dim) for dim in port.partial_shape])
         for name, port in ports.items()
     }
-    return _Network(run, tensors, version, f"OpenVINO {openvino.__version__}, {precision} ({why}), {threads} threads")
+    how = f"OpenVINO {openvino.__version__}, matrix products in {products}, the rest in {precision} ({why})"
+    return _Network(run, tensors, version, f"{how}, {threads} threads")
+
+
+def _property(model: Any, key: str) -> str | None:
+    """A property of an ONNX file, as OpenVINO reads it."""
+    path = ["framework", key]
+    return str(model.get_rt_info(path).astype(str)) if model.has_rt_info(path) else None
 
 
 def _onnxruntime(path: Path, threads: int) -> _Network:
@@ -159,8 +168,9 @@ def _onnxruntime(path: Path, threads: int) -> _Network:
         tensor.name: _describe(types.get(tensor.type, tensor.type), tensor.shape)
         for tensor in (*session.get_inputs(), *session.get_outputs())
     }
-    version = session.get_modelmeta().custom_metadata_map.get(VERSION_KEY)
-    return _Network(run, tensors, version, f"ONNX Runtime {onnxruntime.__version__}, f32, {threads} threads")
+    properties = session.get_modelmeta().custom_metadata_map
+    how = f"ONNX Runtime {onnxruntime.__version__}, matrix products in {properties.get(PRECISION_KEY, 'f32')}"
+    return _Network(run, tensors, properties.get(VERSION_KEY), f"{how}, {threads} threads")
 
 
 def _check(network: _Network, path: Path) -> None:

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+from clients.local import PRECISION_KEY
 from mcts_ext.contract import INPUT_NAME
 from training.files import write_whole
 
 INT8_FLAGS: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Processor features that multiply int8 in hardware; without one int8 is hardly faster than float32."""
 
-PRECISION_KEY: Final = "precision"
 _BATCH: Final = 256
 
 
