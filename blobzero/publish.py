@@ -23,7 +23,7 @@ class PublishConfig:
     repository: Path = Path("model_repo")
     """The model repository."""
     precision: Literal["auto", "float32", "int8"] = "auto"
-    """Of the matrix products; `auto` takes int8 where this processor multiplies it in hardware and parity holds."""
+    """Of the matrix products; `auto` takes int8 where it is fastest on this processor and parity holds."""
     url: str | None = None
     """HOST:PORT of a server on this repository's folder; it loads the version and its answers are compared."""
     if_absent: bool = False

@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 from export.errors import ParityFailed, PublishFailed
 from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import FLOAT32, SERVED, Answers, ParityReport, compare, run_onnx, run_torch, sample_rows
-from export.quantize import has_fast_int8, quantize
+from export.quantize import int8_pays, quantize
 from export.repository import (
     MAX_BATCH_SIZE,
     MODEL_FILE,
@@ -71,8 +71,8 @@ def publish(
     Args:
         network: a checkpoint's path, or a network.
         repository: the model repository; its configuration is written where it is missing.
-        precision: of the matrix products; `auto` takes int8 where this processor multiplies it in hardware and the
-            answers stay within `SERVED` of PyTorch's.
+        precision: of the matrix products; `auto` takes int8 where this processor multiplies it in hardware, does not
+            do as well in bfloat16, and the answers stay within `SERVED` of PyTorch's.
         url: `host:port` of the gRPC endpoint of a server that serves `repository`; it loads the new version.
 
     Raises:
@@ -112,8 +112,8 @@ def _publish(
         exported = compare(expected, run_onnx(onnx_file, rows))
         exported.require(FLOAT32, what="the exported graph")
         quantized, chosen, why = None, onnx_file, "asked for"
-        if precision == "auto" and not has_fast_int8(_cpuinfo()):
-            why = "this processor does not multiply int8 in hardware"
+        if precision == "auto" and not int8_pays(_cpuinfo()):
+            why = "int8 does not pay on this processor"
         elif precision != "float32":
             quantize(onnx_file, int8_file, rows=sample_rows(N_CALIBRATION_ROWS, seed=CALIBRATION_SEED))
             read_metadata(int8_file)
@@ -121,7 +121,7 @@ def _publish(
             try:
                 quantized.require(SERVED, what="the int8 graph")
                 chosen = int8_file
-                why = why if precision == "int8" else "this processor multiplies it in hardware"
+                why = why if precision == "int8" else "this processor multiplies int8 in hardware, and not bfloat16"
             except ParityFailed as error:
                 if precision == "int8":
                     raise

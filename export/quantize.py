@@ -24,15 +24,18 @@ from clients.local import PRECISION_KEY
 from mcts_ext.contract import INPUT_NAME
 from training.files import write_whole
 
-INT8_FLAGS: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+INT8_FLAGS: Final = frozenset({"avx512_vnni", "avx_vnni"})
 """Processor features that multiply int8 in hardware; without one int8 is hardly faster than float32."""
+BFLOAT16_FLAG: Final = "amx_bf16"
+"""With it bfloat16 is as fast as int8 and thirty times nearer to float32."""
 
 _BATCH: Final = 256
 
 
-def has_fast_int8(cpuinfo: str) -> bool:
-    """Whether a processor of this /proc/cpuinfo multiplies int8 in hardware."""
-    return not INT8_FLAGS.isdisjoint(re.findall(r"\w+", cpuinfo))
+def int8_pays(cpuinfo: str) -> bool:
+    """Whether int8 is the best that a processor of this /proc/cpuinfo can serve."""
+    flags = frozenset(re.findall(r"\w+", cpuinfo))
+    return BFLOAT16_FLAG not in flags and not INT8_FLAGS.isdisjoint(flags)
 
 
 def quantize(source: Path, target: Path, *, rows: NDArray[np.uint8]) -> None:

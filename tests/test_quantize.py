@@ -14,7 +14,7 @@ from export.errors import ParityFailed
 from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import SERVED, Answers, compare, run_onnx, run_torch, sample_rows
 from export.publish import publish
-from export.quantize import has_fast_int8, quantize
+from export.quantize import int8_pays, quantize
 from serving.backends.openvino.model import padded
 from tests.evaluators import evaluate
 from training.checkpoint import describe
@@ -87,11 +87,17 @@ def test_both_files_of_a_network_are_the_same_function(int8_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "fast"),
-    [(WITH_VNNI, True), ("flags : amx_int8", True), ("flags : avx_vnni", True), (WITHOUT, False), ("", False)],
+    ("cpuinfo", "pays"),
+    [
+        (WITH_VNNI, True),
+        ("flags : avx_vnni", True),
+        (f"{WITH_VNNI} amx_bf16 amx_int8", False),
+        (WITHOUT, False),
+        ("", False),
+    ],
 )
-def test_fast_int8_is_read_from_the_processor(cpuinfo: str, fast: bool) -> None:
-    assert has_fast_int8(cpuinfo) is fast
+def test_whether_int8_pays_is_read_from_the_processor(cpuinfo: str, pays: bool) -> None:
+    assert int8_pays(cpuinfo) is pays
 
 
 def test_auto_takes_int8_where_the_processor_has_it(
@@ -105,7 +111,7 @@ def test_auto_takes_int8_where_the_processor_has_it(
     slow = publish(network, repository=tmp_path)
     assert (slow.precision, slow.quantized) == ("float32", None)
     assert "precision" not in read_metadata(slow.path)
-    assert "does not multiply int8" in slow.why
+    assert "does not pay" in slow.why
 
 
 def test_auto_falls_back_where_int8_answers_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
