@@ -20,7 +20,18 @@ from tritonclient.utils import InferenceServerException
 
 from export.errors import ParityFailed, PublishFailed
 from export.graph import export_onnx, metadata_of, read_metadata
-from export.parity import FLOAT32, SERVED, Answers, ParityReport, compare, run_onnx, run_torch, sample_rows
+from export.parity import (
+    FLOAT32,
+    INT8,
+    SERVED,
+    Answers,
+    ParityReport,
+    Tolerance,
+    compare,
+    run_onnx,
+    run_torch,
+    sample_rows,
+)
 from export.quantize import int8_pays, quantize
 from export.repository import (
     MAX_BATCH_SIZE,
@@ -72,7 +83,7 @@ def publish(
         network: a checkpoint's path, or a network.
         repository: the model repository; its configuration is written where it is missing.
         precision: of the matrix products; `auto` takes int8 where this processor multiplies it in hardware, does not
-            do as well in bfloat16, and the answers stay within `SERVED` of PyTorch's.
+            do as well in bfloat16, and the answers stay within `INT8` of PyTorch's.
         url: `host:port` of the gRPC endpoint of a server that serves `repository`; it loads the new version.
 
     Raises:
@@ -119,7 +130,7 @@ def _publish(
             read_metadata(int8_file)
             quantized = compare(expected, run_onnx(int8_file, rows))
             try:
-                quantized.require(SERVED, what="the int8 graph")
+                quantized.require(INT8, what="the int8 graph")
                 chosen = int8_file
                 why = why if precision == "int8" else "this processor multiplies int8 in hardware, and not bfloat16"
             except ParityFailed as error:
@@ -127,8 +138,8 @@ def _publish(
                     raise
                 why = str(error).partition("; ")[0]
         version = publish_version(repository, chosen)
-    served = None if url is None else _load_and_compare(repository, version, url, rows, expected)
-    name = "int8" if chosen is int8_file else "float32"
+    name, tolerance = ("int8", INT8) if chosen is int8_file else ("float32", SERVED)
+    served = None if url is None else _load_and_compare(repository, version, url, rows, expected, tolerance)
     return PublishReport(version, model_path(repository, version), info, name, why, exported, quantized, served)
 
 
@@ -140,7 +151,7 @@ def _cpuinfo() -> str:
 
 
 def _load_and_compare(
-    repository: Path, version: int, url: str, rows: NDArray[np.uint8], expected: Answers
+    repository: Path, version: int, url: str, rows: NDArray[np.uint8], expected: Answers, tolerance: Tolerance
 ) -> ParityReport:
     """Let the server load `version` and compare its answers; withdraw the version if anything fails."""
     try:
@@ -148,7 +159,7 @@ def _load_and_compare(
             try:
                 client.load_model(MODEL_NAME, client_timeout=SERVER_TIMEOUT_S)
                 served = compare(expected, _ask(client, version, rows))
-                served.require(SERVED, what="the server's answers")
+                served.require(tolerance, what="the server's answers")
                 return served
             except BaseException:
                 withdraw_version(repository, version)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clients.evaluator import evaluate
 from clients.records import finished_rounds, read_shards, shard_paths
 from clients.triton import TritonEvaluator
-from export.parity import FLOAT32, SERVED, Answers, Tolerance, compare, run_torch
+from export.parity import FLOAT32, INT8, SERVED, Answers, Tolerance, compare, run_torch
 from export.publish import Precision, publish
 from export.repository import config_path
 from serving.embedded import EmbeddedTriton, ServerConfig
@@ -90,7 +90,7 @@ def positions(played: Path, n: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize(
     ("exported", "arithmetic", "tolerance"),
-    [("float32", "f32", FLOAT32), ("float32", "bf16", SERVED), ("int8", "f32", SERVED)],
+    [("float32", "f32", FLOAT32), ("float32", "bf16", SERVED), ("int8", "f32", INT8)],
 )
 def test_the_served_network_answers_what_pytorch_answers(
     exported: Precision, arithmetic: str, tolerance: Tolerance, played: Path, network: BlobNet, tmp_path: Path
