@@ -39,6 +39,7 @@ test: build  ## rules, search, and the path over gRPC to a real Triton
 
 bench: build  ## measure rules, search, inference, self-play and search quality (about half an hour)
 	blobzero bench all
+	python -m benchmarks.capacity data/bench
 
 debug: build  ## the engine's tests with checks of indices and divisions compiled in
 	BLOBZERO_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks of inference and self-play against a real Triton: keys that scripts read, figures that hang together."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import inference, selfplay
+from benchmarks.measure import Plan
+from benchmarks.selfplay import Case, Pace
+from export.publish import ensure_model
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    ensure_model(folder, preset="small")
+    return folder
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan(quick=True, say=lambda text: None, out=tmp_path)
+
+
+@pytest.mark.triton
+def test_inference_covers_every_path_and_batch(plan: Plan, repository: Path) -> None:
+    found = json.loads(json.dumps(inference.run(plan, repository=repository, window_s=0.02).to_json()))
+    assert {(point["path"], point["batch"]) for point in found["points"]} == {
+        (path, batch) for path in ("openvino", "onnxruntime", "triton") for batch in inference.BATCHES
+    }
+    for point in found["points"]:
+        assert point["rows_per_s"] > 0
+        assert point["client_us_per_row"] > 0
+        if point["path"] != "triton":
+            assert point["server_us_per_row"] == point["backend_us_per_row"] == 0
+    assert 96 <= found["bytes_sent_per_row"] < 98
+    assert 296 <= found["bytes_answered_per_row"] < 299
+    assert found["repeats"] >= 5
+
+
+@pytest.mark.triton
+def test_selfplay_measures_a_fleet_beside_pure_load(plan: Plan, repository: Path) -> None:
+    pace = Pace((Case(1, 2, 4), Case(2, 3, 30)), warm_up_s=0.3, window_s=0.3, pure_s=0.1, whole_rounds=4)
+    result = selfplay.run(plan, repository=repository, pace=pace)
+    found = json.loads(json.dumps(result.to_json()))
+    assert [(point["workers"], point["determinizations"]) for point in found["points"]] == [(1, 2), (2, 3)]
+    for point in found["points"]:
+        assert point["rounds_per_min"] == pytest.approx(
+            60 * point["evaluations_per_s"] / point["evaluations_per_round"], rel=0.01
+        )
+        assert point["mean_execution_rows"] >= 1
+        assert 0 <= point["cache_hit_rate"] < 1
+        assert point["client_us_per_evaluation"] > 0
+    assert found["ratio_to_pure_load"] > 0
+    assert len(list(csv.DictReader((plan.out / "selfplay.csv").open()))) == 2
+    assert (plan.out / "selfplay.png").read_bytes().startswith(b"\x89PNG")
