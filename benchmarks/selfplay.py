@@ -103,7 +103,7 @@ class Pace:
 
 
 QUICK_PACE: Final = Pace(QUICK, warm_up_s=0.8, window_s=0.5, pure_s=0.3, whole_rounds=16)
-FULL_PACE: Final = Pace(FULL, warm_up_s=4.0, window_s=3.0, pure_s=2.0, whole_rounds=128)
+FULL_PACE: Final = Pace(FULL, warm_up_s=4.0, window_s=2.0, pure_s=2.0, whole_rounds=128)
 
 
 @dataclass(frozen=True)
@@ -283,6 +283,7 @@ def _beside_pure_load(server: _Server, pace: Pace) -> list[tuple[Window, Work]]:
 
 def _play(server: _Server, case: Case, pace: Pace, out: Path) -> Played:
     """A fleet of its own, watched for some windows."""
+    (out / "shards").mkdir(parents=True)
     workers = [
         WorkerConfig(
             index=index,

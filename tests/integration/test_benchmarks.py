@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmarks of inference and self-play against a real Triton: keys that scripts read, figures that hang together."""
+"""Inference and self-play as the benchmarks measure them, against a real Triton: the keys, and figures that agree."""
 
 import csv
 import json
