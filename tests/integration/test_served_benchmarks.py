@@ -55,5 +55,5 @@ def test_selfplay_measures_a_fleet_beside_pure_load(plan: Plan, repository: Path
         assert 0 <= point["cache_hit_rate"] < 1
         assert point["client_us_per_evaluation"] > 0
     assert found["ratio_to_pure_load"] > 0
-    assert len(list(csv.DictReader((plan.out / "selfplay.csv").open()))) == 2
+    assert len(list(csv.DictReader((plan.out / "selfplay.csv").read_text().splitlines()))) == 2
     assert (plan.out / "selfplay.png").read_bytes().startswith(b"\x89PNG")
