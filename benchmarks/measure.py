@@ -2,7 +2,6 @@
 """Repeating a measurement, and what stands beside every figure: machine, commit, configuration, spread."""
 
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from rich.table import Table
 
+from clients.checkout import git
 from clients.report import machine
 
 MIN_REPEATS: Final = 5
@@ -109,20 +109,10 @@ def rate(work: Callable[[], float], *, seconds: float) -> float:
 
 def commit() -> str:
     """The commit of the code that runs, with `+` where files differ from it; "unknown" outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10
-        )
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=folder, capture_output=True, text=True, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
+    head = git("rev-parse", "--short=12", "HEAD")
+    if head is None:
         return "unknown"
-    if head.returncode != 0:
-        return "unknown"
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _short(value: float) -> str:

@@ -4,7 +4,6 @@
 Axes: `B` rows (dynamic), `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
 """
 
-import subprocess
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Final
 import onnx
 import torch
 
+from clients.checkout import git
 from export.errors import ExportError, InvalidModel
 from mcts_ext.contract import (
     INPUT_NAME,
@@ -48,7 +48,7 @@ def metadata_of(info: CheckpointInfo) -> dict[str, str]:
         "step": str(info.step),
         "seed": "unknown" if info.seed is None else str(info.seed),
         "n_parameters": str(info.n_parameters),
-        "git_commit": _git_commit(),
+        "git_commit": git("rev-parse", "HEAD") or "unknown",
     }
 
 
@@ -112,17 +112,6 @@ def read_metadata(path: Path) -> dict[str, str]:
             "publish a network of this version"
         )
     return metadata
-
-
-def _git_commit() -> str:
-    """The commit of the code that exports, or "unknown" outside a checkout."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() if found.returncode == 0 else "unknown"
 
 
 def _one_line(error: Exception) -> str:
