@@ -5,6 +5,7 @@ Its Python wheel offers one evaluator in C++, random rollouts, and no way to cal
 rollouts and its search are driven by that.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from mcts_ext.errors import BlobError
@@ -22,21 +23,26 @@ class PeerMissing(BlobError):
 
 def dealt(table: Round) -> Any:
     """OpenSpiel's state at a round of ours that has just been dealt."""
-    pyspiel = _pyspiel()
+    return deal(table.hands, dealer=table.dealer, trump=table.trump)
+
+
+def deal(hands: Sequence[Sequence[int]], *, dealer: int, trump: int | None) -> Any:
+    """OpenSpiel's state with these cards of ours dealt, the bids to come (docs/rules.md says how the two map)."""
+    n_cards = len(hands[0])
     rules = {
-        "players": table.n_players,
-        "num_tricks_fixed": table.n_cards,
+        "players": len(hands),
+        "num_tricks_fixed": n_cards,
         "off_bid_penalty": False,
         "points_per_trick": 1,
     }
-    state = pyspiel.load_game("oh_hell", rules).new_initial_state()
-    state.apply_action(table.n_cards)
-    state.apply_action(table.dealer)
-    for i in range(table.n_cards):
-        for seat in range(table.n_players):
-            state.apply_action(_theirs(table.hands[seat][i]))
-    # Only the suit of the card turned up matters; it may be one that is in a hand.
-    state.apply_action(NO_CARD_TURNED_UP if table.trump is None else _theirs(13 * table.trump))
+    state = _pyspiel().load_game("oh_hell", rules).new_initial_state()
+    state.apply_action(n_cards)  # the number of tricks
+    state.apply_action(dealer)
+    for i in range(n_cards):  # one by one, from seat 0 whatever the dealer
+        for hand in hands:
+            state.apply_action(their_card(hand[i]))
+    # Its suit alone matters, and apply_action takes any card: even one in a hand.
+    state.apply_action(NO_CARD_TURNED_UP if trump is None else their_card(13 * trump))
     return state
 
 
@@ -69,7 +75,7 @@ def evaluated(root: Any, state: Any) -> list[Any]:
     return found
 
 
-def _theirs(card: int) -> int:
+def their_card(card: int) -> int:
     """OpenSpiel's index of our card: rank * 4 + suit."""
     suit, rank = divmod(card, 13)
     return rank * 4 + SUITS.index("SHCD"[suit])

@@ -4,8 +4,7 @@
 from collections import Counter
 from random import Random
 
-import pyspiel
-
+from benchmarks import openspiel
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.rules import Round
 
@@ -13,39 +12,10 @@ SHAPES = [(players, cards) for players in range(3, 8) for cards in range(1, min(
 """4 x 13 as well: the card turned up may then be one in a hand, for only its suit matters."""
 DEALS_PER_SHAPE = 60
 TRUMPS = (0, 1, 2, 3, None)
-SUITS = "CDSH"  # OpenSpiel's order
-TURNED_UP_NONE = -5
-
-
-def theirs(card: int) -> int:
-    """OpenSpiel's index of our card: rank * 4 + suit."""
-    suit, rank = divmod(card, 13)
-    return rank * 4 + SUITS.index("SHCD"[suit])
 
 
 def their_action(action: int) -> int:
-    return theirs(action - FIRST_CARD_ACTION) if action >= FIRST_CARD_ACTION else 52 + action
-
-
-def start(players: int, cards: int, dealer: int, trump: int | None, hands: list[list[int]]) -> pyspiel.State:
-    game = pyspiel.load_game(
-        "oh_hell",
-        {
-            "players": players,
-            "num_tricks_fixed": cards,
-            "off_bid_penalty": False,
-            "points_per_trick": 1,
-        },
-    )
-    state = game.new_initial_state()
-    state.apply_action(cards)  # the number of tricks
-    state.apply_action(dealer)
-    for i in range(cards):  # one by one, from seat 0 whatever the dealer
-        for seat in range(players):
-            state.apply_action(theirs(hands[seat][i]))
-    # Its suit alone matters, and apply_action takes any card: even one in a hand.
-    state.apply_action(TURNED_UP_NONE if trump is None else theirs(13 * trump))
-    return state
+    return openspiel.their_card(action - FIRST_CARD_ACTION) if action >= FIRST_CARD_ACTION else 52 + action
 
 
 def test_every_step_of_thousands_of_deals() -> None:
@@ -58,7 +28,7 @@ def test_every_step_of_thousands_of_deals() -> None:
             hands = [deck[seat::players] for seat in range(players)]
             dealer, trump = random.randrange(players), TRUMPS[number % len(TRUMPS)]
             ours = Round(hands, dealer=dealer, trump=trump)
-            judge = start(players, cards, dealer, trump, hands)
+            judge = openspiel.deal(hands, dealer=dealer, trump=trump)
             while not ours.is_over:
                 assert judge.current_player() == ours.seat_to_act
                 legal = ours.legal_actions()
