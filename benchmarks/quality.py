@@ -10,13 +10,10 @@ A network that has learnt nothing values all moves about alike, and then it matt
 So everything is compared with a second evaluator too: HashEvaluator, whose opinions are strong and arbitrary.
 """
 
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from random import Random
 from statistics import fmean
 from threading import Event
@@ -27,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.deals import CARDS, PLAYERS, deals
 from benchmarks.measure import MIN_REPEATS, Figure, Plan, Result, interleave
-from clients.errors import ModelNotFound
+from benchmarks.served import served_repository
 from clients.evaluator import Evaluator, HashEvaluator, evaluate
 from clients.local import LocalEvaluator, latest_model_file
 from clients.worker import play
@@ -76,8 +73,10 @@ CONTROL: Final = "control"
 
 def run(plan: Plan) -> Result:
     """Measure with the repository's latest network."""
-    with _model_file(plan) as path, LocalEvaluator(path, on_event=plan.say) as evaluator:
-        return measure(plan, QUICK if plan.quick else FULL, evaluator, network=str(path))
+    with served_repository(plan.say) as repository:
+        path = latest_model_file(repository, MODEL_NAME)
+        with LocalEvaluator(path, on_event=plan.say) as evaluator:
+            return measure(plan, QUICK if plan.quick else FULL, evaluator, network=str(path))
 
 
 def measure(plan: Plan, sizes: Sizes, evaluator: Evaluator, *, network: str) -> Result:
@@ -217,21 +216,3 @@ def _table(cases: Mapping[Way, Mapping[str, Figure]]) -> Table:
             f"{evaluations:.1f}", "".join(f"{value:,.0f}" for value in rate),
         )  # fmt: skip
     return table
-
-
-@contextmanager
-def _model_file(plan: Plan) -> Iterator[Path]:
-    """The latest network of the model repository; where there is none, an untrained one made for the occasion."""
-    try:
-        path = latest_model_file(Path("model_repo"), MODEL_NAME)
-    except ModelNotFound:
-        path = None
-    if path is not None:
-        yield path
-        return
-    from export.publish import ensure_model  # brings torch
-
-    plan.say("no network in model_repo: exporting an untrained one")
-    with tempfile.TemporaryDirectory(prefix="blobzero-bench-") as folder:
-        ensure_model(Path(folder))
-        yield latest_model_file(Path(folder), MODEL_NAME)

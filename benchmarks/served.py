@@ -15,7 +15,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from benchmarks.deals import CARDS, PLAYERS, TRUMPS
 from benchmarks.measure import Say
+from clients.errors import ModelNotFound
 from clients.evaluator import Evaluator
 from clients.local import latest_model_file
 from clients.statistics import ModelStatistics
@@ -70,7 +72,11 @@ class Split:
 @contextlib.contextmanager
 def served_repository(say: Say, *, path: Path = REPOSITORY) -> Iterator[Path]:
     """The repository if it holds a model; else one for the time being, with an untrained `reference` network."""
-    if list((path / MODEL_NAME).glob("*/model.onnx")):
+    try:
+        latest_model_file(path, MODEL_NAME)
+    except ModelNotFound:
+        pass
+    else:
         yield path
         return
     from export.publish import ensure_model  # PyTorch takes seconds to import
@@ -119,13 +125,13 @@ def closed_loop(
     return Work(n_answered * batch, took, *spent)
 
 
-def positions_in_play(n: int, *, seed: int, n_players: int = 4, n_cards: int = 5) -> NDArray[np.uint8]:
+def positions_in_play(n: int, *, seed: int) -> NDArray[np.uint8]:
     """`[n, F]` positions of rounds of one shape, every decision of rounds that are played at random."""
     random = Random(seed)
     rows: list[bytes] = []
     while len(rows) < n:
-        trump = random.choice((0, 1, 2, 3, None))
-        table = Round.deal(n_players, n_cards, random.randrange(n_players), trump, random.getrandbits(62))
+        trump = random.choice(TRUMPS)
+        table = Round.deal(PLAYERS, CARDS, random.randrange(PLAYERS), trump, random.getrandbits(62))
         while not table.is_over:
             rows.append(observation(table))
             table.apply(random.choice(table.legal_actions()))
