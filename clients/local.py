@@ -125,7 +125,7 @@ def choose_precision(asked: Precision, *, cpuinfo: str) -> tuple[str, str]:
 def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
     import openvino
 
-    precision, why = choose_precision(asked, cpuinfo=_cpuinfo())
+    precision, why = choose_precision(asked, cpuinfo=read_cpuinfo())
     core = openvino.Core()
     model = core.read_model(str(path))
     version, products = _property(model, VERSION_KEY), _property(model, PRECISION_KEY) or precision
@@ -197,7 +197,8 @@ def _listing(tensors: dict[str, str]) -> str:
     return ", ".join(f"{name} {tensors[name]}" for name in sorted(tensors))
 
 
-def _cpuinfo() -> str:
+def read_cpuinfo() -> str:
+    """What Linux says about the processors; nothing elsewhere."""
     try:
         return Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from clients.local import read_cpuinfo
 from export.errors import ParityFailed, PublishFailed
 from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import (
@@ -94,7 +95,7 @@ def publish(
     return _publish(network, describe(network), repository=repository, url=url, precision=precision)
 
 
-def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0, precision: Precision = "auto") -> int:
+def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0) -> int:
     """The latest version, after publishing an untrained network as version 1 where there is none.
 
     Raises:
@@ -105,7 +106,7 @@ def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0, 
     if not present:
         network = create_network(preset, seed=seed)
         info = describe(network, seed=seed)
-        return _publish(network, info, repository=repository, url=None, precision=precision).version
+        return _publish(network, info, repository=repository, url=None, precision="auto").version
     read_metadata(model_path(repository, present[-1]))
     return present[-1]
 
@@ -123,7 +124,7 @@ def _publish(
         exported = compare(expected, run_onnx(onnx_file, rows))
         exported.require(FLOAT32, what="the exported graph")
         quantized, chosen, why = None, onnx_file, "asked for"
-        if precision == "auto" and not int8_pays(_cpuinfo()):
+        if precision == "auto" and not int8_pays(read_cpuinfo()):
             why = "int8 does not pay on this processor"
         elif precision != "float32":
             quantize(onnx_file, int8_file, rows=sample_rows(N_CALIBRATION_ROWS, seed=CALIBRATION_SEED))
@@ -141,13 +142,6 @@ def _publish(
     name, tolerance = ("int8", INT8) if chosen is int8_file else ("float32", SERVED)
     served = None if url is None else _load_and_compare(repository, version, url, rows, expected, tolerance)
     return PublishReport(version, model_path(repository, version), info, name, why, exported, quantized, served)
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
 
 
 def _load_and_compare(

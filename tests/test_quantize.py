@@ -103,11 +103,11 @@ def test_whether_int8_pays_is_read_from_the_processor(cpuinfo: str, pays: bool) 
 def test_auto_takes_int8_where_the_processor_has_it(
     network: BlobNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.publish, "_cpuinfo", lambda: WITH_VNNI)
+    monkeypatch.setattr(export.publish, "read_cpuinfo", lambda: WITH_VNNI)
     fast = publish(network, repository=tmp_path)
     assert (fast.precision, read_metadata(fast.path)["precision"]) == ("int8", "int8")
     assert fast.quantized is not None
-    monkeypatch.setattr(export.publish, "_cpuinfo", lambda: WITHOUT)
+    monkeypatch.setattr(export.publish, "read_cpuinfo", lambda: WITHOUT)
     slow = publish(network, repository=tmp_path)
     assert (slow.precision, slow.quantized) == ("float32", None)
     assert "precision" not in read_metadata(slow.path)
@@ -115,7 +115,7 @@ def test_auto_takes_int8_where_the_processor_has_it(
 
 
 def test_auto_falls_back_where_int8_answers_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.publish, "_cpuinfo", lambda: WITH_VNNI)
+    monkeypatch.setattr(export.publish, "read_cpuinfo", lambda: WITH_VNNI)
     report = publish(unfit_for_int8(), repository=tmp_path)
     assert report.precision == "float32"
     assert "expected the int8 graph within" in report.why
