@@ -10,6 +10,8 @@ ExportError                   every error of this package
 ```
 """
 
+from pathlib import Path
+
 from mcts_ext.errors import BlobError
 
 
@@ -31,3 +33,10 @@ class RepositoryError(ExportError):
 
 class PublishFailed(ExportError):
     """A server that did not take the new version; it was withdrawn."""
+
+
+def unwritable(repository: Path, error: OSError) -> RepositoryError:
+    """The error of a repository that could not be written."""
+    return RepositoryError(
+        f"expected a writable model repository with room, got {error} in {repository}; free space or name another"
+    )

@@ -19,6 +19,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from clients.local import read_cpuinfo
+from export.config import MAX_BATCH_SIZE, ensure_config
 from export.errors import ParityFailed, PublishFailed
 from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import (
@@ -31,13 +32,11 @@ from export.parity import (
     compare,
     run_onnx,
     run_torch,
-    sample_rows,
 )
+from export.positions import sample_rows
 from export.quantize import int8_pays, quantize
 from export.repository import (
-    MAX_BATCH_SIZE,
     MODEL_FILE,
-    ensure_config,
     model_path,
     publish_version,
     versions,

@@ -55,7 +55,7 @@ def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    from export.repository import ensure_config
+    from export.config import ensure_config
 
     ensure_config(tmp_path / "models")
     version = tmp_path / "models" / "blobnet" / "1"

@@ -15,17 +15,15 @@ from tritonclient import grpc as triton
 from tritonclient.grpc import model_config_pb2
 
 import export.publish
+from export.config import config_names, config_path, ensure_config, render_config
 from export.errors import ExportError, InvalidModel, ParityFailed, PublishFailed, RepositoryError
 from export.graph import export_onnx, metadata_of, read_metadata
-from export.parity import FLOAT32, SERVED, Answers, Tolerance, compare, policy_kl, run_onnx, run_torch, sample_rows
+from export.parity import FLOAT32, SERVED, Answers, Tolerance, compare, policy_kl, run_onnx, run_torch
+from export.positions import sample_rows
 from export.publish import ensure_model, publish
 from export.repository import (
-    config_names,
-    config_path,
-    ensure_config,
     model_path,
     publish_version,
-    render_config,
     versions,
     withdraw_version,
 )

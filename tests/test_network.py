@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from export.parity import sample_rows
+from export.positions import sample_rows
 from mcts_ext.contract import (
     AT_BIDS,
     AT_CARDS,

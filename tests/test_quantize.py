@@ -12,7 +12,8 @@ import export.publish
 from clients.local import Engine, LocalEvaluator
 from export.errors import ParityFailed
 from export.graph import export_onnx, metadata_of, read_metadata
-from export.parity import INT8, Answers, compare, run_onnx, run_torch, sample_rows
+from export.parity import INT8, Answers, compare, run_onnx, run_torch
+from export.positions import sample_rows
 from export.publish import publish
 from export.quantize import int8_pays, quantize
 from serving.backends.openvino.model import padded

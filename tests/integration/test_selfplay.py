@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from clients.evaluator import evaluate
 from clients.records import finished_rounds, read_shards, shard_paths
 from clients.triton import TritonEvaluator
+from export.config import config_path
 from export.parity import FLOAT32, INT8, SERVED, Answers, Tolerance, compare, run_torch
 from export.publish import Precision, publish
-from export.repository import config_path
 from serving.embedded import EmbeddedTriton, ServerConfig
 from training.network import BlobNet, create_network
 
