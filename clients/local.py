@@ -30,7 +30,9 @@ VERSION_KEY: Final = "observation_version"
 """A property of exported files; checked where it is given."""
 
 PRECISION_KEY: Final = "precision"
-"""Another property: of the matrix products, where it is not float32."""
+"""Another property: float32 (where it is missing), float16, bfloat16 or int8."""
+
+_BFLOAT16_FLAGS: Final = ("avx512_bf16", "amx_bf16")
 
 _TENSORS: Final = {
     INPUT_NAME: f"uint8 [B, {OBSERVATION_BYTES}]",
@@ -58,12 +60,14 @@ class LocalEvaluator(InProcessEvaluator):
     Args:
         path: an ONNX file with the contract's tensors; its folder's name is taken for the version if it is a number.
         engine: what computes.
-        precision: of the arithmetic; `auto` takes bfloat16 where OpenVINO computes and the processor has AMX.
+        precision: of the arithmetic; `auto` takes bfloat16 where OpenVINO computes and the processor has AMX, or the
+            file asks for it.
         threads: that compute.
         on_event: told, in one line, which engine and arithmetic it became.
 
     Raises:
         ModelNotFound, ModelMismatch: no file, or not one of the contract.
+        InvalidConfig: a precision that engine and processor do not have.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class LocalEvaluator(InProcessEvaluator):
         self._version = int(path.parent.name) if path.parent.name.isdecimal() else 0
         try:
             network = _openvino(path, precision, threads) if engine == "openvino" else _onnxruntime(path, threads)
+        except InvalidConfig:
+            raise
         except (
             Exception
         ) as error:  # OpenVINO and ONNX Runtime have a class for each fault of a file, with no common base
@@ -110,14 +116,26 @@ def latest_model_file(repository: Path, model: str) -> Path:
     return max(found, key=lambda path: int(path.parent.name))
 
 
-def choose_precision(asked: Precision, *, cpuinfo: str) -> tuple[str, str]:
-    """The arithmetic for OpenVINO, and why.
+def choose_precision(asked: Precision, *, stored: str, cpuinfo: str) -> tuple[str, str]:
+    """The arithmetic of OpenVINO for a file of the precision `stored`, and why.
 
-    AVX512-BF16 alone is not enough: without AMX, bfloat16 gave 7.4k rows/s where float32 gave 12.6k (docs/log.md).
+    AVX512-BF16 alone is not enough for speed: without AMX, bfloat16 gave 7.4k rows/s where float32 gave 12.6k
+    (docs/log.md). A float16 file has rounded weights, and is computed in float32 or bfloat16 like any other.
+
+    Raises:
+        InvalidConfig: the file is bfloat16, the processor has no such products.
     """
     if asked != "auto":
         return asked, "as asked for"
-    if re.search(r"\bamx_bf16\b", cpuinfo):
+    flags = frozenset(re.findall(r"\w+", cpuinfo))
+    if stored == "bfloat16":
+        if flags.isdisjoint(_BFLOAT16_FLAGS):
+            raise InvalidConfig(
+                f"expected a processor with {' or '.join(_BFLOAT16_FLAGS)} for a bfloat16 file, got one without; "
+                "ask for precision f32, or publish another precision"
+            )
+        return "bf16", "the file asks for it"
+    if "amx_bf16" in flags:
         return "bf16", "the processor has AMX"
     return "f32", "the processor has no AMX, without which bfloat16 is slower"
 
@@ -125,10 +143,10 @@ def choose_precision(asked: Precision, *, cpuinfo: str) -> tuple[str, str]:
 def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
     import openvino
 
-    precision, why = choose_precision(asked, cpuinfo=read_cpuinfo())
     core = openvino.Core()
     model = core.read_model(str(path))
-    version, products = _property(model, VERSION_KEY), _property(model, PRECISION_KEY) or precision
+    version, stored = _property(model, VERSION_KEY), _property(model, PRECISION_KEY) or "float32"
+    precision, why = choose_precision(asked, stored=stored, cpuinfo=read_cpuinfo())
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = core.compile_model(model, "CPU", settings)
     ports = {port.any_name: port for port in (*compiled.inputs, *compiled.outputs)}
@@ -142,7 +160,9 @@ def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
         name: _describe(np.dtype(port.element_type.to_dtype()).name, [str(dim) for dim in port.partial_shape])
         for name, port in ports.items()
     }
-    how = f"OpenVINO {openvino.__version__}, matrix products in {products}, the rest in {precision} ({why})"
+    products = "int8" if stored == "int8" else precision
+    how = f"OpenVINO {openvino.__version__}, {stored} file, matrix products in {products}"
+    how = f"{how}, the rest in {precision} ({why})"
     return _Network(run, tensors, version, f"{how}, {threads} threads")
 
 
@@ -169,7 +189,9 @@ def _onnxruntime(path: Path, threads: int) -> _Network:
         for tensor in (*session.get_inputs(), *session.get_outputs())
     }
     properties = session.get_modelmeta().custom_metadata_map
-    how = f"ONNX Runtime {onnxruntime.__version__}, matrix products in {properties.get(PRECISION_KEY, 'f32')}"
+    stored = properties.get(PRECISION_KEY, "float32")
+    products = "int8" if stored == "int8" else "f32"
+    how = f"ONNX Runtime {onnxruntime.__version__}, {stored} file, matrix products in {products}"
     return _Network(run, tensors, properties.get(VERSION_KEY), f"{how}, {threads} threads")
 
 

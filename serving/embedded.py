@@ -28,7 +28,7 @@ from rich.console import Console
 from mcts_ext.contract import MODEL_NAME
 from serving.errors import ModelNotFound, ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
 from serving.guardian import kill_group, remove_traces
-from serving.install import PROJECT, find_installation, lay_out_backends
+from serving.install import BACKENDS, PROJECT, find_installation, lay_out_backends
 from serving.ports import choose_ports
 from serving.probe import Probe
 from serving.watch import Watch
@@ -46,7 +46,7 @@ class ServerConfig:
     """What to serve and where to listen."""
 
     repository: Path
-    """The model repository: holds `<model>/config.pbtxt` and `<model>/<version>/model.onnx`."""
+    """The model repository: holds `<model>/config.pbtxt` and `<model>/<version>/model.onnx` (or `model.pt`)."""
 
     model: str = MODEL_NAME
     """The model loaded at the start; others can be loaded through the control API."""
@@ -327,18 +327,18 @@ def _new_log_file() -> Path:
 def _check_repository(config: ServerConfig) -> None:
     """Check what Triton would complain about late, or not at all."""
     folder = config.repository / config.model
-    if not (folder / "config.pbtxt").is_file():
-        raise ModelNotFound(
-            f"expected {folder / 'config.pbtxt'}, got nothing there; export a model first (blobzero export)"
-        )
+    path = folder / "config.pbtxt"
+    if not path.is_file():
+        raise ModelNotFound(f"expected {path}, got nothing there; export a model first (blobzero export)")
     if config.config_name is not None:
         path = folder / "configs" / f"{config.config_name}.pbtxt"
         if not path.is_file():  # Triton would fall back to config.pbtxt in silence
             known = sorted(p.stem for p in path.parent.glob("*.pbtxt"))
             raise ModelNotFound(f"expected {path}, got nothing there; choose one of {', '.join(known) or 'none'}")
-    versions = [p for p in folder.iterdir() if p.name.isdecimal() and (p / "model.onnx").is_file()]
-    if not versions:
-        raise ModelNotFound(f"expected {folder}/<version>/model.onnx, got no version; publish one (blobzero export)")
+    backend = re.search(r'^\s*backend\s*:\s*"(\w+)"', path.read_text(errors="replace"), re.MULTILINE)
+    file = BACKENDS.get(backend[1] if backend else "", "model.onnx")
+    if not any(p.name.isdecimal() and (p / file).is_file() for p in folder.iterdir()):
+        raise ModelNotFound(f"expected {folder}/<version>/{file}, got no version; publish one (blobzero export)")
 
 
 def _server_command(config: ServerConfig, ports: dict[str, int], folder: Path, server: Path) -> list[str]:

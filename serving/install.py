@@ -7,6 +7,7 @@ Triton finds a backend by folder name. Ours is laid out in a temporary folder, o
 python/       libtriton_python.so, triton_python_backend_utils.py, triton_python_backend_stub (of the running Python)
 openvino/     model.py      "Python-based backends": what `backend: "openvino"` of a config.pbtxt selects here
 onnxruntime/  model.py
+pytorch/      model.py
 ```
 """
 
@@ -21,7 +22,9 @@ from pathlib import Path
 
 from serving.errors import ServerNotInstalled
 
-BACKENDS = ("openvino", "onnxruntime")
+BACKENDS = {"openvino": "model.onnx", "onnxruntime": "model.onnx", "pytorch": "model.pt"}
+"""By name, the file of a version that each reads."""
+
 PROJECT = Path(__file__).resolve().parent.parent  # where `import serving` works: the stubs' working directory
 INSTALL_HINT = "install it with: pip install 'blobzero[serve]'"
 

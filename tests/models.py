@@ -27,8 +27,8 @@ def rename_output(path: Path, old: str, new: str) -> None:
     onnx.save(model, str(path))
 
 
-def state_observation_version(path: Path, version: int) -> None:
-    """Write the property that exported files carry."""
+def state_property(path: Path, key: str, value: str) -> None:
+    """Write a property as exported files carry them."""
     model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {"observation_version": str(version)})
+    onnx.helper.set_model_props(model, {key: value})
     onnx.save(model, str(path))

@@ -9,12 +9,20 @@ import pytest
 
 from clients.errors import ModelMismatch, ModelNotFound, UnsoundAnswer
 from clients.evaluator import Evaluator, HashEvaluator, UniformEvaluator, evaluate
-from clients.local import Engine, LocalEvaluator, Precision, choose_precision, latest_model_file
+from clients.local import (
+    PRECISION_KEY,
+    VERSION_KEY,
+    Engine,
+    LocalEvaluator,
+    Precision,
+    choose_precision,
+    latest_model_file,
+)
 from mcts_ext.contract import OBSERVATION_VERSION, POLICY_NAME, VALUE_NAME
 from mcts_ext.errors import InvalidConfig
 from tests.conformance import EvaluatorConformance
 from tests.integration.tiny_model import random_rows, tiny_weights, write_version
-from tests.models import rename_output, state_observation_version, widen
+from tests.models import rename_output, state_property, widen
 
 ENGINES = ["openvino", "onnxruntime"]
 
@@ -83,7 +91,10 @@ def test_local_computes_the_network(model_file: Path, engine: Engine) -> None:
     [
         (lambda path: widen(path, 128), r"got observation uint8 \[B, 128\]"),
         (lambda path: rename_output(path, VALUE_NAME, "worth"), r"got .*worth float32 \[B, 8\]"),
-        (lambda path: state_observation_version(path, 99), f"observation_version {OBSERVATION_VERSION} .*got 99"),
+        (
+            lambda path: state_property(path, "observation_version", "99"),
+            f"observation_version {OBSERVATION_VERSION} .*got 99",
+        ),
     ],
     ids=["rows of 128 bytes", "another output", "another observation version"],
 )
@@ -97,7 +108,7 @@ def test_local_refuses_another_contract(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_local_accepts_its_own_observation_version(model_file: Path, engine: Engine) -> None:
-    state_observation_version(model_file, OBSERVATION_VERSION)
+    state_property(model_file, VERSION_KEY, str(OBSERVATION_VERSION))
     with LocalEvaluator(model_file, engine=engine) as evaluator:
         evaluate(evaluator, random_rows(1, seed=1))
 
@@ -133,18 +144,34 @@ def test_latest_model_file_counts_rather_than_sorts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "asked", "expected"),
+    ("flags", "stored", "asked", "expected"),
     [
-        ("flags : sse amx_bf16 avx512_bf16", "auto", "bf16"),
-        ("flags : sse avx512_bf16", "auto", "f32"),
-        ("flags : sse amx_bf16_or_so", "auto", "f32"),
-        ("", "auto", "f32"),
-        ("flags : sse amx_bf16", "f32", "f32"),
-        ("flags : sse", "bf16", "bf16"),
+        ("flags : sse amx_bf16 avx512_bf16", "float32", "auto", "bf16"),
+        ("flags : sse avx512_bf16", "float32", "auto", "f32"),
+        ("flags : sse amx_bf16_or_so", "float32", "auto", "f32"),
+        ("", "int8", "auto", "f32"),
+        ("flags : sse avx512_fp16", "float16", "auto", "f32"),
+        ("flags : sse avx512_bf16", "bfloat16", "auto", "bf16"),
+        ("flags : sse amx_bf16", "bfloat16", "auto", "bf16"),
+        ("flags : sse amx_bf16", "bfloat16", "f32", "f32"),
+        ("flags : sse", "float32", "bf16", "bf16"),
     ],
 )
-def test_bfloat16_only_where_it_pays(flags: str, asked: Precision, expected: str) -> None:
-    assert choose_precision(asked, cpuinfo=flags)[0] == expected
+def test_bfloat16_only_where_it_pays_or_the_file_asks_for_it(
+    flags: str, stored: str, asked: Precision, expected: str
+) -> None:
+    assert choose_precision(asked, stored=stored, cpuinfo=flags)[0] == expected
+
+
+def test_a_bfloat16_file_says_which_processor_it_needs(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state_property(model_file, PRECISION_KEY, "bfloat16")
+    monkeypatch.setattr("clients.local.read_cpuinfo", lambda: "flags : sse avx512f")
+    with pytest.raises(InvalidConfig, match="expected a processor with avx512_bf16 or amx_bf16 for a bfloat16 file"):
+        LocalEvaluator(model_file)
+    said: list[str] = []
+    LocalEvaluator(model_file, precision="f32", on_event=said.append)
+    LocalEvaluator(model_file, engine="onnxruntime", on_event=said.append)
+    assert all("bfloat16 file, matrix products in f32" in line for line in said)
 
 
 def test_local_says_how_it_computes(model_file: Path) -> None:

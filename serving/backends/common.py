@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both backends share: check each request of a batch alone, run the good ones together, split the answers.
+"""What the backends share: check each request of a batch alone, run the good ones together, split the answers.
 
 Triton's stub process imports this module beside `model.py`; `triton_python_backend_utils` exists only there, so it is
 imported when the model is initialized. Axes: `B` rows of all requests together, `b` rows of one request.
@@ -14,11 +14,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-MODEL_FILE = "model.onnx"
+VERSION_KEY = "observation_version"
+"""A property of exported files, and a parameter of `config.pbtxt`."""
+
+PRECISION_KEY = "precision"
+"""Another property: float32 (where it is missing), float16, bfloat16 or int8."""
 
 
 class Network(Protocol):
     """A loaded network: one input of rows, named outputs with a row per input row."""
+
+    properties: Mapping[str, str]  # what the file says about itself
 
     input_name: str
     row_shape: tuple[int, ...]  # shape of one row
@@ -50,6 +56,10 @@ def check_network(network: Network, config: Mapping[str, Any]) -> None:
 
     Triton checks neither for a Python-based backend, and NaN weights must not replace a version that works.
     """
+    stated = config.get("parameters", {}).get(VERSION_KEY, {}).get("string_value")
+    found = network.properties.get(VERSION_KEY)
+    if None not in (stated, found) and stated != found:
+        raise ValueError(f"expected {VERSION_KEY} {stated} as in config.pbtxt, got {found}; export the model again")
     declared = {entry["name"]: tuple(int(d) for d in entry["dims"]) for entry in config["input"]}
     expected = {network.input_name: network.row_shape}
     if declared != expected:
@@ -67,11 +77,6 @@ def check_network(network: Network, config: Mapping[str, Any]) -> None:
                 f"expected {name} {shape}, all finite, for a probe of two rows, got {list(answer.shape)} "
                 f"with {n_bad} numbers not finite; export the model again"
             )
-
-
-def model_path(args: Mapping[str, str]) -> Path:
-    """The file of the version Triton asks for."""
-    return Path(args["model_repository"]) / args["model_version"] / MODEL_FILE
 
 
 def parameter(args: Mapping[str, str], key: str, default: str, *, choices: Sequence[str] = ()) -> str:
@@ -97,8 +102,11 @@ def thread_count(args: Mapping[str, str]) -> int:
 class BatchingModel:
     """The life of a Python-based backend: Triton calls `initialize` once, `execute` per dynamic batch."""
 
-    def load(self, args: Mapping[str, str]) -> tuple[Network, str]:
-        """Load the network; also say in words how it will run. Defined by each backend."""
+    FILE = "model.onnx"
+    """The name of a version's file."""
+
+    def load(self, path: Path, args: Mapping[str, str]) -> tuple[Network, str]:
+        """Load the file; also say in words how it will run. Defined by each backend."""
         raise NotImplementedError
 
     def initialize(self, args: Mapping[str, str]) -> None:
@@ -108,12 +116,13 @@ class BatchingModel:
         self.pb = pb
         config = json.loads(args["model_config"])
         self.max_rows = max(1, int(config["max_batch_size"]))
+        path = Path(args["model_repository"]) / args["model_version"] / self.FILE
         try:
-            self.network, how = self.load(args)
+            self.network, how = self.load(path, args)
             check_network(self.network, config)
         except Exception as error:  # Triton reports the first line only
             text = " ".join(str(error).split())
-            raise ValueError(f"cannot serve {model_path(args)}: {text}") from error
+            raise ValueError(f"cannot serve {path}: {text}") from error
         self.known_outputs = frozenset(self.network.output_names)
         pb.Logger.log_info(f"{args['model_name']} version {args['model_version']}: {how}")
 

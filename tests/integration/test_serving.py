@@ -74,17 +74,28 @@ def test_the_log_says_which_precision_and_why(triton_server: EmbeddedTriton) -> 
 
 
 @pytest.mark.parametrize(
-    ("asked", "flags", "chosen"),
+    ("asked", "stored", "flags", "chosen"),
     [
-        ("auto", {"avx512_bf16", "amx_bf16"}, "bf16"),
-        ("auto", {"avx512_bf16"}, "f32"),
-        ("auto", set(), "f32"),
-        ("bf16", set(), "bf16"),
-        ("f32", {"amx_bf16"}, "f32"),
+        ("auto", "float32", {"avx512_bf16", "amx_bf16"}, "bf16"),
+        ("auto", "float32", {"avx512_bf16"}, "f32"),
+        ("auto", "int8", set(), "f32"),
+        ("auto", "float16", {"amx_bf16"}, "bf16"),
+        ("auto", "float16", {"avx512_fp16"}, "f32"),
+        ("auto", "bfloat16", {"avx512_bf16"}, "bf16"),
+        ("auto", "bfloat16", {"amx_bf16"}, "bf16"),
+        ("bf16", "float32", set(), "bf16"),
+        ("f32", "bfloat16", {"amx_bf16"}, "f32"),
     ],
 )
-def test_bfloat16_is_chosen_only_with_amx(asked: str, flags: set[str], chosen: str) -> None:
-    assert choose_precision(asked, cpu_flags=frozenset(flags))[0] == chosen
+def test_bfloat16_is_chosen_only_with_amx_or_for_its_file(
+    asked: str, stored: str, flags: set[str], chosen: str
+) -> None:
+    assert choose_precision(asked, stored=stored, cpu_flags=frozenset(flags))[0] == chosen
+
+
+def test_a_bfloat16_file_needs_a_processor_that_multiplies_it() -> None:
+    with pytest.raises(ValueError, match="expected a processor with avx512_bf16 or amx_bf16 for a bfloat16 file"):
+        choose_precision("auto", stored="bfloat16", cpu_flags=frozenset({"avx512f", "avx512_vnni"}))
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------

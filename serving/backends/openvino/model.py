@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backend `openvino`: ONNX through OpenVINO on the CPU, in bfloat16 where the processor multiplies it in hardware.
+"""Backend `openvino`: ONNX through OpenVINO on the CPU, in bfloat16 where that pays or the file asks for it.
 
 Parameters of `config.pbtxt`: `precision` is `auto` (default), `f32` or `bf16`; `threads` is a count, 0 for every core.
 """
@@ -12,16 +12,29 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from serving.backends.common import BatchingModel, Network, model_path, parameter, thread_count
+from serving.backends.common import PRECISION_KEY, VERSION_KEY, BatchingModel, Network, parameter, thread_count
+
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
-def choose_precision(asked: str, *, cpu_flags: frozenset[str]) -> tuple[str, str]:
-    """Choose the arithmetic and say why.
+def choose_precision(asked: str, *, stored: str, cpu_flags: frozenset[str]) -> tuple[str, str]:
+    """Choose the arithmetic for a file of the precision `stored`, and say why; clients/local.py has the same rule.
 
-    AVX512-BF16 alone isn't enough: without AMX, bfloat16 was measured at 7.4k rows/s where float32 gave 12.6k.
+    AVX512-BF16 alone isn't enough for speed: without AMX, bfloat16 was measured at 7.4k rows/s where float32 gave
+    12.6k. A float16 file has rounded weights; OpenVINO computes it in float32 or bfloat16 like any other.
+
+    Raises:
+        ValueError: the file is bfloat16, the processor has no such products.
     """
     if asked != "auto":
         return asked, "asked for in config.pbtxt"
+    if stored == "bfloat16":
+        if cpu_flags.isdisjoint(BFLOAT16_FLAGS):
+            raise ValueError(
+                f"expected a processor with {' or '.join(BFLOAT16_FLAGS)} for a bfloat16 file, got one without; "
+                "set precision to f32 in config.pbtxt, or publish another precision"
+            )
+        return "bf16", "the file asks for it"
     if "amx_bf16" in cpu_flags:
         return "bf16", "the processor has AMX"
     return "f32", "the processor has no AMX, without which bfloat16 is slower than float32"
@@ -50,19 +63,23 @@ def padded(n_rows: int, last: int) -> int:
 class OpenvinoNetwork:
     """One compiled model with one infer request; answers are views of the request's own memory."""
 
-    def __init__(self, path: Path, *, precision: str, n_threads: int) -> None:
+    def __init__(self, path: Path, *, asked: str, n_threads: int) -> None:
         core = ov.Core()
+        model = core.read_model(str(path))
+        keys = [key for key in (VERSION_KEY, PRECISION_KEY) if model.has_rt_info(["framework", key])]
+        self.properties: Mapping[str, str] = {
+            key: str(model.get_rt_info(["framework", key]).astype(str)) for key in keys
+        }
+        self.stored = self.properties.get(PRECISION_KEY, "float32")
+        self.precision, self.why = choose_precision(asked, stored=self.stored, cpu_flags=cpu_flags())
         settings = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": n_threads,
             "NUM_STREAMS": 1,  # the dynamic batcher already sends one large batch at a time
             "PERFORMANCE_HINT": "LATENCY",
             # Pinned, two one-thread instances share one core: 12.6k rows/s on two cores, 19k without.
             "ENABLE_CPU_PINNING": False,
         }
-        model = core.read_model(str(path))
-        key = ["framework", "precision"]  # a property that the export leaves in files of another precision than float32
-        self.products = model.get_rt_info(key).astype(str) if model.has_rt_info(key) else precision
         compiled = core.compile_model(model, "CPU", settings)
         source = compiled.input(0)
         self.input_name = source.any_name
@@ -88,11 +105,11 @@ class OpenvinoNetwork:
 class TritonPythonModel(BatchingModel):
     """The class Triton looks for."""
 
-    def load(self, args: Mapping[str, str]) -> tuple[Network, str]:
+    def load(self, path: Path, args: Mapping[str, str]) -> tuple[Network, str]:
         """See `BatchingModel`."""
         asked = parameter(args, "precision", "auto", choices=("auto", "f32", "bf16"))
-        precision, why = choose_precision(asked, cpu_flags=cpu_flags())
         n_threads = thread_count(args)
-        network = OpenvinoNetwork(model_path(args), precision=precision, n_threads=n_threads)
-        how = f"OpenVINO {ov.__version__}, matrix products in {network.products}, {n_threads} threads"
-        return network, f"{how}; what is not quantized in {precision} ({why})"
+        network = OpenvinoNetwork(path, asked=asked, n_threads=n_threads)
+        products = "int8" if network.stored == "int8" else network.precision
+        how = f"OpenVINO {ov.__version__}, {network.stored} file, matrix products in {products}, {n_threads} threads"
+        return network, f"{how}; what is not quantized in {network.precision} ({network.why})"
