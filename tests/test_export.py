@@ -10,12 +10,10 @@ import onnx
 import openvino as ov
 import pytest
 import torch
-from google.protobuf import text_format
 from tritonclient import grpc as triton
-from tritonclient.grpc import model_config_pb2
 
 import export.publish
-from export.config import config_names, config_path, ensure_config, render_config
+from export.config import ensure_config
 from export.errors import ExportError, InvalidModel, ParityFailed, PublishFailed, RepositoryError
 from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import FLOAT32, SERVED, Answers, Tolerance, compare, policy_kl, run_onnx, run_torch
@@ -32,8 +30,6 @@ from mcts_ext.decode import decode
 from serving.embedded import EmbeddedTriton, ServerConfig
 from training.checkpoint import CheckpointError, describe, save_checkpoint
 from training.network import PRESETS, BlobNet, create_network
-
-PROJECT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -140,37 +136,6 @@ def test_policy_kl_is_the_divergence() -> None:
     p, q = np.array([[0.5, 0.25, 0.25]]), np.array([[0.25, 0.25, 0.5]])
     kl = policy_kl(np.log(p).astype(np.float32), (np.log(q) + 3).astype(np.float32))
     assert kl == pytest.approx([0.5 * np.log(2) - 0.25 * np.log(2)], rel=1e-5)
-
-
-@pytest.mark.parametrize("name", config_names())
-def test_the_committed_configuration_is_the_generated_one(name: str) -> None:
-    assert config_path(PROJECT / "model_repo", name).read_text() == render_config(name)
-
-
-@pytest.mark.parametrize("name", config_names())
-def test_triton_reads_the_configuration(name: str) -> None:
-    config = text_format.Parse(render_config(name), model_config_pb2.ModelConfig())
-    assert config.name == MODEL_NAME
-    assert config.backend == ("openvino" if name == "config" else name)
-    assert config.max_batch_size == 1024
-    assert config.HasField("dynamic_batching")
-    sizes = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in (*config.input, *config.output)}
-    assert sizes == {
-        INPUT_NAME: (model_config_pb2.TYPE_UINT8, [96]),
-        POLICY_NAME: (model_config_pb2.TYPE_FP32, [66]),
-        VALUE_NAME: (model_config_pb2.TYPE_FP32, [8]),
-    }
-    assert [(group.count, group.kind) for group in config.instance_group] == [
-        (2, model_config_pb2.ModelInstanceGroup.KIND_CPU)
-    ]
-    assert config.parameters["threads"].string_value == "0"
-
-
-def test_a_configuration_tuned_by_hand_stays(tmp_path: Path) -> None:
-    ensure_config(tmp_path)
-    config_path(tmp_path).write_text("tuned")
-    ensure_config(tmp_path)
-    assert config_path(tmp_path).read_text() == "tuned"
 
 
 def test_versions_count_up_and_are_immutable(tmp_path: Path, onnx_file: Path) -> None:
@@ -286,16 +251,3 @@ def test_publishing_to_a_running_server(tmp_path: Path, monkeypatch: pytest.Monk
         version, again = ask()
         assert version == "2"
         assert np.array_equal(again, policy)
-
-
-@pytest.mark.triton
-def test_onnxruntime_serves_the_same_file(tmp_path: Path, network: BlobNet) -> None:
-    publish(network, repository=tmp_path, precision="float32")
-    rows = sample_rows(64, seed=8)
-    config = ServerConfig(repository=tmp_path, config_name="onnxruntime", log_file=tmp_path / "triton.log")
-    with EmbeddedTriton(config) as server, triton.InferenceServerClient(server.url) as client:
-        tensor = triton.InferInput(INPUT_NAME, list(rows.shape), "UINT8")
-        tensor.set_data_from_numpy(rows)
-        result = client.infer(MODEL_NAME, [tensor])
-        got = Answers(result.as_numpy(POLICY_NAME), result.as_numpy(VALUE_NAME))
-    compare(run_torch(network, rows), got).require(FLOAT32, what="the server")
