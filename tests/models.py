@@ -32,3 +32,19 @@ def state_property(path: Path, key: str, value: str) -> None:
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {key: value})
     onnx.save(model, str(path))
+
+
+def round_weights_to_float16(path: Path) -> None:
+    """Store its weights in float16, each with a cast back to float32, as a float16 export does."""
+    model = onnx.load(str(path))
+    casts = []
+    for tensor in model.graph.initializer:
+        name = tensor.name
+        rounded = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(rounded, f"{name}.float16"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.float16"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.helper.set_model_props(model, {"precision": "float16"})
+    onnx.save(model, str(path))

@@ -22,7 +22,7 @@ from mcts_ext.contract import OBSERVATION_VERSION, POLICY_NAME, VALUE_NAME
 from mcts_ext.errors import InvalidConfig
 from tests.conformance import EvaluatorConformance
 from tests.integration.tiny_model import random_rows, tiny_weights, write_version
-from tests.models import rename_output, state_property, widen
+from tests.models import rename_output, round_weights_to_float16, state_property, widen
 
 ENGINES = ["openvino", "onnxruntime"]
 
@@ -161,6 +161,15 @@ def test_bfloat16_only_where_it_pays_or_the_file_asks_for_it(
     flags: str, stored: str, asked: Precision, expected: str
 ) -> None:
     assert choose_precision(asked, stored=stored, cpuinfo=flags)[0] == expected
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_float16_weights_are_multiplied_in_float32(model_file: Path, engine: Engine) -> None:
+    round_weights_to_float16(model_file)
+    rows = random_rows(300, seed=4)
+    found = evaluate(LocalEvaluator(model_file, engine=engine, precision="f32"), rows)
+    expected = rows.astype(np.float32) @ tiny_weights(seed=1)[POLICY_NAME].astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(found.logits, expected, rtol=1e-5, atol=1e-5)  # in float16 it would be 1.5e-2 off
 
 
 def test_a_bfloat16_file_says_which_processor_it_needs(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
