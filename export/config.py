@@ -61,7 +61,8 @@ parameters { key: "threads" value: { string_value: "0" } }
 """
 
 _OPENVINO: Final = """\
-# NVIDIA's backend looks for model.xml unless told.
+# NVIDIA's own backend looks for model.xml unless told. It answers full batches only (issue 7363 of Triton's server),
+# so in NVIDIA's container serve onnxruntime.pbtxt; the backend here takes any batch.
 default_model_filename: "model.onnx"
 # Of what the file leaves in floating point: all of a float32 file, little of an int8 one. auto: bfloat16 where the
 # processor multiplies matrices in it (AMX) or the file asks for it, float32 elsewhere. On a processor without AMX one

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python-based Triton backends, named after NVIDIA's own so that one `config.pbtxt` serves both here and there."""
+"""Python-based Triton backends, named after NVIDIA's own so that one configuration loads both here and there."""
