@@ -11,6 +11,17 @@ from typing import Annotated, Any
 import tyro
 
 from blobzero.bench import BenchConfig, bench
+from blobzero.export import ExportConfig, export
+from blobzero.models import (
+    DoctorConfig,
+    ModelsConfig,
+    RollbackConfig,
+    UnpublishConfig,
+    doctor,
+    models,
+    rollback,
+    unpublish,
+)
 from blobzero.publish import PublishConfig, publish
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from blobzero.serve import ServeConfig, serve
@@ -19,14 +30,24 @@ from mcts_ext.errors import BlobError
 Command = (
     Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
     | Annotated[ServeConfig, tyro.conf.subcommand("serve")]
+    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[PublishConfig, tyro.conf.subcommand("publish")]
+    | Annotated[ModelsConfig, tyro.conf.subcommand("models")]
+    | Annotated[RollbackConfig, tyro.conf.subcommand("rollback")]
+    | Annotated[UnpublishConfig, tyro.conf.subcommand("unpublish")]
+    | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
 )
 
 VERBS: dict[type, Callable[[Any], int]] = {
     SelfPlayConfig: selfplay,
     ServeConfig: serve,
+    ExportConfig: export,
     PublishConfig: publish,
+    ModelsConfig: models,
+    RollbackConfig: rollback,
+    UnpublishConfig: unpublish,
+    DoctorConfig: doctor,
     BenchConfig: bench,
 }
 

@@ -73,6 +73,8 @@ class SelfPlayConfig:
     """Model repository of the server started here."""
     model: str = MODEL_NAME
     """Name of the model."""
+    model_version: int | None = None
+    """Play with this version, which the server must serve; without it rounds follow the newest as it changes."""
     server_timeout: float = 60.0
     """Seconds to wait for a server that is away before giving up."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -111,6 +113,10 @@ class SelfPlayConfig:
             raise InvalidConfig(f"expected --minutes above 0, got {self.minutes}")
         if self.url is not None and self.evaluator != "triton":
             raise InvalidConfig(f"expected --url only with --evaluator triton, got --evaluator {self.evaluator}")
+        if self.model_version is not None and self.evaluator != "triton":
+            raise InvalidConfig(
+                f"expected --model-version only with --evaluator triton, got --evaluator {self.evaluator}"
+            )
 
 
 def selfplay(config: SelfPlayConfig) -> int:
@@ -206,6 +212,7 @@ def _play(
         kind=config.evaluator,
         url=server.url,
         model=config.model,
+        model_version="" if config.model_version is None else str(config.model_version),
         model_path=server.model_path,
         server_timeout_s=config.server_timeout,
     )

@@ -55,7 +55,8 @@ _PASSING: Final = {
     grpc.StatusCode.UNAVAILABLE: ServerUnreachable,
     grpc.StatusCode.DEADLINE_EXCEEDED: RequestTimeout,
 }
-_NO_VERSION: Final = ("has no available versions", "is not available")  # the second from the statistics
+_NO_VERSION: Final = ("has no available versions", "is not at ready state", "is not available")
+# of the model; of a version that was dropped; from the statistics
 
 _ADVICE: Final[dict[type[EvaluatorError], str]] = {
     ServerUnreachable: "expected a Triton server at {url}; start one (blobzero serve) or name its gRPC endpoint",

@@ -86,6 +86,11 @@ def read_shards(paths: Sequence[Path]) -> Records:
     return Records(**{field.name: _array(table.column(field.name)) for field in SCHEMA})
 
 
+def read_observations(path: Path) -> NDArray[np.uint8]:
+    """`[n, F]` the positions of one shard, without the rest."""
+    return _array(_read(path, ["observation"]).column("observation"))
+
+
 def read_provenance(path: Path) -> dict[str, Any]:
     """What a shard says of its origin."""
     try:

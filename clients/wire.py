@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import clients.channel  # noqa: F401  (sets how gRPC loads, which tritonclient.grpc does)
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # isort: skip
+from google.protobuf.message import DecodeError  # isort: skip
 from tritonclient.grpc import service_pb2  # isort: skip
 
 _BYTES: Final = 2  # protobuf's wire type of bytes, strings and messages

@@ -4,9 +4,12 @@
 ```
 ExportError                   every error of this package
 ├── InvalidModel              an ONNX file that does not fit the contract
+├── InvalidPositions          no recorded positions where some were promised
 ├── ParityFailed              two evaluations of the same network differ by more than the tolerance
-├── RepositoryError           a model repository that cannot be read or written, or a version that exists already
-└── PublishFailed             a server that did not take the new version; it was withdrawn
+├── RepositoryError           a model repository that cannot be read or written, or a version that is not as expected
+│   ├── RepositoryBusy        another process is changing it
+│   └── RegistryError         its registry cannot be read
+└── PublishFailed             a server that did not take a version; it was withdrawn
 ```
 """
 
@@ -23,16 +26,28 @@ class InvalidModel(ExportError):
     """An ONNX file that does not fit the contract."""
 
 
+class InvalidPositions(ExportError):
+    """No recorded positions where some were promised."""
+
+
 class ParityFailed(ExportError):
     """Two evaluations of the same network differ by more than the tolerance."""
 
 
 class RepositoryError(ExportError):
-    """A model repository that cannot be read or written, or a version that exists already."""
+    """A model repository that cannot be read or written, or a version that is not as expected."""
+
+
+class RepositoryBusy(RepositoryError):
+    """Another process is changing the repository."""
+
+
+class RegistryError(RepositoryError):
+    """A registry that cannot be read."""
 
 
 class PublishFailed(ExportError):
-    """A server that did not take the new version; it was withdrawn."""
+    """A server that did not take a version; it was withdrawn."""
 
 
 def unwritable(repository: Path, error: OSError) -> RepositoryError:

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 
 from clients.checkout import git
 from export.errors import ExportError, InvalidModel
+from export.torchscript import read_torchscript
 from mcts_ext.contract import (
     INPUT_NAME,
     N_ACTIONS,
@@ -85,11 +88,21 @@ def export_onnx(network: BlobNet, path: Path, *, metadata: Mapping[str, str]) ->
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The properties of an exported file, after checking that it fits the contract.
+    """The properties of an exported file, ONNX or TorchScript, after checking that it fits the contract.
 
     Raises:
-        InvalidModel: unreadable, or of other tensors or another observation version than this code speaks.
+        InvalidModel: unreadable, not finite, or of other tensors or another observation version than this code speaks.
     """
+    metadata = read_torchscript(path) if path.suffix == ".pt" else _read_onnx(path)
+    if metadata.get(VERSION_KEY) != str(OBSERVATION_VERSION):
+        raise InvalidModel(
+            f"expected observation version {OBSERVATION_VERSION}, got {metadata.get(VERSION_KEY)} in {path}; "
+            "publish a network of this version"
+        )
+    return metadata
+
+
+def _read_onnx(path: Path) -> dict[str, str]:
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
@@ -105,13 +118,18 @@ def read_metadata(path: Path) -> dict[str, str]:
                 f"expected tensor {name} [B, {size}] of type {onnx.TensorProto.DataType.Name(kind)}, "
                 f"got {tensors.get(name)} in {path}; export it again"
             )
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if metadata.get(VERSION_KEY) != str(OBSERVATION_VERSION):
-        raise InvalidModel(
-            f"expected observation version {OBSERVATION_VERSION}, got {metadata.get(VERSION_KEY)} in {path}; "
-            "publish a network of this version"
-        )
-    return metadata
+    if tensors.keys() != SHAPES.keys():
+        raise InvalidModel(f"expected tensors {', '.join(SHAPES)}, got {', '.join(tensors)} in {path}; export it again")
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    for constant in model.graph.initializer:
+        if constant.data_type in floats and not np.isfinite(numpy_helper.to_array(constant)).all():
+            raise InvalidModel(f"expected finite weights, got others in {constant.name} of {path}; train again")
+    return properties_of(model)
+
+
+def properties_of(model: onnx.ModelProto) -> dict[str, str]:
+    """What a model says of itself."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _one_line(error: Exception) -> str:

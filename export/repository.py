@@ -1,32 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model repository on disk, as Triton reads it.
+"""The version folders of a model repository, as Triton reads them.
 
 ```
 <repository>/blobnet/config.pbtxt, configs/  config.py
-<repository>/blobnet/<version>/model.onnx    immutable: Triton may answer from a cache of what it loaded
+<repository>/blobnet/<version>/              immutable: Triton may answer from a cache of what it loaded
+             model.onnx, model.pt            one or both; which one is read, the configuration's backend says
+<repository>/.incoming/, .outgoing.<version> what is being built or removed; left over when who did it was killed
+<repository>/registry.json                   registry.py
 ```
 
-A version folder is written aside, synced and renamed, so neither Triton nor another process sees half of one.
+A version folder is built aside, synced and renamed, so neither Triton nor another process sees half of one. Aside is
+outside the model's folder: whatever is new in there, but for a version, makes Triton load all versions again.
 """
 
-import errno
-import itertools
-import os
+import hashlib
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from export.errors import RepositoryError, unwritable
+from export.variants import FILE_NAMES
 from mcts_ext.contract import MODEL_NAME
 from training.files import sync
 
-MODEL_FILE: Final = "model.onnx"
+_INCOMING: Final = ".incoming"
+_OUTGOING: Final = ".outgoing."
 
 
 def versions(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
     """The versions there are, oldest first; none where there is no repository."""
+    folder = repository / model
+    return [n for n in numbers(repository, model=model) if model_files(folder / str(n))]
+
+
+def numbers(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
+    """The folders with a version's name, whatever they hold, in order."""
     try:
-        names = [path.name for path in (repository / model).iterdir() if (path / MODEL_FILE).is_file()]
+        names = [path.name for path in (repository / model).iterdir()]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -34,57 +46,109 @@ def versions(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def model_path(repository: Path, version: int, *, model: str = MODEL_NAME) -> Path:
-    """The file of one version."""
-    return repository / model / str(version) / MODEL_FILE
+def version_folder(repository: Path, version: int) -> Path:
+    """Where a version is, or would be."""
+    return repository / MODEL_NAME / str(version)
 
 
-def publish_version(repository: Path, onnx_file: Path, *, version: int | None = None) -> int:
-    """Copy `onnx_file` in as a new version: by default the one after the latest.
+def model_files(folder: Path) -> list[Path]:
+    """The files in a version's folder that a server can load, ONNX first."""
+    return [path for name in FILE_NAMES.values() if (path := folder / name).is_file()]
+
+
+def model_path(repository: Path, version: int) -> Path:
+    """The file of one version that represents it: ONNX where there is one.
 
     Raises:
-        RepositoryError: the version exists, or the folder cannot be written; nothing new is under a version's name.
+        RepositoryError: no such version.
     """
-    folder = repository / MODEL_NAME
-    aside = folder / f".incoming.{os.getpid()}"
+    found = model_files(version_folder(repository, version))
+    if not found:
+        known = ", ".join(map(str, versions(repository))) or "none"
+        raise RepositoryError(f"expected a version of {known}, got {version}, which {repository} does not have")
+    return found[0]
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the model files of a version's folder, by name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in model_files(folder)}
+
+
+@contextmanager
+def incoming(repository: Path) -> Iterator[Path]:
+    """An empty folder to build the next version in, beside the others; it is gone afterwards, whatever happens."""
+    folder = repository / _INCOMING
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        shutil.copyfile(onnx_file, aside / MODEL_FILE)
-        sync(aside / MODEL_FILE)
-        sync(aside)
-        return _rename_in(repository, aside, version)
+        (repository / MODEL_NAME).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
     except OSError as error:
         raise unwritable(repository, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def withdraw_version(repository: Path, version: int) -> None:
-    """Take a version out again, in one step for whoever looks."""
-    folder = repository / MODEL_NAME
-    aside = folder / f".withdrawn.{version}.{os.getpid()}"
+def gather(folder: Path, files: Mapping[str, Path]) -> Path:
+    """Put model files together as a version's folder inside `folder`, synced.
+
+    What was built there moves; other files are copied, not linked: Triton loads a version again when a link is added to
+    its file, or taken away.
+    """
+    together = folder / "version"
+    together.mkdir()
+    for name, path in files.items():
+        if path.is_relative_to(folder):
+            path.rename(together / name)
+        else:
+            shutil.copyfile(path, together / name)
+        sync(together / name)
+    sync(together)
+    return together
+
+
+def rename_in(repository: Path, folder: Path, version: int) -> None:
+    """Give a gathered folder its version's name.
+
+    Raises:
+        RepositoryError: there is one of that name, or the folder cannot be written.
+    """
+    target = version_folder(repository, version)
+    if target.exists():
+        raise RepositoryError(f"expected a free version, got {version}, which {repository} has; none is overwritten")
     try:
-        (folder / str(version)).rename(aside)
-        sync(folder)
+        folder.rename(target)
+        sync(target.parent)
+    except OSError as error:
+        raise unwritable(repository, error) from error
+
+
+def remove_version(repository: Path, version: int) -> None:
+    """Take a version's folder out, in one step for whoever looks; harmless where there is none."""
+    folder = version_folder(repository, version)
+    aside = repository / f"{_OUTGOING}{version}"
+    try:
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            sync(folder.parent)
     except OSError as error:
         raise unwritable(repository, error) from error
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _rename_in(repository: Path, aside: Path, version: int | None) -> int:
-    """Give the folder its version's name; by default the first free one, whoever else publishes meanwhile."""
-    first_free = max(versions(repository), default=0) + 1
-    for wanted in itertools.count(first_free) if version is None else [version]:
-        try:
-            aside.rename(aside.with_name(str(wanted)))  # fails where a folder with files has that name
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
+def leftovers(repository: Path) -> list[Path]:
+    """What killed commands left: folders half built or half removed, files half written. Ask under the lock."""
+    patterns = (_INCOMING, f"{_OUTGOING}*", ".*.tmp", f"{MODEL_NAME}/**/.*.tmp")
+    return sorted({path for pattern in patterns for path in repository.glob(pattern)})
+
+
+def sweep(repository: Path) -> list[Path]:
+    """Remove the leftovers; which."""
+    found = leftovers(repository)
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            sync(aside.parent)
-            return wanted
-    raise RepositoryError(
-        f"expected a free version, got {version}, which {repository} has; versions are never overwritten"
-    )
+            path.unlink(missing_ok=True)
+    return found

@@ -7,15 +7,19 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 
-import export.publish
+import export.candidate
 from clients.local import Engine, LocalEvaluator
+from export.candidate import Wish
 from export.errors import ParityFailed
 from export.graph import export_onnx, metadata_of, read_metadata
-from export.parity import INT8, Answers, compare, run_onnx, run_torch
+from export.parity import INT8, Answers, compare, run_torch
 from export.positions import sample_rows
 from export.publish import publish
 from export.quantize import int8_pays, quantize
+from export.repository import versions
+from export.variants import evaluate as run_file
 from serving.backends.openvino.model import padded
 from tests.evaluators import evaluate
 from training.checkpoint import describe
@@ -23,6 +27,10 @@ from training.network import BlobNet, create_network
 
 WITH_VNNI = "flags : sse avx512_vnni"
 WITHOUT = "flags : sse avx512f avx512_bf16"
+
+
+def run_onnx(path: Path, rows: NDArray[np.uint8]) -> Answers:
+    return run_file(path, rows, engine="onnxruntime")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +92,10 @@ def test_engines_answer_near_pytorch_and_row_by_row(int8_file: Path, network: Bl
 
 def test_both_files_of_a_network_are_the_same_function(int8_file: Path) -> None:
     rows = sample_rows(256, seed=3)
-    compare(run_onnx(int8_file.with_name("float32.onnx"), rows), run_onnx(int8_file, rows)).require(INT8, what="int8")
+    compare(
+        run_onnx(int8_file.with_name("float32.onnx"), rows),
+        run_onnx(int8_file, rows),
+    ).require(INT8, what="int8")
 
 
 @pytest.mark.parametrize(
@@ -104,25 +115,25 @@ def test_whether_int8_pays_is_read_from_the_processor(cpuinfo: str, pays: bool) 
 def test_auto_takes_int8_where_the_processor_has_it(
     network: BlobNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.publish, "read_cpuinfo", lambda: WITH_VNNI)
+    monkeypatch.setattr(export.candidate, "read_cpuinfo", lambda: WITH_VNNI)
     fast = publish(network, repository=tmp_path)
-    assert (fast.precision, read_metadata(fast.path)["precision"]) == ("int8", "int8")
-    assert fast.quantized is not None
-    monkeypatch.setattr(export.publish, "read_cpuinfo", lambda: WITHOUT)
+    assert list(fast.candidate.parity) == ["onnx int8"]
+    assert read_metadata(fast.path / "model.onnx")["precision"] == "int8"
+    monkeypatch.setattr(export.candidate, "read_cpuinfo", lambda: WITHOUT)
     slow = publish(network, repository=tmp_path)
-    assert (slow.precision, slow.quantized) == ("float32", None)
-    assert "precision" not in read_metadata(slow.path)
-    assert "does not pay" in slow.why
+    assert list(slow.candidate.parity) == ["onnx float32"]
+    assert read_metadata(slow.path / "model.onnx")["precision"] == "float32"
+    assert "does not pay" in slow.candidate.why
 
 
 def test_auto_falls_back_where_int8_answers_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.publish, "read_cpuinfo", lambda: WITH_VNNI)
+    monkeypatch.setattr(export.candidate, "read_cpuinfo", lambda: WITH_VNNI)
     report = publish(unfit_for_int8(), repository=tmp_path)
-    assert report.precision == "float32"
-    assert "expected the int8 graph within" in report.why
-    with pytest.raises(ParityFailed, match="the int8 graph"):
-        publish(unfit_for_int8(), repository=tmp_path, precision="int8")
-    assert [path.name for path in (tmp_path / "blobnet").iterdir() if path.name.isdecimal()] == ["1"]
+    assert "expected the onnx int8 file within" in report.candidate.why
+    assert read_metadata(report.path / "model.onnx")["precision"] == "float32"
+    with pytest.raises(ParityFailed, match="the onnx int8 file"):
+        publish(unfit_for_int8(), repository=tmp_path, wish=Wish(precision="int8"))
+    assert versions(tmp_path) == [1]
 
 
 def test_batches_take_few_shapes_and_little_padding() -> None:

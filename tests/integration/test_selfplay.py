@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from clients.evaluator import evaluate
 from clients.records import finished_rounds, read_shards, shard_paths
 from clients.triton import TritonEvaluator
+from export.candidate import Wish
 from export.config import config_path
 from export.parity import FLOAT32, INT8, SERVED, Answers, Tolerance, compare, run_torch
-from export.publish import Precision, publish
+from export.publish import publish
+from export.variants import Precision
 from serving.embedded import EmbeddedTriton, ServerConfig
 from training.network import BlobNet, create_network
 
@@ -96,7 +98,7 @@ def test_the_served_network_answers_what_pytorch_answers(
     exported: Precision, arithmetic: str, tolerance: Tolerance, played: Path, network: BlobNet, tmp_path: Path
 ) -> None:
     rows = positions(played, 4096)
-    publish(network, repository=tmp_path, precision=exported)
+    publish(network, repository=tmp_path, wish=Wish(precision=exported))
     path = config_path(tmp_path)
     path.write_text(path.read_text().replace('string_value: "auto"', f'string_value: "{arithmetic}"'))
     with (

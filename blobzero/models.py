@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero models`, `rollback`, `unpublish`, `doctor`: the versions there are, and what to do about them."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from blobzero.publish import DOING, tell
+
+if TYPE_CHECKING:
+    from export.registry import Entry
+
+
+COLUMNS: Final = ("no.", "state", "file", "step", "KL", "same top", "since", "source", "server")
+NUMBERS: Final = ("no.", "step", "KL", "same top")
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """List the versions of the model repository: which is current, where each comes from, how near to PyTorch it is."""
+
+    repository: Path = Path("model_repo")
+    """The model repository."""
+    url: str | None = None
+    """HOST:PORT of a server: also say what it makes of each version."""
+    all: bool = False
+    """Also those that were withdrawn or unpublished, with the reason."""
+    json: bool = False
+    """Print one JSON object instead of the table."""
+
+
+@dataclass(frozen=True)
+class RollbackConfig:
+    """Make an earlier version's network current again, under a new number."""
+
+    version: Annotated[int | None, tyro.conf.Positional] = None
+    """The version to bring back; the network before the current one unless given."""
+    repository: Path = Path("model_repo")
+    """The model repository."""
+    url: str | None = None
+    """HOST:PORT of a server on this repository's folder; it loads the version and its answers are compared."""
+    json: bool = False
+    """Also print the outcome as one JSON object."""
+
+
+@dataclass(frozen=True)
+class UnpublishConfig:
+    """Take a version out of the model repository; never the current one."""
+
+    version: Annotated[int, tyro.conf.Positional]
+    """The version to take out."""
+    repository: Path = Path("model_repo")
+    """The model repository."""
+    url: str | None = None
+    """HOST:PORT of a server on this repository's folder; it lets the version go."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Compare repository, registry and server with each other, and say how to mend what differs."""
+
+    repository: Path = Path("model_repo")
+    """The model repository."""
+    url: str | None = None
+    """HOST:PORT of a server that serves it."""
+    mend: bool = False
+    """Set right what killed commands left, and let the server read the repository again."""
+    json: bool = False
+    """Print the findings as one JSON object."""
+
+
+def models(config: ModelsConfig) -> int:
+    """List; the exit status."""
+    from export.registry import Entry, Registry
+    from export.repository import numbers
+    from export.server import ModelServer
+
+    registry = Registry(config.repository)
+    states: Mapping[int, str] = {}
+    if config.url is not None:
+        with ModelServer(config.url) as server:
+            states = server.states()
+    published = registry.published()
+    current = published[-1] if published else None
+    strangers = [Entry(n, "unregistered", "") for n in numbers(config.repository) if registry.get(n) is None]
+    known = [entry for entry in registry if config.all or entry.state == "published"]
+    shown = sorted([*known, *strangers], key=lambda entry: entry.version)
+    if config.json:
+        rows = [
+            {**asdict(entry), "current": entry.version == current, "server": states.get(entry.version)}
+            for entry in shown
+        ]
+        json.dump({"repository": str(config.repository), "current": current, "versions": rows}, sys.stdout, indent=2)
+        print()
+        return 0
+    table = Table(title=f"{config.repository}", title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for name in COLUMNS if config.url else COLUMNS[:-1]:
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name not in ("source", "server"))
+    for entry in shown:
+        cells = _cells(entry, is_current=entry.version == current)
+        table.add_row(*cells, *([escape(states.get(entry.version, "not loaded"))] if config.url else []))
+    console = Console(highlight=False)
+    console.print(table)
+    n_hidden = sum(1 for _ in registry) - len(known)
+    if n_hidden:
+        console.print(f"{n_hidden} more were withdrawn or unpublished: --all")
+    console.print("next     blobzero rollback, blobzero unpublish VERSION, blobzero doctor")
+    return 0
+
+
+def _cells(entry: "Entry", *, is_current: bool) -> list[str]:
+    state = "current" if is_current else entry.state
+    kl, top = entry.parity.get("mean_policy_kl"), entry.parity.get("same_top_action")
+    source = entry.source if entry.same_as is None else f"version {entry.same_as}: {entry.source}"
+    return [
+        str(entry.version),
+        f"[bold green]{state}[/]" if is_current else state,
+        f"{' '.join(Path(name).suffix[1:] for name in entry.files)} {entry.properties.get('precision', '')}",
+        entry.properties.get("step", "?"),
+        "?" if kl is None else f"{kl:.1g}",
+        "?" if top is None else f"{100 * top:.1f}%",
+        entry.at[5:16].replace("T", " "),
+        escape(f"{source} ({entry.note})" if entry.note else source),
+    ]
+
+
+def rollback(config: RollbackConfig) -> int:
+    """Go back; the exit status."""
+    from export import publish as export
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("starting") as status:
+        report = export.rollback(
+            config.repository, config.version, url=config.url, on_step=lambda step: status.update(DOING[step])
+        )
+    tell(console, report, repository=config.repository, as_json=config.json)
+    return 0
+
+
+def unpublish(config: UnpublishConfig) -> int:
+    """Take out; the exit status."""
+    from export import publish as export
+
+    export.unpublish(config.repository, config.version, url=config.url)
+    console = Console(stderr=True, highlight=False)
+    console.print(f"version {config.version} is out of {config.repository}\nnext     blobzero models")
+    return 0
+
+
+def doctor(config: DoctorConfig) -> int:
+    """Examine; the exit status: 1 where something is wrong."""
+    from export.doctor import examine, set_right
+
+    if config.mend:
+        set_right(config.repository, url=config.url)
+    findings = examine(config.repository, url=config.url)
+    if config.json:
+        found = [asdict(finding) for finding in findings]
+        json.dump({"repository": str(config.repository), "findings": found}, sys.stdout, indent=2)
+        print()
+        return 1 if findings else 0
+    console = Console(highlight=False)
+    for finding in findings:
+        console.print(f"[yellow]{escape(finding.what)}[/]\n    {escape(finding.mend)}", soft_wrap=True)
+    if not findings:
+        with_server = "" if config.url is None else f" and {config.url}"
+        console.print(f"{config.repository}{with_server}: nothing is wrong")
+    return 1 if findings else 0

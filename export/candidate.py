@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A candidate for publishing: model files that are known to fit the contract, and the answers a server must give.
+
+```
+checkpoint, network ── built here ── compared with PyTorch ──┐
+file of `blobzero export` ── read ── its own answers ────────┼── Candidate
+earlier version, for a rollback ── the same ─────────────────┘
+```
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.local import read_cpuinfo
+from export.errors import ParityFailed
+from export.graph import metadata_of, read_metadata
+from export.parity import INT8, SERVED, Answers, ParityReport, Tolerance, compare, run_torch
+from export.positions import export_positions
+from export.quantize import int8_pays
+from export.variants import ENGINES, TOLERANCES, Format, Precision, Variant, annotate, build, evaluate, variant_of
+from training.checkpoint import CheckpointInfo
+from training.network import BlobNet
+
+Choice = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What may become a version."""
+
+    files: Mapping[str, Path]
+    """By the name that a version's folder gives it."""
+    source: str
+    """Where the network comes from, in words."""
+    why: str
+    """Its precision, and the reason for it."""
+    rows: NDArray[np.uint8]
+    """`[n, F]` positions to ask a server about."""
+    expected: Answers
+    tolerance: Tolerance
+    parity: Mapping[str, ParityReport] = field(default_factory=dict)
+    """Against PyTorch in float32, by variant; empty for a file that was exported earlier."""
+    positions: str = ""
+    """Where `rows` come from, in words."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a candidate that is built here."""
+
+    precision: Choice = "auto"
+    """`auto` takes int8 where this processor multiplies it in hardware and does not do as well in bfloat16."""
+    formats: Sequence[Format] = ("onnx",)
+    records: Path | None = None
+    """Folder of recorded positions; none: the newest run there is, or positions played at random."""
+    on_gpu: bool = False
+    """Whether the server computes on a GPU, which makes of float32 what its configuration says."""
+
+
+def build_candidate(network: BlobNet, info: CheckpointInfo, folder: Path, *, source: str, wish: Wish) -> Candidate:
+    """Export a network into `folder` and compare every file with PyTorch.
+
+    Raises:
+        ParityFailed: a file answers otherwise than PyTorch; ExportError: a variant that is not built, or a full disk.
+    """
+    rows, calibration, positions = export_positions(wish.records)
+    expected = run_torch(network, rows)
+    metadata = metadata_of(info)
+    parity: dict[str, ParityReport] = {}
+
+    def make(variant: Variant) -> Path:
+        path = folder / variant.format / variant.file_name
+        path.parent.mkdir(exist_ok=True)
+        build(network, variant, path, metadata=metadata, calibration=calibration)
+        read_metadata(path)
+        report = compare(expected, evaluate(path, rows, engine=ENGINES[variant][0], threads=2))
+        parity[str(variant)] = report
+        report.require(TOLERANCES[variant.precision], what=f"the {variant} file")
+        annotate(path, {"parity": json.dumps(asdict(report))})
+        return path
+
+    files: dict[str, Path] = {}
+    precision, why = _choose(wish)
+    for form in wish.formats:
+        asked: Precision = precision if wish.precision != "auto" or form == "onnx" else "float32"
+        try:
+            path = make(Variant(form, asked))
+        except ParityFailed as error:
+            if wish.precision != "auto" or asked == "float32":
+                raise
+            precision, why = "float32", str(error).partition("; ")[0]
+            path = make(Variant(form, precision))
+        files[path.name] = path
+    tolerance = INT8 if precision == "int8" else SERVED
+    return Candidate(files, source, f"{precision}: {why}", rows, expected, tolerance, parity, positions)
+
+
+def read_candidate(files: Mapping[str, Path], *, source: str) -> Candidate:
+    """Take files that were exported earlier; what they answer in this process is what a server must answer.
+
+    Raises:
+        InvalidModel: a file that does not fit the contract; ModelMismatch, UnsoundAnswer: one that does not answer.
+    """
+    rows, _, positions = export_positions(None)
+    variants = [variant_of(path) for path in files.values()]
+    expected = evaluate(next(iter(files.values())), rows, engine=ENGINES[variants[0]][0], threads=2)
+    tolerance = INT8 if Variant("onnx", "int8") in variants else SERVED
+    why = f"{variants[0].precision}: as it was exported"
+    return Candidate(files, source, why, rows, expected, tolerance, positions=positions)
+
+
+def _choose(wish: Wish) -> tuple[Precision, str]:
+    """The precision to try first, and why."""
+    if wish.precision != "auto":
+        return wish.precision, "asked for"
+    if wish.on_gpu:
+        return "float32", "the server computes on a GPU, in what its configuration says"
+    if int8_pays(read_cpuinfo()):
+        return "int8", "this processor multiplies int8 in hardware, and not bfloat16"
+    return "float32", "int8 does not pay on this processor"

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare repository, registry and server with each other; every difference comes with what mends it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from google.protobuf import text_format
+
+from clients.errors import EvaluatorError
+from clients.served_model import check_served_model
+from export.candidate import read_candidate
+from export.change import Change
+from export.config import config_names, config_path
+from export.errors import ExportError, PublishFailed
+from export.graph import read_metadata
+from export.parity import compare
+from export.publish import SERVED_VERSIONS
+from export.registry import Registry, is_busy
+from export.repository import file_hashes, leftovers, model_files, model_path, numbers, version_folder
+from export.server import READY, ModelServer
+from mcts_ext.contract import MODEL_NAME
+from mcts_ext.errors import BlobError
+
+from tritonclient.grpc import model_config_pb2  # isort: skip  (clients.channel sets how gRPC loads)
+
+MEND: Final = "blobzero doctor --mend, or any publish, rollback or unpublish, sets it right"
+RELOAD: Final = "blobzero doctor --mend with this --url makes it read the repository again"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be."""
+
+    what: str
+    mend: str
+    """What to do about it."""
+
+
+def examine(repository: Path, *, url: str | None = None) -> list[Finding]:
+    """Everything that is found wrong; none is good health.
+
+    Args:
+        repository: the model repository.
+        url: of a server that is to serve it; none leaves servers out.
+    """
+    if is_busy(repository):
+        return [Finding(f"{repository} is being changed by another command", "ask again when that is done")]
+    try:
+        registry = Registry(repository)
+    except ExportError as error:
+        return [Finding(str(error).partition("; ")[0], str(error).partition("; ")[2])]
+    found = [*_configurations(repository), *_folders(repository), *_versions(repository, registry)]
+    if url is not None:
+        found += _server(repository, registry, url)
+    return found
+
+
+def set_right(repository: Path, *, url: str | None = None) -> None:
+    """Mend what killed commands left; a server reads the repository again.
+
+    Raises:
+        BlobError: the repository can't be changed now, or the server does not load what is there.
+    """
+    with Change(repository, url) as change:
+        if change.server is not None:
+            change.server.load()
+
+
+def _configurations(repository: Path) -> Iterator[Finding]:
+    for name in config_names():
+        path = config_path(repository, name)
+        if not path.is_file():
+            yield Finding(f"{path} is missing", MEND)
+            continue
+        try:
+            config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+            check_served_model(config, model=MODEL_NAME, url=str(path))
+        except (text_format.ParseError, UnicodeDecodeError, BlobError) as error:
+            text = " ".join(str(error).split())
+            yield Finding(f"{path} does not fit: {text}", "remove it, and the next publish writes it anew")
+
+
+def _folders(repository: Path) -> Iterator[Finding]:
+    for path in leftovers(repository):
+        yield Finding(f"{path} was left by a command that was killed", MEND)
+
+
+def _versions(repository: Path, registry: Registry) -> Iterator[Finding]:
+    present = numbers(repository)
+    for version in present:
+        folder, entry = version_folder(repository, version), registry.get(version)
+        remove = f"blobzero unpublish {version} takes it out"
+        if not model_files(folder):
+            yield Finding(f"{folder} holds no model", remove)
+            continue
+        try:
+            for path in model_files(folder):
+                read_metadata(path)
+        except ExportError as error:
+            yield Finding(str(error).partition("; ")[0], remove)
+            continue
+        if entry is None:
+            yield Finding(f"version {version} is not in the registry", MEND)
+        elif entry.state == "publishing":
+            yield Finding(f"version {version} was being published when the command was killed", MEND)
+        elif entry.state != "published":
+            yield Finding(f"version {version} is {entry.state} in the registry, but its folder is there", MEND)
+        elif entry.files != file_hashes(folder):
+            yield Finding(
+                f"{folder} is not what was published: a file's SHA-256 is not the registry's",
+                f"restore it from its source ({entry.source or 'unknown'}) by another publish, then: {remove}",
+            )
+    for entry in registry:
+        if entry.version not in present and entry.state in ("publishing", "published"):
+            yield Finding(f"version {entry.version} is {entry.state} in the registry, but has no folder", MEND)
+
+
+def _server(repository: Path, registry: Registry, url: str) -> Iterator[Finding]:
+    wanted = registry.published()[-SERVED_VERSIONS:]
+    with ModelServer(url) as server:
+        try:
+            server.require_live()
+            states = server.states()
+        except (EvaluatorError, PublishFailed) as error:
+            yield Finding(str(error).partition("; ")[0], f"blobzero serve --repository {repository}, or another --url")
+            return
+        for version in sorted({*states, *wanted}):
+            state = states.get(version, "unknown")
+            if version in wanted and state != READY:
+                yield Finding(f"version {version} should be served at {url}, but is {state}", RELOAD)
+            elif version not in wanted and state == READY:
+                yield Finding(f"version {version} is served at {url}, but should not be", RELOAD)
+        for version in wanted:
+            if states.get(version) == READY:
+                yield from _answers(repository, server, version)
+
+
+def _answers(repository: Path, server: ModelServer, version: int) -> Iterator[Finding]:
+    """Whether the server answers as the version's file does."""
+    path = model_path(repository, version)
+    again = "publish it again; if that is refused as well, look into the server's log"
+    try:
+        candidate = read_candidate({path.name: path}, source="")
+        found = compare(candidate.expected, server.ask(candidate.rows, version=version)[0])
+        found.require(candidate.tolerance, what=f"answers of version {version} at {server.url}")
+    except BlobError as error:
+        yield Finding(str(error).partition("; ")[0], again)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry: what was published when, from which checkpoint, with which figures, and what became of it.
+
+One JSON file beside the model's folder, `<repository>/registry.json`, replaced as a whole. It follows what happens to
+the version folders, so that whatever is killed, it and the folders tell what was going on (mend.py):
+
+```
+publishing ── the server took it ──> published ── unpublish, --keep ──> unpublished      (folder gone)
+     └─────── anything failed ─────> withdrawn                                           (folder gone)
+```
+A number is never used twice. The current version is the highest that is published: a server answers with it by default.
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from export.errors import RegistryError, RepositoryBusy, unwritable
+from mcts_ext.contract import MODEL_NAME
+from training.files import write_whole
+
+FILE: Final = "registry.json"
+LOCK: Final = ".publishing.lock"
+
+State = Literal["publishing", "published", "withdrawn", "unpublished", "unregistered"]
+"""The last is never written: it stands for a folder without an entry."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one version."""
+
+    version: int
+    state: State
+    at: str
+    """When it entered this state, local time with its offset."""
+    source: str = ""
+    """The checkpoint, or how else the network came about."""
+    same_as: int | None = None
+    """The version that this one brings back, after a rollback."""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each file of the folder."""
+    properties: dict[str, str] = field(default_factory=dict)
+    """What the exported file says of itself: hash of the weights, step, commit, precision."""
+    parity: dict[str, float] = field(default_factory=dict)
+    """How far the file's answers were from PyTorch's in float32."""
+    served: dict[str, float] | None = None
+    """How far the server's answers were from the reference; none where no server was asked."""
+    url: str | None = None
+    """The server that was told to load it."""
+    note: str = ""
+    """Why it was withdrawn, or how it got here."""
+
+    def become(self, state: State, *, note: str = "") -> "Entry":
+        """The entry in another state, from now on."""
+        return replace(self, state=state, at=now(), note=note or self.note)
+
+    @property
+    def origin(self) -> int:
+        """The version whose network this is."""
+        return self.same_as or self.version
+
+
+class Registry:
+    """The entries of one repository, in memory; `put` also writes them."""
+
+    def __init__(self, repository: Path) -> None:
+        self.path = repository / FILE
+        self._repository = repository
+        self._entries = _read(self.path)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """By version, oldest first."""
+        return iter([self._entries[version] for version in sorted(self._entries)])
+
+    def get(self, version: int) -> Entry | None:
+        """The entry of a version, if there is one."""
+        return self._entries.get(version)
+
+    def published(self) -> list[int]:
+        """The versions that count, oldest first; the last is current."""
+        return [entry.version for entry in self if entry.state == "published"]
+
+    def last_number(self) -> int:
+        """The highest number ever given; 0 before the first."""
+        return max(self._entries, default=0)
+
+    def put(self, *entries: Entry) -> None:
+        """Write entries, all at once; what stood there is replaced by the whole new file.
+
+        Raises:
+            RepositoryError: the file cannot be written; it and this object are as they were.
+        """
+        after = {**self._entries, **{entry.version: entry for entry in entries}}
+        text = {"model": MODEL_NAME, "versions": [_plain(after[version]) for version in sorted(after)]}
+        try:
+            write_whole(self.path, (json.dumps(text, indent=2) + "\n").encode())
+        except OSError as error:
+            raise unwritable(self._repository, error) from error
+        self._entries = after
+
+
+@contextmanager
+def exclusive(repository: Path) -> Iterator[None]:
+    """Be the only one who changes a repository; the lock ends with the process, however that ends.
+
+    Raises:
+        RepositoryBusy: another process is at it.
+        RepositoryError: the folder cannot be written.
+    """
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(repository / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise unwritable(repository, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise RepositoryBusy(
+                f"expected to be alone in changing {repository}, got process {holder} at it; repeat when it is done"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        with _room_is_no_matter():
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_busy(repository: Path) -> bool:
+    """Whether some process is changing the repository at this moment."""
+    try:
+        descriptor = os.open(repository / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def now() -> str:
+    """The local time to the second, with its offset from UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+@contextmanager
+def _room_is_no_matter() -> Iterator[None]:
+    """The holder's number is a courtesy: on a full disk the lock holds without it."""
+    try:
+        yield
+    except OSError:
+        return
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    """Without what is empty: people read this."""
+    return {key: value for key, value in asdict(entry).items() if value not in (None, "", {})}
+
+
+def _read(path: Path) -> dict[int, Entry]:
+    try:
+        entries = [Entry(**fields) for fields in json.loads(path.read_text())["versions"]]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise RegistryError(
+            f"expected a registry of versions, got {reason} in {path}; move it away: the next publish writes another "
+            "from what the version folders say of themselves"
+        ) from error
+    return {entry.version: entry for entry in entries}
