@@ -13,12 +13,12 @@ from rich.console import Console
 from clients.report import write_json
 from mcts_ext.errors import InvalidConfig
 
-Level = Literal["engine", "search", "inference", "selfplay", "quality"]
+Level = Literal["engine", "search", "inference", "selfplay", "quality", "swap"]
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Measure a level of the system: rules, search, inference, self-play, or what batching costs in quality."""
+    """Measure a level of the system: rules, search, inference, self-play, what batching costs in quality, or a swap."""
 
     level: Annotated[Level | Literal["all"], tyro.conf.Positional] = "all"
     """What to measure."""
