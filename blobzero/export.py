@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero export`: a checkpoint in every format and precision, each compared with PyTorch and timed."""
+"""`blobzero export`: a checkpoint in every format and precision, each compared with PyTorch and timed here."""
 
 import json
 import sys
@@ -9,101 +9,105 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from export.report import ExportReport, Served
+    from export.export import ExportReport, Served
 
-
-WORDS: Final = ("variant", "engine")
-NUMBERS: Final = ("MB", "rows/s", "x f32", "KL mean", "p99", "max", "same top", "value off", "max")
-WIDTH: Final = 112
-"""Columns that the table takes; a narrower terminal wraps, a file gets it whole."""
+COLUMNS: Final = (
+    "variant", "engine", "rows/s", "(range)", "x float32", "policy KL", "p99", "max", "same top", "value off", "max",
+    "",
+)  # fmt: skip
+WIDTH: Final = 140
+"""Of the table where no terminal says how wide it is."""
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Export a checkpoint in several variants; compare each with PyTorch in float32, and time it on this machine."""
+    """Export a checkpoint in several formats and precisions, compare each with PyTorch, and time it on this machine.
+
+    A variant whose answers are off by more than its tolerance is refused: its file is not kept.
+    """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """A training checkpoint (safetensors)."""
+    """A training checkpoint (.safetensors)."""
     out: Path | None = None
     """Folder for the files and report.json; `<checkpoint>-export` beside the checkpoint unless given."""
-    formats: tuple[Literal["onnx", "torchscript"], ...] = ("onnx", "torchscript")
-    """File formats."""
-    precisions: tuple[Literal["float32", "float16", "bfloat16", "int8"], ...] = (
-        "float32",
-        "float16",
-        "bfloat16",
-        "int8",
-    )
-    """Of the matrix products."""
+    formats: tuple[Literal["onnx", "torchscript"], ...] = ()
+    """File formats; all unless given."""
+    precisions: tuple[Literal["float32", "float16", "bfloat16", "int8"], ...] = ()
+    """Of the matrix products; all unless given. One that is named and refused makes the exit status 1."""
     records: Path | None = None
-    """Folder of recorded positions to compare and calibrate with; the newest run under data/ unless given."""
+    """A run's folder, whose positions are compared on; the newest run under data/ unless given."""
     json: bool = False
     """Also print the report as one JSON object."""
 
 
 def export(config: ExportConfig) -> int:
-    """Export; the exit status: 1 where a variant was refused."""
-    from export.report import export_variants  # PyTorch takes seconds to import
-
+    """Export; the exit status."""
     console = Console(stderr=True, highlight=False)
-    console.width = max(console.width, WIDTH)
-    out = config.out or config.checkpoint.with_name(f"{config.checkpoint.stem}-export")
     with console.status("starting") as status:
+        from export.export import export_variants  # PyTorch takes seconds to import
+
         report = export_variants(
             config.checkpoint,
-            out,
-            formats=config.formats,
-            precisions=config.precisions,
+            config.out or config.checkpoint.with_name(f"{config.checkpoint.stem}-export"),
+            formats=config.formats or ("onnx", "torchscript"),
+            precisions=config.precisions or ("float32", "float16", "bfloat16", "int8"),
             records=config.records,
             on_step=status.update,
         )
-    console.print(_table(report))
-    refused = [one for one in report.served if one.refused]
-    for one in refused:
-        console.print(f"refused  {one.variant} in {one.engine}: {one.refused}", markup=False, soft_wrap=True)
-    console.print(f"         positions: {report.positions}; {report.threads} threads, 512 rows at a time", markup=False)
-    console.print(f"written  {out}/report.json", markup=False)
-    fastest = report.fastest
-    if fastest is not None:
-        console.print(
-            f"next     blobzero publish {config.checkpoint} --formats {fastest.variant.format} "
-            f"--precision {fastest.variant.precision}",
-            markup=False,
-            soft_wrap=True,
-        )
+    tell(console, report)
     if config.json:
         json.dump(report.to_json(), sys.stdout, indent=2)
         print()
-    return 1 if refused else 0
+    were_named = bool(config.formats or config.precisions)
+    return 1 if not report.files or (were_named and report.refused) else 0
+
+
+def tell(console: Console, report: "ExportReport") -> None:
+    """Say what came out, for people."""
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(_table(report))
+    lines = [f"refused  {variant}: {why}" for variant, why in report.refused.items()]
+    lines.append(f"compared with PyTorch in float32; positions: {report.positions}")
+    lines.append(f"timed    in this process, {report.threads} threads; fastest: within tolerance, of its engine")
+    lines.append(f"files    {report.out}")
+    if report.fastest is not None:
+        flags = f"--precision {report.fastest.variant.precision}"
+        if report.fastest.variant.format != "onnx":
+            flags = f"--formats {report.fastest.variant.format} {flags}"
+        lines.append(f"next     blobzero publish {report.checkpoint} {flags}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _table(report: "ExportReport") -> Table:
-    title = f"{report.info.preset}, step {report.info.step}, against PyTorch in float32"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in WORDS + NUMBERS:
-        table.add_column(name, justify="left" if name in WORDS else "right", no_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for i, name in enumerate(COLUMNS):
+        table.add_column(name, justify="right" if 2 <= i < len(COLUMNS) - 1 else "left", no_wrap=True)
     for one in report.served:
-        style = "bold green" if one is report.fastest else "red" if one.refused else ""
-        table.add_row(*_cells(one), style=style)
+        table.add_row(*_cells(one), style="green" if one.is_fastest else "red" if one.speed is None else "")
     return table
 
 
 def _cells(one: "Served") -> list[str]:
     parity, speed = one.parity, one.speed
-    size = f"{one.path.stat().st_size / 1e6:.1f}" if one.path.exists() else ""
-    timed = ["refused", ""] if speed is None else [f"{speed.median:,.0f}", f"{speed.ratio:.2f}"]
-    figures = [""] * 6
-    if parity is not None:
-        figures = [
-            f"{parity.mean_policy_kl:.0e}",
-            f"{parity.p99_policy_kl:.0e}",
-            f"{parity.max_policy_kl:.0e}",
-            f"{100 * parity.same_top_action:.1f}%",
-            f"{parity.mean_value_difference:.0e}",
-            f"{parity.max_value_difference:.0e}",
-        ]
-    return [escape(str(one.variant)), one.engine, size, *timed, *figures]
+    timed, mark = ["", "", ""], "refused"
+    if speed is not None:
+        ratio = "" if speed.ratio is None else f"{speed.ratio:.2f}"
+        timed = [f"{speed.median:,.0f}", f"{speed.low:,.0f} to {speed.high:,.0f}", ratio]
+        mark = "fastest" if one.is_fastest else ""
+    return [
+        str(one.variant),
+        one.engine,
+        *timed,
+        f"{parity.mean_policy_kl:.0e}",
+        f"{parity.p99_policy_kl:.0e}",
+        f"{parity.max_policy_kl:.0e}",
+        f"{100 * parity.same_top_action:.1f}%",
+        f"{parity.mean_value_difference:.0e}",
+        f"{parity.max_value_difference:.0e}",
+        mark,
+    ]

@@ -19,11 +19,22 @@ from numpy.typing import NDArray
 
 from clients.local import read_cpuinfo
 from export.errors import ParityFailed
-from export.graph import metadata_of, read_metadata
+from export.graph import metadata_of
 from export.parity import INT8, SERVED, Answers, ParityReport, Tolerance, compare, run_torch
 from export.positions import export_positions
 from export.quantize import int8_pays
-from export.variants import ENGINES, TOLERANCES, Format, Precision, Variant, annotate, build, evaluate, variant_of
+from export.variants import (
+    ENGINES,
+    PARITY_KEY,
+    TOLERANCES,
+    Format,
+    Precision,
+    Variant,
+    annotate,
+    build,
+    evaluate,
+    variant_of,
+)
 from training.checkpoint import CheckpointInfo
 from training.network import BlobNet
 
@@ -76,13 +87,12 @@ def build_candidate(network: BlobNet, info: CheckpointInfo, folder: Path, *, sou
 
     def make(variant: Variant) -> Path:
         path = folder / variant.format / variant.file_name
-        path.parent.mkdir(exist_ok=True)
         build(network, variant, path, metadata=metadata, calibration=calibration)
-        read_metadata(path)
-        report = compare(expected, evaluate(path, rows, engine=ENGINES[variant][0], threads=2))
+        engine = ENGINES[variant][0]
+        report = compare(expected, evaluate(path, rows, engine=engine, threads=2))
         parity[str(variant)] = report
         report.require(TOLERANCES[variant.precision], what=f"the {variant} file")
-        annotate(path, {"parity": json.dumps(asdict(report))})
+        annotate(path, {PARITY_KEY: json.dumps({engine: asdict(report)})})
         return path
 
     files: dict[str, Path] = {}

@@ -39,6 +39,7 @@ from export.repository import (
     version_folder,
 )
 from export.server import ModelServer
+from export.variants import PARITY_KEY
 from mcts_ext.contract import MODEL_NAME
 
 STEPS: Final = ("lock", "mend", "export", "announce", "rename", "load", "ask", "mark", "retain")
@@ -120,8 +121,8 @@ class Change:
             source=candidate.source,
             same_as=same_as,
             files=file_hashes(folder),
-            properties={key: value for key, value in properties.items() if key != "parity"},
-            parity=json.loads(properties.get("parity", "{}")),
+            properties={key: value for key, value in properties.items() if key != PARITY_KEY},
+            parity=next(iter(json.loads(properties.get(PARITY_KEY, "{}")).values()), {}),
             url=None if server is None else server.url,
         )
         self.on_step("announce")

@@ -3,7 +3,7 @@
 
 ```
 ExportError                   every error of this package
-├── InvalidModel              an ONNX file that does not fit the contract
+├── InvalidModel              a model file that does not fit the contract
 ├── InvalidPositions          no recorded positions where some were promised
 ├── ParityFailed              two evaluations of the same network differ by more than the tolerance
 ├── RepositoryError           a model repository that cannot be read or written, or a version that is not as expected
@@ -23,7 +23,7 @@ class ExportError(BlobError):
 
 
 class InvalidModel(ExportError):
-    """An ONNX file that does not fit the contract."""
+    """A model file that does not fit the contract."""
 
 
 class InvalidPositions(ExportError):
@@ -55,3 +55,8 @@ def unwritable(repository: Path, error: OSError) -> RepositoryError:
     return RepositoryError(
         f"expected a writable model repository with room, got {error} in {repository}; free space or name another"
     )
+
+
+def one_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

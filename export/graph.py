@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch to ONNX, and what an exported file says about itself.
+"""PyTorch to ONNX, and what an exported file, ONNX or TorchScript, says about itself.
 
 Axes: `B` rows (dynamic), `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
 """
@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import nn
 
 from clients.checkout import git
-from export.errors import ExportError, InvalidModel
+from export.errors import ExportError, InvalidModel, one_line
 from export.torchscript import read_torchscript
 from mcts_ext.contract import (
     INPUT_NAME,
@@ -29,10 +30,10 @@ from mcts_ext.contract import (
 )
 from training.checkpoint import CheckpointInfo
 from training.files import write_whole
-from training.network import BlobNet
 
 OPSET: Final = 17
-"""The first with LayerNormalization as one operator; every engine served from here knows it."""
+"""The first with LayerNormalization as one operator. Opsets 18 and 20 make the same graph, node for node, and TensorRT
+of Triton 24.x stops at 20: so the oldest one that will do, which every engine served from here knows."""
 
 VERSION_KEY: Final = "observation_version"
 SHAPES: Final = {
@@ -55,7 +56,7 @@ def metadata_of(info: CheckpointInfo) -> dict[str, str]:
     }
 
 
-def export_onnx(network: BlobNet, path: Path, *, metadata: Mapping[str, str]) -> None:
+def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) -> None:
     """Write the network to `path` as ONNX with a dynamic batch; `path` is whole or untouched.
 
     Raises:
@@ -83,15 +84,16 @@ def export_onnx(network: BlobNet, path: Path, *, metadata: Mapping[str, str]) ->
         write_whole(path, model.SerializeToString())
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
         raise ExportError(
-            f"expected to write {path}, got {_one_line(error)}; free space or choose another folder"
+            f"expected to write {path}, got {one_line(error)}; free space or choose another folder"
         ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The properties of an exported file, ONNX or TorchScript, after checking that it fits the contract.
+    """The properties of an exported file, `.onnx` or `.pt`, after checking that it fits the contract.
 
     Raises:
-        InvalidModel: unreadable, not finite, or of other tensors or another observation version than this code speaks.
+        InvalidModel: unreadable, of other tensors, with weights that are not finite, or of another observation version
+            than this code speaks.
     """
     metadata = read_torchscript(path) if path.suffix == ".pt" else _read_onnx(path)
     if metadata.get(VERSION_KEY) != str(OBSERVATION_VERSION):
@@ -102,12 +104,17 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
+def properties_of(model: onnx.ModelProto) -> dict[str, str]:
+    """What an ONNX model says of itself."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
 def _read_onnx(path: Path) -> dict[str, str]:
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, OSError: no common base
-        raise InvalidModel(f"expected an ONNX model, got {_one_line(error)} in {path}; export it again") from error
+        raise InvalidModel(f"expected an ONNX model, got {one_line(error)} in {path}; export it again") from error
     tensors = {
         value.name: (value.type.tensor_type.elem_type, [dim.dim_value for dim in value.type.tensor_type.shape.dim])
         for value in (*model.graph.input, *model.graph.output)
@@ -120,17 +127,11 @@ def _read_onnx(path: Path) -> dict[str, str]:
             )
     if tensors.keys() != SHAPES.keys():
         raise InvalidModel(f"expected tensors {', '.join(SHAPES)}, got {', '.join(tensors)} in {path}; export it again")
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    for constant in model.graph.initializer:
-        if constant.data_type in floats and not np.isfinite(numpy_helper.to_array(constant)).all():
-            raise InvalidModel(f"expected finite weights, got others in {constant.name} of {path}; train again")
+    inline = (attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t"))
+    for constant in (*model.graph.initializer, *inline):
+        values = numpy_helper.to_array(constant)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise InvalidModel(
+                f"expected finite weights, got NaN or infinity in {constant.name} of {path}; choose another checkpoint"
+            )
     return properties_of(model)
-
-
-def properties_of(model: onnx.ModelProto) -> dict[str, str]:
-    """What a model says of itself."""
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -42,6 +42,8 @@ class Tolerance:
 FLOAT32: Final = Tolerance(logit=1e-4, kl=1e-6, value=1e-4, mean_value=1e-4)
 SERVED: Final = Tolerance(logit=float("inf"), kl=1e-2, value=0.02, mean_value=0.02)
 """For a server that may have chosen bfloat16: single logits are coarse there, the policy as a whole is not."""
+FLOAT16: Final = Tolerance(logit=float("inf"), kl=1e-4, value=0.02, mean_value=1e-3)
+BFLOAT16: Final = Tolerance(logit=float("inf"), kl=5e-3, value=0.1, mean_value=5e-3)
 INT8: Final = Tolerance(logit=float("inf"), kl=5e-3, value=0.25, mean_value=0.01)
 """Rounding to 256 steps leaves a few values far off; on average they must be near. A made bid is worth 0.67."""
 
@@ -55,6 +57,7 @@ class ParityReport:
     mean_policy_kl: float
     """Of softmax(expected) from softmax(got), over all 66 actions, in nats."""
     p99_policy_kl: float
+    """Of 100 rows, 99 have less."""
     max_policy_kl: float
     same_top_action: float
     """Share of rows with the same best action of all 66."""

@@ -8,36 +8,91 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import read_observations
+from clients.records import read_observations, read_provenance
 from export.errors import InvalidPositions
-from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS, OBSERVATION_BYTES
+from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS, OBSERVATION_BYTES, OBSERVATION_VERSION
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
 
 DATA: Final = Path("data")
 """Where `blobzero selfplay` leaves its runs."""
-ENOUGH: Final = 4
-"""How many times as many positions are read as are drawn: those of one shard are of one time."""
 N_PARITY_ROWS: Final = 4096
 N_CALIBRATION_ROWS: Final = 1024
 SEED: Final = 20
+READ_PER_DRAWN: Final = 4
+"""How many different positions are read for one that is drawn: those of one shard are of few rounds."""
 
 
 class Positions(NamedTuple):
-    """What an export is measured by."""
+    """What an export is measured with."""
 
     parity: NDArray[np.uint8]
     """`[n, F]` to compare answers on."""
     calibration: NDArray[np.uint8]
     """`[n, F]` others, to fix the ranges of int8."""
-    source: str
+    origin: str
     """Where they come from, in words."""
 
 
 def export_positions(records: Path | None) -> Positions:
-    """The positions for an export, as many as `N_PARITY_ROWS` and `N_CALIBRATION_ROWS` say; see `recorded_rows`."""
-    rows, source = recorded_rows(records, N_PARITY_ROWS + N_CALIBRATION_ROWS, seed=SEED)
-    return Positions(rows[:N_PARITY_ROWS], rows[N_PARITY_ROWS:], source)
+    """Draw the positions of an export; where the records run short, it is calibration that gets random rounds first.
+
+    Raises:
+        As `recorded_rows`.
+    """
+    rows, origin = recorded_rows(records, N_PARITY_ROWS + N_CALIBRATION_ROWS, seed=SEED)
+    return Positions(rows[:N_PARITY_ROWS], rows[N_PARITY_ROWS:], origin)
+
+
+def recorded_rows(records: Path | None, n: int, *, seed: int) -> tuple[NDArray[np.uint8], str]:
+    """Draw `[n, F]` different positions of recorded play, and say where they come from.
+
+    Args:
+        records: a run's folder, or one of several runs; None for the newest run under `data/`.
+        n: where there are fewer, positions of random rounds follow them.
+        seed: which are drawn.
+
+    Raises:
+        InvalidPositions: `records` holds no shards, or some of another observation version.
+        ShardError: a shard that can't be read.
+    """
+    folder = DATA if records is None else records
+    shards = sorted(folder.rglob("*.parquet"))
+    if records is not None and not shards:
+        raise InvalidPositions(
+            f"expected shards of records under {records}, got none; play some (blobzero selfplay), or name another run"
+        )
+    if records is None and shards:
+        newest = max(shards, key=lambda path: path.stat().st_mtime).parent
+        shards, folder = [path for path in shards if path.parent == newest], newest.parent
+    random = np.random.default_rng(seed)
+    recorded = np.zeros((0, OBSERVATION_BYTES), np.uint8)
+    for i in random.permutation(len(shards)):
+        version = read_provenance(shards[i]).get("observation_version")
+        if version != OBSERVATION_VERSION:
+            raise InvalidPositions(
+                f"expected positions of observation version {OBSERVATION_VERSION}, got {version} in {shards[i]}; "
+                "name a run of this version"
+            )
+        recorded = np.unique(np.concatenate([recorded, read_observations(shards[i])]), axis=0)
+        if len(recorded) >= READ_PER_DRAWN * n:
+            break
+    drawn = random.permutation(recorded)[:n]
+    n_drawn = len(drawn)
+    while len(drawn) < n:
+        more = sample_rows(2 * (n - len(drawn)), seed=int(random.integers(2**32)))
+        drawn = _distinct(np.concatenate([drawn, more]))[:n]
+    if n_drawn == n:
+        return drawn, f"{n:,} recorded in {folder}"
+    if n_drawn == 0:
+        return drawn, f"{n:,} of random rounds, for {folder} holds no records"
+    return drawn, f"{n_drawn:,} recorded in {folder}, which holds no more, and {n - n_drawn:,} of random rounds"
+
+
+def _distinct(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Each row once, in order of first appearance."""
+    first = np.unique(rows, axis=0, return_index=True)[1]
+    return rows[np.sort(first)]
 
 
 def sample_rows(n: int, *, seed: int) -> NDArray[np.uint8]:
@@ -66,35 +121,3 @@ def _deal(random: Random) -> Round:
         game_round=random.randrange(12) if in_game else 0,
         start_cards=n_cards if in_game else 0,
     )
-
-
-def recorded_rows(records: Path | None, n: int, *, seed: int) -> tuple[NDArray[np.uint8], str]:
-    """`[n, F]` different positions out of shards, and where they come from in words.
-
-    Args:
-        records: a run's folder, or any above it; none for the newest run under `data/`.
-        n: where the shards have fewer, positions played at random make up for the rest.
-        seed: which are drawn.
-
-    Raises:
-        ShardError: a shard that can't be read. InvalidPositions: `records` has no shards.
-    """
-    folder = DATA if records is None else records
-    shards = sorted(folder.glob("**/shards/*.parquet"), key=lambda path: path.stat().st_mtime, reverse=True)
-    if records is None and shards:
-        shards = [path for path in shards if path.parent == shards[0].parent]
-    if records is not None and not shards:
-        raise InvalidPositions(
-            f"expected shards of records under {records}, got none; play some (blobzero selfplay), or name no folder"
-        )
-    drawn = np.zeros((0, OBSERVATION_BYTES), np.uint8)
-    for path in shards:
-        drawn = np.unique(np.concatenate([drawn, read_observations(path)]), axis=0)
-        if len(drawn) >= ENOUGH * n:
-            break
-    drawn = np.random.default_rng(seed).permutation(drawn)[:n]
-    n_played = n - len(drawn)
-    words = [f"{len(drawn):,} of {shards[0].parent.parent}"] if len(drawn) else []
-    words += [f"{n_played:,} played at random"] if n_played else []
-    rows = np.concatenate([drawn, sample_rows(n_played, seed=seed)])
-    return np.random.default_rng(seed).permutation(rows), ", ".join(words)

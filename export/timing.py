@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast each variant of a network is on this machine, in this process."""
+"""How fast engines answer on this machine, side by side, in this process."""
 
 import statistics
 import time
@@ -10,21 +10,24 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+BATCH: Final = 512
 REPEATS: Final = 7
 SECONDS: Final = 0.3
-BATCH: Final = 512
+WARM_UP: Final = 3
+"""PyTorch optimizes a graph during its first runs on a shape."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Rows per second over the repeats, and how many times those of the base, each repeat beside its neighbour."""
+    """Rows per second over the repeats."""
 
     median: float
     low: float
     high: float
-    ratio: float
+    ratio: float | None
+    """Median of the quotients by the base's rate in the same repeat; None where there is no base."""
 
 
 def time_engines(
@@ -35,33 +38,39 @@ def time_engines(
     repeats: int = REPEATS,
     seconds: float = SECONDS,
 ) -> dict[Key, Speed]:
-    """Time all engines in turns, so that a machine that slows down slows all of them.
+    """Time engines in turns, so that a machine that slows down slows all of them.
 
     Args:
-        engines: each evaluates `[b, F]` rows.
-        rows: `[n, F]` positions, given `BATCH` at a time.
-        base: the key that a key is to be compared with.
+        engines: each evaluates `[BATCH, F]` rows.
+        rows: `[n >= BATCH, F]` positions, given out in turns.
+        base: the key that a key is compared with, which need not be among `engines`.
         repeats: turns.
         seconds: of each engine in each turn, at least.
     """
-    found: dict[Key, list[float]] = {key: [] for key in engines}
-    batches = [rows[start : start + BATCH] for start in range(0, len(rows) - BATCH + 1, BATCH)] or [rows]
-    for run in engines.values():
-        run(batches[0])  # memory and code of this shape
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows) - BATCH + 1, BATCH)]
+    rates: dict[Key, list[float]] = {key: [] for key in engines}
     for _ in range(repeats):
         for key, run in engines.items():
-            n_rows, began = 0, time.perf_counter()
-            while (took := time.perf_counter() - began) < seconds:
-                batch = batches[n_rows // BATCH % len(batches)]
+            for batch in batches[:WARM_UP]:
                 run(batch)
-                n_rows += len(batch)
-            found[key].append(n_rows / took)
+            rates[key].append(_rate(run, batches, seconds))
     return {
         key: Speed(
-            statistics.median(rates),
-            min(rates),
-            max(rates),
-            statistics.median(rate / other for rate, other in zip(rates, found[base(key)], strict=True)),
+            median=statistics.median(found),
+            low=min(found),
+            high=max(found),
+            ratio=statistics.median(mine / its for mine, its in zip(found, rates[base(key)], strict=True))
+            if base(key) in rates
+            else None,
         )
-        for key, rates in found.items()
+        for key, found in rates.items()
     }
+
+
+def _rate(run: Callable[[NDArray[np.uint8]], Any], batches: list[NDArray[np.uint8]], seconds: float) -> float:
+    """Rows per second."""
+    n_batches, began = 0, time.perf_counter()
+    while (took := time.perf_counter() - began) < seconds or n_batches == 0:
+        run(batches[n_batches % len(batches)])
+        n_batches += 1
+    return n_batches * BATCH / took

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """TorchScript files, `model.pt`: what Triton's PyTorch backend loads.
 
-The properties that an ONNX file carries stand inside as one JSON object, `metadata.json`. Loading runs the graph's own
-operators and nothing else; a Python pickle is refused by `torch.jit.load` before it is unpacked.
+A file holds a frozen graph with its weights, and the properties that an ONNX file carries as one JSON object,
+`metadata.json`. PyTorch reads it with a reader of its own, which refuses a Python pickle before it executes anything.
 
-There is no int8 variant: PyTorch's quantization for TorchScript is deprecated in favour of an export that TorchScript
-can't hold.
+There is no int8: PyTorch has deprecated its quantization for TorchScript, and what replaces it (torchao) makes
+`torch.export` programs, which this format can't hold.
+
+Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
 """
 
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from export.errors import ExportError, InvalidModel
+from export.errors import ExportError, InvalidModel, one_line
 from mcts_ext.contract import INPUT_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 from training.files import write_whole
 
@@ -28,80 +31,104 @@ METADATA_FILE: Final = "metadata.json"
 def export_torchscript(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) -> None:
     """Write the network to `path`, traced and frozen, with a dynamic batch; `path` is whole or untouched.
 
+    Args:
+        network: on the CPU, with one argument of the contract's name.
+        path: where to.
+        metadata: properties that the file is to carry.
+
     Raises:
         ExportError: the file could not be written.
     """
     example = torch.zeros(2, OBSERVATION_BYTES, dtype=torch.uint8)
-    with warnings.catch_warnings(), torch.no_grad():
-        # Tracing warns that TorchScript is deprecated; Triton's backend reads nothing else.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.freeze(torch.jit.trace(network.eval().cpu(), example))  # type: ignore[no-untyped-call]
+    with _quiet(), torch.no_grad():
+        traced: Any = torch.jit.freeze(torch.jit.trace(network.eval(), example))  # type: ignore[no-untyped-call]
     _write(traced, path, metadata)
 
 
-def annotate_torchscript(path: Path, properties: Mapping[str, str]) -> None:
-    """Add properties to a file."""
-    module, metadata = _load(path)
-    _write(module, path, {**metadata, **properties})
+def load_torchscript(path: Path) -> tuple[Any, dict[str, str]]:
+    """The module, on the CPU, to be called with `[B, F]` uint8, and the file's properties; nothing is run.
+
+    Raises:
+        InvalidModel: not TorchScript, or without properties.
+    """
+    files = {METADATA_FILE: ""}
+    try:
+        with _quiet():
+            load: Any = torch.jit.load  # it has no types
+            module = load(str(path), map_location="cpu", _extra_files=files)
+        properties = json.loads(files[METADATA_FILE])
+        return module, {str(key): str(value) for key, value in properties.items()}
+    except (RuntimeError, ValueError, OSError, AttributeError) as error:
+        raise InvalidModel(
+            f"expected a TorchScript model with {METADATA_FILE}, got {one_line(error)} in {path}; export it again"
+        ) from error
 
 
 def read_torchscript(path: Path) -> dict[str, str]:
-    """The properties of a file, after checking that its tensors are the contract's.
+    """The properties of a file, after checking that its tensors are the contract's and its weights finite.
+
+    Two batches are run, for a graph does not state its shapes.
 
     Raises:
-        InvalidModel: not TorchScript, or of other inputs or outputs.
+        InvalidModel: not TorchScript, of other tensors, or with NaN or infinity among its weights.
     """
-    module, metadata = _load(path)
+    module, properties = load_torchscript(path)
     try:
-        names = [argument.name for argument in module.forward.schema.arguments[1:]]
-        with torch.inference_mode():
-            answer = module(torch.ones(2, OBSERVATION_BYTES, dtype=torch.uint8))
-        shapes = [list(tensor.shape) for tensor in answer]
-    except Exception as error:  # whatever a foreign module raises
+        arguments = [argument.name for argument in module.forward.schema.arguments if argument.name != "self"]
+        if arguments != [INPUT_NAME]:
+            raise InvalidModel(f"expected the argument {INPUT_NAME}, got {arguments} in {path}; export it again")
+        if not all(torch.isfinite(weights).all() for weights in _weights(module)):
+            raise InvalidModel(f"expected finite weights, got NaN or infinity in {path}; choose another checkpoint")
+        for n in (2, 3):
+            expected = [f"float32 [{n}, {N_ACTIONS}]", f"float32 [{n}, {N_SEATS}]"]
+            with torch.inference_mode():
+                answer = module(torch.zeros(n, OBSERVATION_BYTES, dtype=torch.uint8))
+            got = [f"{str(part.dtype).removeprefix('torch.')} {list(part.shape)}" for part in answer]
+            if got != expected:
+                raise InvalidModel(f"expected outputs {expected}, got {got} in {path}; export it again")
+    except (RuntimeError, AttributeError, TypeError) as error:  # a graph for other rows, one without forward, ...
         raise InvalidModel(
-            f"expected a network of the contract, got {_one_line(error)} in {path}; export it again"
-        ) from error
-    expected = [[2, N_ACTIONS], [2, N_SEATS]]
-    if names != [INPUT_NAME] or shapes != expected:
-        raise InvalidModel(
-            f"expected input {INPUT_NAME} and outputs {expected} for two rows, got {names} and {shapes} in {path}; "
+            f"expected a graph for {INPUT_NAME} [B, {OBSERVATION_BYTES}], got {one_line(error)} in {path}; "
             "export it again"
-        )
-    return metadata
+        ) from error
+    return properties
 
 
-def load_torchscript(path: Path) -> Any:
-    """The module, to be called with `[B, F]` uint8.
+def annotate_torchscript(path: Path, properties: Mapping[str, str]) -> None:
+    """Add properties to a file, which is whole or as it was.
 
     Raises:
-        InvalidModel: not TorchScript.
+        InvalidModel: not TorchScript. ExportError: it could not be written.
     """
-    return _load(path)[0]
+    module, present = load_torchscript(path)
+    _write(module, path, {**present, **properties})
 
 
-def _load(path: Path) -> tuple[Any, dict[str, str]]:
-    files = {METADATA_FILE: ""}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            load: Any = torch.jit.load  # which has no types
-            module = load(str(path), map_location="cpu", _extra_files=files)
-        found = json.loads(files[METADATA_FILE] or "{}")
-    except (RuntimeError, ValueError, OSError) as error:
-        raise InvalidModel(f"expected a TorchScript file, got {_one_line(error)} in {path}; export it again") from error
-    return module, {str(key): str(value) for key, value in found.items()}
+def _weights(module: Any) -> Iterator[Tensor]:
+    """Freezing turns weights into constants of the graph; other files have them as parameters and buffers."""
+    yield from module.state_dict().values()
+    graph = module.inlined_graph  # held, for its nodes go with it
+    for node in graph.findAllNodes("prim::Constant"):
+        value = node.output().toIValue()
+        if isinstance(value, Tensor):
+            yield value
 
 
 def _write(module: Any, path: Path, metadata: Mapping[str, str]) -> None:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(module, buffer, _extra_files={METADATA_FILE: json.dumps(dict(metadata))})
     try:
+        with _quiet():
+            torch.jit.save(module, buffer, _extra_files={METADATA_FILE: json.dumps(dict(metadata))})
         write_whole(path, buffer.getvalue())
     except OSError as error:
-        raise ExportError(f"expected to write {path}, got {error}; free space or choose another folder") from error
+        raise ExportError(
+            f"expected to write {path}, got {one_line(error)}; free space or choose another folder"
+        ) from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's advice to use `torch.export`: Triton's PyTorch backend reads TorchScript."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

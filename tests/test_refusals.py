@@ -109,7 +109,7 @@ REFUSED = [
     (changed(other_contract), "expected observation version 1, got 99"),
     (nan_checkpoint, "expected finite weights"),
     (other_checkpoint, "expected observation version 1, got 7"),
-    (lambda folder, file: pickled(folder, file, "model.pt"), "expected a TorchScript file"),
+    (lambda folder, file: pickled(folder, file, "model.pt"), "expected a TorchScript model"),
     (lambda folder, file: pickled(folder, file, "checkpoint.pth"), "expected a readable checkpoint"),
     (lambda folder, file: folder / "missing.safetensors", "expected a readable checkpoint"),
 ]

@@ -26,7 +26,7 @@ from export.errors import ParityFailed, PublishFailed
 from export.parity import SERVED, run_torch
 from export.positions import sample_rows
 from export.publish import publish, rollback, unpublish
-from export.registry import Registry
+from export.registry import Entry, Registry
 from export.repository import model_path, versions
 from export.server import ModelServer
 from serving.embedded import EmbeddedTriton, ServerConfig
@@ -63,13 +63,13 @@ def ask(server: EmbeddedTriton, version: str = "") -> Evaluation:
 def test_a_new_version_answers_and_the_one_before_can_be_pinned(server: EmbeddedTriton, repository: Path) -> None:
     before = Registry(repository).published()[-1]
     network = create_network("small", seed=3)
-    report = publish(network, repository=repository, url=server.url)
+    report = publish(network, repository=repository, url=server.url, wish=Wish("float32"))
     assert report.served is not None
     assert report.served.n_rows == 4096
     assert report.served.mean_policy_kl < 1e-3
     found = ask(server)
     assert found.model_version == report.version == before + 1
-    assert np.abs(found.logits - run_torch(network, ROWS).policy).max() < 0.1
+    assert np.abs(found.logits - run_torch(network, ROWS).policy).max() < 0.05
     assert ask(server, str(before)).model_version == before
     for gone in (before - 1, 77):
         with pytest.raises(ModelNotFound):
@@ -132,11 +132,11 @@ def test_a_file_that_the_server_does_not_read_is_refused_first(server: EmbeddedT
 
 
 def test_a_server_of_another_repository_is_noticed(server: EmbeddedTriton, repository: Path, tmp_path: Path) -> None:
-    for _ in range(9):
-        publish(model_path(repository, versions(repository)[-1]), repository=tmp_path)
+    publish(model_path(repository, versions(repository)[-1]), repository=tmp_path)
+    Registry(tmp_path).put(Entry(77, "unpublished", ""))
     with pytest.raises(PublishFailed, match="the version was withdrawn"):
         publish(create_network("small", seed=4), repository=tmp_path, url=server.url)
-    assert versions(tmp_path) == list(range(1, 10))
+    assert versions(tmp_path) == [1]
 
 
 @pytest.mark.parametrize("step", ["load", "ask", "mark"])
@@ -198,10 +198,10 @@ def test_a_command_killed_at_any_step_is_mended_by_its_repetition(
 
 
 def test_swaps_under_load_lose_nothing(tmp_path: Path) -> None:
-    sizes = swap.Sizes(swaps=2, clients=8, rows=64, preset="small")
+    sizes = swap.Sizes(swaps=1, clients=8, rows=64, preset="small")
     found = swap.run(Plan(quick=True, say=lambda text: None, out=tmp_path), sizes=sizes).to_json()
     assert found["failed_requests"] == found["mixed_answers"] == found["older_after_newer"] == 0
-    assert [point["version"] for point in found["points"]] == [3, 4]
+    assert [point["version"] for point in found["points"]] == [3]
     assert all(0 < point["live_s"] < 60 and 0 < point["stall_s"] < 60 for point in found["points"])
 
 
