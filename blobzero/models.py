@@ -90,7 +90,7 @@ def models(config: ModelsConfig) -> int:
             states = server.states()
     published = registry.published()
     current = published[-1] if published else None
-    strangers = [Entry(n, "unregistered", "") for n in numbers(config.repository) if registry.get(n) is None]
+    strangers = [Entry(n, "unregistered") for n in numbers(config.repository) if registry.get(n) is None]
     known = [entry for entry in registry if config.all or entry.state == "published"]
     shown = sorted([*known, *strangers], key=lambda entry: entry.version)
     if config.json:

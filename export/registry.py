@@ -38,7 +38,7 @@ class Entry:
 
     version: int
     state: State
-    at: str
+    at: str = ""
     """When it entered this state, local time with its offset."""
     source: str = ""
     """The checkpoint, or how else the network came about."""

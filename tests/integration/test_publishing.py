@@ -133,7 +133,7 @@ def test_a_file_that_the_server_does_not_read_is_refused_first(server: EmbeddedT
 
 def test_a_server_of_another_repository_is_noticed(server: EmbeddedTriton, repository: Path, tmp_path: Path) -> None:
     publish(model_path(repository, versions(repository)[-1]), repository=tmp_path)
-    Registry(tmp_path).put(Entry(77, "unpublished", ""))
+    Registry(tmp_path).put(Entry(77, "unpublished"))
     with pytest.raises(PublishFailed, match="the version was withdrawn"):
         publish(create_network("small", seed=4), repository=tmp_path, url=server.url)
     assert versions(tmp_path) == [1]
