@@ -77,6 +77,7 @@ class ExportReport:
     positions: str
     """Where the positions come from."""
     threads: int
+    exported_at: str
 
     @property
     def fastest(self) -> Served | None:
@@ -90,7 +91,7 @@ class ExportReport:
             "machine": machine(),
             "engines": {engine: version(package) for engine, package in _PACKAGES.items()},
             "git_commit": git("rev-parse", "HEAD"),
-            "exported_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "exported_at": self.exported_at,
             "positions": self.positions,
             "threads": self.threads,
             "batch": BATCH,
@@ -158,9 +159,9 @@ def export_variants(
                     files[variant] = final
         on_step("timing all in turns")
         threads = export.threads
-        report = ExportReport(
-            checkpoint, info, out, files, refused, _timed(served, files, rows, threads), positions, threads
-        )
+        timed = _timed(served, files, rows, threads)
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        report = ExportReport(checkpoint, info, out, files, refused, timed, positions, threads, now)
         write_json(out / REPORT_FILE, report.to_json())
     except OSError as error:
         raise ExportError(f"expected a folder to write at {out}, got {error}; choose another --out") from error
