@@ -80,9 +80,10 @@ class DoctorConfig:
 def models(config: ModelsConfig) -> int:
     """List; the exit status."""
     from export.registry import Entry, Registry
-    from export.repository import numbers
+    from export.repository import numbers, require_repository
     from export.server import ModelServer
 
+    require_repository(config.repository)
     registry = Registry(config.repository)
     states: Mapping[int, str] = {}
     if config.url is not None:

@@ -18,7 +18,15 @@ from export.graph import read_metadata
 from export.parity import compare
 from export.publish import SERVED_VERSIONS
 from export.registry import Registry, is_busy
-from export.repository import file_hashes, leftovers, model_files, model_path, numbers, version_folder
+from export.repository import (
+    file_hashes,
+    leftovers,
+    model_files,
+    model_path,
+    numbers,
+    require_repository,
+    version_folder,
+)
 from export.server import READY, ModelServer
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError
@@ -44,7 +52,11 @@ def examine(repository: Path, *, url: str | None = None) -> list[Finding]:
     Args:
         repository: the model repository.
         url: of a server that is to serve it; none leaves servers out.
+
+    Raises:
+        RepositoryError: there is no repository.
     """
+    require_repository(repository)
     if is_busy(repository):
         return [Finding(f"{repository} is being changed by another command", "ask again when that is done")]
     try:
@@ -63,6 +75,7 @@ def set_right(repository: Path, *, url: str | None = None) -> None:
     Raises:
         BlobError: the repository can't be changed now, or the server does not load what is there.
     """
+    require_repository(repository)
     with Change(repository, url) as change:
         if change.server is not None:
             change.server.load()

@@ -10,7 +10,7 @@ from export.change import Change, OnStep, PublishReport, retire
 from export.config import ensure_config
 from export.errors import PublishFailed, RepositoryError
 from export.graph import read_metadata
-from export.repository import model_files, model_path, numbers, version_folder, versions
+from export.repository import model_files, model_path, numbers, require_repository, version_folder, versions
 from export.variants import FILE_NAMES
 from mcts_ext.errors import InvalidConfig
 from training.checkpoint import describe, load_checkpoint
@@ -44,17 +44,18 @@ def publish(
     """
     wish = wish or Wish()
     _check_keep(keep)
+    file = _exported_file(source)
+    if file is None:
+        network, info = load_checkpoint(source) if isinstance(source, Path) else (source, describe(source))
     with Change(repository, url, on_step) as change:
         served = change.server.served() if change.server else None
         needed = None if served is None else _file_of(served.backend)
         folder = change.work_folder("export")
-        if isinstance(source, Path) and source.suffix in (".onnx", ".pt"):
-            name = FILE_NAMES["onnx" if source.suffix == ".onnx" else "torchscript"]
-            _require(needed, {name}, url)
-            candidate = read_candidate({name: source}, source=str(source))
+        if file is not None:
+            _require(needed, set(file), url)
+            candidate = read_candidate(file, source=str(source))
         else:
             _require(needed, {FILE_NAMES[form] for form in wish.formats}, url)
-            network, info = load_checkpoint(source) if isinstance(source, Path) else (source, describe(source))
             said = str(source) if isinstance(source, Path) else f"untrained, preset {info.preset}"
             wish = replace(wish, on_gpu=served is not None and served.on_gpu)
             candidate = build_candidate(network, info, folder, source=said, wish=wish)
@@ -76,6 +77,7 @@ def rollback(
     Raises:
         BlobError: as of `publish`; RepositoryError: no such version.
     """
+    require_repository(repository)
     with Change(repository, url, on_step) as change:
         published = change.registry.published()
         current = change.registry.get(published[-1]) if published else None
@@ -106,6 +108,7 @@ def unpublish(repository: Path, version: int, *, url: str | None = None) -> None
     Raises:
         RepositoryError: no such version, or it is the current one.
     """
+    require_repository(repository)
     with Change(repository, url) as change:
         published = change.registry.published()
         present = numbers(repository)
@@ -134,6 +137,14 @@ def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0) 
         return publish(create_network(preset, seed=seed), repository=repository).version
     read_metadata(model_path(repository, present[-1]))
     return present[-1]
+
+
+def _exported_file(source: Path | BlobNet) -> dict[str, Path] | None:
+    """A source that is an exported file, under the name it has in a version's folder; refused if it does not fit."""
+    if not isinstance(source, Path) or source.suffix not in (".onnx", ".pt"):
+        return None
+    read_metadata(source)
+    return {FILE_NAMES["onnx" if source.suffix == ".onnx" else "torchscript"]: source}
 
 
 def _listing(found: list[int]) -> str:

@@ -29,6 +29,14 @@ _INCOMING: Final = ".incoming"
 _OUTGOING: Final = ".outgoing."
 
 
+def require_repository(repository: Path) -> None:
+    """Raise `RepositoryError` where there is no repository: a mistyped name must not become one."""
+    if not (repository / MODEL_NAME).is_dir():
+        raise RepositoryError(
+            f"expected a model repository with {MODEL_NAME}/ in it, got {repository}; name another, or publish first"
+        )
+
+
 def versions(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
     """The versions there are, oldest first; none where there is no repository."""
     folder = repository / model

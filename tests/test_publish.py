@@ -263,6 +263,14 @@ def test_the_commands_say_what_there_is(repository: Path, capsys: pytest.Capture
     assert ".incoming" in findings[0]["what"]
 
 
+def test_a_mistyped_repository_does_not_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (["models"], ["doctor"], ["doctor", "--mend"], ["rollback"], ["unpublish", "1"]):
+        assert main([*verb, "--repository", str(tmp_path / "nowhere")]) == 1
+        assert "expected a model repository" in capsys.readouterr().err
+    assert main(["publish", "missing.safetensors", "--repository", str(tmp_path / "nowhere")]) == 1
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_file_that_fits_no_contract_is_left_to_people(repository: Path) -> None:
     folder = version_folder(repository, 5)
     folder.mkdir()
