@@ -78,6 +78,7 @@ def publish(config: PublishConfig) -> int:
             url=config.url,
             wish=Wish(config.precision, config.formats, config.records),
             keep=config.keep,
+            seed=config.seed,
             on_step=lambda step: status.update(DOING[step]),
         )
     tell(console, report, repository=config.repository, as_json=config.json)

@@ -27,6 +27,7 @@ def publish(
     url: str | None = None,
     wish: Wish | None = None,
     keep: int | None = None,
+    seed: int | None = None,
     on_step: OnStep = lambda step: None,
 ) -> PublishReport:
     """Publish a checkpoint, an exported file or a network as it stands, as the next version.
@@ -37,6 +38,7 @@ def publish(
         url: `host:port` of the gRPC endpoint of a server that serves `repository`; it loads the new version.
         wish: formats, precision and positions of what is exported here.
         keep: how many versions stay, the newest; none for all.
+        seed: that a network was initialized from, where that is known.
         on_step: see `OnStep`.
 
     Raises:
@@ -46,7 +48,7 @@ def publish(
     _check_keep(keep)
     file = _exported_file(source)
     if file is None:
-        network, info = load_checkpoint(source) if isinstance(source, Path) else (source, describe(source))
+        network, info = load_checkpoint(source) if isinstance(source, Path) else (source, describe(source, seed=seed))
     with Change(repository, url, on_step) as change:
         served = change.server.served() if change.server else None
         needed = None if served is None else _file_of(served.backend)
@@ -134,7 +136,7 @@ def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0) 
     ensure_config(repository)
     present = versions(repository)
     if not present:
-        return publish(create_network(preset, seed=seed), repository=repository).version
+        return publish(create_network(preset, seed=seed), repository=repository, seed=seed).version
     read_metadata(model_path(repository, present[-1]))
     return present[-1]
 

@@ -37,6 +37,7 @@ def test_ensure_model_publishes_once(tmp_path: Path) -> None:
     assert ensure_model(tmp_path, preset="small", seed=6) == 1
     assert model_path(tmp_path, 1).stat() == before
     assert network_of(tmp_path, 1) == describe(create_network("small", seed=5)).weights_sha256
+    assert read_metadata(model_path(tmp_path, 1))["seed"] == "5"
 
 
 def test_what_is_published_is_in_the_registry_with_its_origin_and_figures(tmp_path: Path) -> None:
