@@ -3,19 +3,18 @@
 
 import contextlib
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import tyro
 
 from blobzero.display import Display
 from blobzero.runfolder import RunFolder
+from blobzero.stopping import stop_signals
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
 from clients.fleet import Fleet
@@ -125,7 +124,7 @@ def selfplay(config: SelfPlayConfig) -> int:
     folder = RunFolder(config.out)
     folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search())})
     display = Display(to_stderr=config.json)
-    with _stop_signals() as was_stopped, _server(config, folder, display.say) as server:
+    with stop_signals() as was_stopped, _server(config, folder, display.say) as server:
         history, extra = _play(config, folder, server, display, was_stopped)
         if server.cpu_seconds is not None:
             extra["server_cpu_s"] = round(sum(server.cpu_seconds()) - server.cpu_at_start, 3)
@@ -262,25 +261,6 @@ def _play(
             "workers": size.workers,
             "games_per_worker": size.games,
         }
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for an orderly end; a second one ends at once."""
-    stopped = False
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        nonlocal stopped
-        if stopped:
-            raise KeyboardInterrupt
-        stopped = True
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: stopped
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _is_old_setting(config: SelfPlayConfig) -> bool:
