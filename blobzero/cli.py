@@ -25,11 +25,13 @@ from blobzero.models import (
 from blobzero.publish import PublishConfig, publish
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from blobzero.serve import ServeConfig, serve
+from blobzero.train import TrainCommand, train
 from mcts_ext.errors import BlobError
 
 Command = (
     Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
     | Annotated[ServeConfig, tyro.conf.subcommand("serve")]
+    | Annotated[TrainCommand, tyro.conf.subcommand("train")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[PublishConfig, tyro.conf.subcommand("publish")]
     | Annotated[ModelsConfig, tyro.conf.subcommand("models")]
@@ -42,6 +44,7 @@ Command = (
 VERBS: dict[type, Callable[[Any], int]] = {
     SelfPlayConfig: selfplay,
     ServeConfig: serve,
+    TrainCommand: train,
     ExportConfig: export,
     PublishConfig: publish,
     ModelsConfig: models,

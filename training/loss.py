@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training minimizes: cross-entropy to the search's visits plus squared error to the outcome of each seat.
+
+Silver et al. 2017 (AlphaZero, https://arxiv.org/abs/1712.01815), equation 1, with illegal actions taken out of the
+softmax, because the search never asks for them, and with one value a seat. Axes: contract.py.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Losses(NamedTuple):
+    """Scalars, means over the rows of a batch."""
+
+    total: Tensor
+    """What is minimized."""
+    policy: Tensor
+    """Cross-entropy, in nats."""
+    policy_kl: Tensor
+    """The same less the entropy of the visits: 0 when the policy is the search's."""
+    value: Tensor
+    """Squared error in units of (round score / (10 + N))^2, mean over the seats of the round."""
+
+
+def losses(
+    logits: Tensor, value: Tensor, *, policy: Tensor, outcome: Tensor, legal: Tensor, seats: Tensor, value_weight: float
+) -> Losses:
+    """The losses of a batch.
+
+    Args:
+        logits: `[B, A]` unmasked.
+        value: `[B, S]` in [0, 1].
+        policy: `[B, A]` shares of visits, 0 for illegal actions.
+        outcome: `[B, S]` round score / (10 + N).
+        legal: `[B, A]` bool.
+        seats: `[B, S]` bool, the seats that the round has.
+    """
+    # A finite floor: -inf would turn 0 * log(0) of an illegal action into NaN.
+    log_probability = torch.log_softmax(logits.float().masked_fill(~legal, -1e9), dim=1)
+    cross_entropy = -(policy * log_probability).sum(1).mean()
+    entropy = -torch.xlogy(policy, policy).sum(1).mean()
+    error = torch.where(seats, (value.float() - outcome) ** 2, 0.0)
+    value_loss = (error.sum(1) / seats.sum(1)).mean()
+    return Losses(cross_entropy + value_weight * value_loss, cross_entropy, cross_entropy - entropy, value_loss)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything a training run needs to go on as if it had never stopped, in one safetensors file.
+
+Tensors: `network.*`, `ema.*`, AdamW's moments `exp_avg.*` and `exp_avg_sq.*`, `sums` of the metrics since their last
+line, `torch.random`. The header holds the rest as JSON. The file appears by rename, so a killed run finds the state
+before or the state after, and never a mixture.
+"""
+
+import dataclasses
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mcts_ext.errors import BlobError
+from training.files import write_whole
+from training.replay import ShardEntry
+
+FORMAT: Final = "blobzero training state 1"
+
+
+class StateError(BlobError):
+    """A state that cannot be read, written, or gone on from."""
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """A training run between two steps."""
+
+    step: int
+    n_drawn: int
+    """Positions drawn so far."""
+    seed: int | None
+    """Of the network's first weights, where known."""
+    network: dict[str, int]
+    """NetworkConfig."""
+    config: dict[str, Any]
+    """TrainConfig, paths as text."""
+    shards: list[ShardEntry]
+    """In the order in which they were found: with the generator's state, the position in the data."""
+    generator: dict[str, Any]
+    """State of numpy's bit generator."""
+    tensors: dict[str, Tensor]
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors named `prefix.*`, without the prefix."""
+        return {name.removeprefix(f"{prefix}."): t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def save_state(path: Path, state: TrainState) -> None:
+    """Write the state to `path`; what is there is replaced once the new file is whole.
+
+    Raises:
+        StateError: it could not be written; what was under `path` is untouched.
+    """
+    fields = asdict(dataclasses.replace(state, tensors={}))
+    fields["shards"] = [[entry.name, entry.rows] for entry in state.shards]
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+    data = save(tensors, metadata={"format": FORMAT, "state": json.dumps(fields)})
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise StateError(
+            f"expected room for {path} ({len(data)} bytes) in a writable folder, got {error}; free space, then go on"
+        ) from error
+
+
+def load_state(path: Path) -> TrainState:
+    """Read a state.
+
+    Raises:
+        StateError: not a whole state of this format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise _unusable(path, f"format {metadata.get('format')!r}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        fields = json.loads(metadata["state"])
+        fields["shards"] = [ShardEntry(str(name), int(rows)) for name, rows in fields["shards"]]
+        state = TrainState(**{**fields, "tensors": tensors})
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _unusable(path, " ".join(repr(error).split())) from error
+    if any(not torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point()):
+        raise _unusable(path, "NaN or infinity in its tensors")
+    return state
+
+
+def _unusable(path: Path, got: str) -> StateError:
+    return StateError(
+        f"expected a training state of format {FORMAT!r} at {path}, got {got}; "
+        "train into another folder, with --init CHECKPOINT from this one's checkpoints/"
+    )

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: from shards of records to checkpoints, in a folder that can be left and taken up at any moment.
+
+```
+out/state.safetensors                   all that is needed to go on (state.py)
+out/checkpoints/step-%08d.safetensors   the running mean of the weights, for blobzero publish
+out/metrics.jsonl, out/tensorboard/     the curve
+```
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+
+from mcts_ext.errors import InvalidConfig
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.config import TrainConfig
+from training.learner import Learner, learning_rate
+from training.metrics import Metrics, read_metrics
+from training.network import BlobNet, NetworkConfig, create_network
+from training.replay import Replay, window_size
+from training.state import StateError, TrainState, load_state, save_state
+
+STATE: Final = "state.safetensors"
+METRICS: Final = "metrics.jsonl"
+FIXED: Final = ("preset", "init", "seed")
+"""What a run cannot change when it goes on; everything else may."""
+SUMS: Final = ("loss", "policy_loss", "policy_kl", "value_loss", "grad_norm", "steps")
+"""What is added up between two lines of metrics."""
+
+Reason = Literal["done", "stopped", "reuse"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step is done."""
+
+    step: int
+    until_step: int
+    metrics: Mapping[str, Any]
+    """The latest line of metrics.jsonl; empty before the first."""
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a call of `train` did."""
+
+    step: int
+    """Steps of the run in all."""
+    resumed_from: int
+    reason: Reason
+    """Why it ended: `done`; `stopped` by request; `reuse`: each position was drawn `max_reuse` times, record more."""
+    checkpoint: Path
+    """Of `step`."""
+    positions_drawn: int
+    """Over the whole run."""
+    positions_available: int
+    """In all shards that were learned from."""
+    window: int
+    shards: int
+    set_aside: Mapping[str, str]
+    """Shards that were left out, and why."""
+    seconds: float
+    rows_per_s: float
+    """Of this call, everything in."""
+    metrics: Mapping[str, Any]
+    """The latest line of metrics.jsonl."""
+
+
+def checkpoint_path(out: Path, step: int) -> Path:
+    """Where the checkpoint of a step stands."""
+    return out / "checkpoints" / f"step-{step:08d}.safetensors"
+
+
+def train(
+    config: TrainConfig,
+    *,
+    records: Sequence[Path],
+    out: Path,
+    until_step: int,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_event: Callable[[str], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainReport:
+    """Train until the run in `out` has taken `until_step` steps; what is there already is gone on from.
+
+    With the same shards and configuration a run that was stopped or killed goes on exactly as one that was not. It
+    returns early when `should_stop` says so, between two steps, and rather than draw a position more than
+    `config.max_reuse` times on average: call it again when there are more. Nothing in `out` changes
+    when the run has taken that many steps already.
+
+    Args:
+        records: folders of runs, or of folders of runs; shards may appear in them meanwhile.
+        on_progress: called after every step.
+        on_event: one line about something a person should know (a shard left out, a setting changed).
+
+    Raises:
+        ReplayError: no shard can be learned from.
+        StateError: the state in `out` cannot be read, or belongs to another run.
+        CheckpointError: `config.init` cannot be read, or a checkpoint not written.
+        InvalidConfig: an unknown preset or device.
+    """
+    run = _Run(config, records, out, on_event)
+    return run.go(until_step, on_progress, should_stop)
+
+
+class _Run:
+    """One call of `train`."""
+
+    def __init__(
+        self, config: TrainConfig, records: Sequence[Path], out: Path, on_event: Callable[[str], None]
+    ) -> None:
+        self.config, self.out, self.on_event = config, out, on_event
+        self.device = _device(config.device)
+        state = load_state(out / STATE) if (out / STATE).exists() else None
+        if state is not None:
+            self._check_same_run(state)
+        limit = partial(
+            window_size,
+            minimum=config.window_min,
+            exponent=config.window_exponent,
+            slope=config.window_slope,
+            maximum=config.window_max,
+        )
+        self.replay = Replay(records, relative_to=out, capacity=config.window_max, window=limit, on_event=on_event)
+        if state is not None:
+            self.replay.restore(state.shards)
+        self.replay.find_new()
+        self.replay.check_not_empty()
+        self.random = np.random.default_rng(config.seed)
+        self.sums = torch.zeros(len(SUMS), dtype=torch.float64, device=self.device)
+        self.step = self.resumed_from = self.n_drawn = 0
+        if state is None:
+            network, self.seed = _first_network(config)
+            self.learner = Learner(network, config, self.device)
+            torch.manual_seed(config.seed)
+        else:
+            self._restore(state)
+
+    def go(
+        self, until_step: int, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> TrainReport:
+        started = self.line_started = time.monotonic()
+        reason: Reason = "done"
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.latest: Mapping[str, Any] = next(reversed(read_metrics(self.out / METRICS, until=self.step)), {})
+        if self.step < until_step:
+            with Metrics(self.out, step=self.step) as metrics:
+                while self.step < until_step:
+                    if should_stop():
+                        reason = "stopped"
+                        break
+                    if self.step % self.config.relist_steps == 0 or not self._may_draw():
+                        self.replay.find_new()
+                    if not self._may_draw():
+                        reason = "reuse"
+                        break
+                    self._take_step(metrics)
+                    on_progress(Progress(self.step, until_step, self.latest))
+                    if self.step % self.config.checkpoint_every == 0 and self.step < until_step:
+                        self._save(metrics)
+                self._save(metrics)
+        seconds = time.monotonic() - started
+        return TrainReport(
+            step=self.step,
+            resumed_from=self.resumed_from,
+            reason=reason,
+            checkpoint=checkpoint_path(self.out, self.step),
+            positions_drawn=self.n_drawn,
+            positions_available=self.replay.n_total,
+            window=self.replay.window,
+            shards=len(self.replay.entries),
+            set_aside=dict(self.replay.set_aside),
+            seconds=round(seconds, 3),
+            rows_per_s=round((self.step - self.resumed_from) * self.config.batch / max(seconds, 1e-9), 1),
+            metrics=self.latest,
+        )
+
+    def _may_draw(self) -> bool:
+        return self.n_drawn + self.config.batch <= self.config.max_reuse * self.replay.n_total
+
+    def _take_step(self, metrics: Metrics) -> None:
+        positions = self.replay.draw(self.config.batch, self.random)
+        losses, norm = self.learner.step(positions, self.random, self.step)
+        self.sums += torch.stack([*losses, norm, torch.ones_like(norm)])
+        self.step += 1
+        self.n_drawn += self.config.batch
+        if self.step % self.config.log_every == 0:
+            *means, n_steps = self._finite_sums()  # waits for the device: once a line, not once a step
+            now = time.monotonic()
+            self.latest = {
+                "step": self.step,
+                **{name: total / n_steps for name, total in zip(SUMS, means, strict=False)},
+                "learning_rate": learning_rate(self.step - 1, self.config),
+                "rows_per_s": round(self.config.log_every * self.config.batch / (now - self.line_started), 1),
+                "window": self.replay.window,
+                "positions_available": self.replay.n_total,
+                "positions_drawn": self.n_drawn,
+            }
+            metrics.add(self.latest)
+            self.sums.zero_()
+            self.line_started = now
+
+    def _finite_sums(self) -> list[float]:
+        sums: list[float] = self.sums.tolist()
+        if not np.isfinite(sums).all():
+            raise StateError(
+                f"expected finite losses and gradients, got {sums} before step {self.step}; nothing since the last "
+                f"state in {self.out} was kept: go on from it with a lower --learning-rate"
+            )
+        return sums
+
+    def _save(self, metrics: Metrics) -> None:
+        """The checkpoint, then the lines, then the state: a state never counts on what is not there."""
+        self._finite_sums()
+        save_checkpoint(checkpoint_path(self.out, self.step), self.learner.ema, step=self.step, seed=self.seed)
+        metrics.sync()
+        tensors = {**self.learner.tensors(), "sums": self.sums, "torch.random": torch.get_rng_state()}
+        state = TrainState(
+            step=self.step,
+            n_drawn=self.n_drawn,
+            seed=self.seed,
+            network=asdict(self.learner.network.config),
+            config=_plain(self.config),
+            shards=self.replay.entries,
+            generator=dict(self.random.bit_generator.state),
+            tensors=tensors,
+        )
+        save_state(self.out / STATE, state)
+
+    def _check_same_run(self, state: TrainState) -> None:
+        for name, wanted in _plain(self.config).items():
+            had = state.config.get(name)
+            if had != wanted and name in FIXED:
+                raise StateError(
+                    f"expected --{name} {had} as in {self.out / STATE}, got {wanted}; "
+                    "repeat it, or choose another --out"
+                )
+            if had != wanted:
+                self.on_event(f"{name} {had} until step {state.step}, {wanted} from here on")
+
+    def _restore(self, state: TrainState) -> None:
+        network = BlobNet(NetworkConfig(**state.network))
+        self.learner = Learner(network, self.config, self.device)
+        groups = {name: state.group(name) for name in ("network", "ema", "exp_avg", "exp_avg_sq")}
+        try:
+            self.learner.restore(groups, step=state.step)
+            self.sums.copy_(state.tensors["sums"])
+            torch.set_rng_state(state.tensors["torch.random"])
+            self.random.bit_generator.state = state.generator
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise StateError(
+                f"expected a whole state at {self.out / STATE}, got {text}; train into another folder"
+            ) from error
+        self.step = self.resumed_from = state.step
+        self.n_drawn, self.seed = state.n_drawn, state.seed
+
+
+def _first_network(config: TrainConfig) -> tuple[BlobNet, int | None]:
+    if config.init is None:
+        return create_network(config.preset, seed=config.seed), config.seed
+    network, info = load_checkpoint(config.init)
+    return network, info.seed
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidConfig(f"expected --device auto, cpu or cuda, got {name!r} ({reason})") from error
+    return device
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return found
