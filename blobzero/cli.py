@@ -12,6 +12,8 @@ import tyro
 
 from blobzero.bench import BenchConfig, bench
 from blobzero.export import ExportConfig, export
+from blobzero.loop import LoopConfig, loop
+from blobzero.match import MatchConfig, match
 from blobzero.models import (
     DoctorConfig,
     ModelsConfig,
@@ -23,6 +25,7 @@ from blobzero.models import (
     unpublish,
 )
 from blobzero.publish import PublishConfig, publish
+from blobzero.report import ReportConfig, report
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from blobzero.serve import ServeConfig, serve
 from blobzero.train import TrainCommand, train
@@ -38,6 +41,9 @@ Command = (
     | Annotated[RollbackConfig, tyro.conf.subcommand("rollback")]
     | Annotated[UnpublishConfig, tyro.conf.subcommand("unpublish")]
     | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
+    | Annotated[MatchConfig, tyro.conf.subcommand("match")]
+    | Annotated[LoopConfig, tyro.conf.subcommand("loop")]
+    | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
 )
 
@@ -51,6 +57,9 @@ VERBS: dict[type, Callable[[Any], int]] = {
     RollbackConfig: rollback,
     UnpublishConfig: unpublish,
     DoctorConfig: doctor,
+    MatchConfig: match,
+    LoopConfig: loop,
+    ReportConfig: report,
     BenchConfig: bench,
 }
 

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero loop`: generations of self-play, training, publishing and matches, all of it in one folder.
+
+```
+<out>/loop.json                settings and seed; the same command goes on here
+<out>/models/                  the model repository that this loop's server serves
+<out>/selfplay/000/            a self-play run per generation
+<out>/train/                   the trainer's folder
+<out>/matches/000-before.json  000-heuristic.json
+<out>/generations/000.json     written last: a generation that has one is finished
+```
+Every part goes on where it was killed, and is finished once its file is there; so the loop can be killed anywhere.
+Workers follow the newest version by themselves.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from blobzero.loopconfig import LoopSettings, load_settings
+from blobzero.selfplay import SelfPlayConfig, selfplay
+from clients.report import write_json
+from clients.sizing import choose_size
+from mcts_ext.errors import BlobError
+
+if TYPE_CHECKING:
+    from training.trainer import TrainReport
+
+SEEDS_APART = 1_000_003  # self-play's seeds of two generations; rounds are numbered within one
+
+
+class LoopError(BlobError):
+    """A folder that holds another loop, or a part that failed."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Learn: self-play, train, publish, match, and again. The same command goes on after any interruption."""
+
+    preset: str = "demo"
+    """`demo` (minutes on two cores), `reference` (the old system's 5 million rounds), or a TOML file of one's own."""
+    out: Path = field(default_factory=lambda: Path("data/loop"))
+    """Folder for everything: models, records, training, matches."""
+    seed: int = 0
+    """Of the network's weights, the deals, the training and the matches."""
+
+
+def loop(config: LoopConfig) -> int:
+    """Run all generations that are not finished; the exit status."""
+    settings = load_settings(config.preset)
+    run = LoopRun(config.out, settings, config.seed)
+    run.open()
+    left = [g for g in range(settings.generations) if not run.result(g).is_file()]
+    if left:
+        with run.server() as url:
+            for generation in left:
+                if run.play(generation, url) == 130:
+                    run.say("interrupted; the same command goes on")
+                    return 130
+                run.finish(generation, url)
+    run.say(f"finished {settings.generations} generations in {config.out}")
+    run.say(f"next     blobzero report {config.out}   or   blobzero play --repository {run.models}")
+    return 0
+
+
+class LoopRun:
+    """One loop and its folder."""
+
+    def __init__(self, out: Path, settings: LoopSettings, seed: int) -> None:
+        self.out = out
+        self.settings = settings
+        self.seed = seed
+        self.models = out / "models"
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One event, one line."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def result(self, generation: int) -> Path:
+        """The file that says a generation is finished."""
+        return self.out / "generations" / f"{generation:03}.json"
+
+    def open(self) -> None:
+        """Make the folder and the first version, or go on with the same loop.
+
+        Raises:
+            LoopError: another loop is in the folder, or it can't be written.
+        """
+        wanted = json.loads(json.dumps({"settings": asdict(self.settings), "seed": self.seed}))
+        path = self.out / "loop.json"
+        try:
+            for folder in ("selfplay", "matches", "generations", "logs"):
+                (self.out / folder).mkdir(parents=True, exist_ok=True)
+            found = json.loads(path.read_text()) if path.exists() else wanted
+            write_json(path, wanted if found == wanted else found)
+        except (OSError, ValueError) as error:
+            raise LoopError(f"expected a folder to write at {self.out}, got {error}; choose another --out") from error
+        if found != wanted:
+            different = next(key for key in wanted if wanted[key] != found.get(key))
+            raise LoopError(f"expected the same {different} as in {path}, got another; choose another --out")
+        from export.publish import ensure_model  # PyTorch takes seconds to import
+
+        ensure_model(self.models, preset=self.settings.network, seed=self.seed)
+
+    @contextlib.contextmanager
+    def server(self) -> Iterator[str]:
+        """A watched Triton of this loop's repository; its address."""
+        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.watch import Watch
+
+        triton = EmbeddedTriton(ServerConfig(repository=self.models, log_file=self.out / "logs" / "triton.log"))
+        with triton, Watch(triton, on_event=self.say):
+            yield triton.url
+
+    def play(self, generation: int, url: str) -> int:
+        """Self-play of one generation; its exit status."""
+        search = self.settings.search_of(generation)
+        size = choose_size("auto", "auto", "auto", network_is_here=True)
+        self.say(f"generation {generation}: self-play, {search.determinizations} x {search.simulations}")
+        return selfplay(
+            SelfPlayConfig(
+                rounds=self.settings.rounds_of(generation),
+                players=self.settings.players,
+                cards=self.settings.cards,
+                determinizations=search.determinizations,
+                simulations=search.simulations,
+                workers=size.workers,
+                games=size.games,
+                groups=size.groups,
+                seed=self.seed + SEEDS_APART * generation,
+                out=self.out / "selfplay" / f"{generation:03}",
+                url=url,
+            )
+        )
+
+    def finish(self, generation: int, url: str) -> None:
+        """Training, publishing and matches of one generation."""
+        began = time.monotonic()
+        self.say(f"generation {generation}: training")
+        report = self._train(generation)
+        trained = time.monotonic()
+        before, version = self._publish(report.checkpoint, url)
+        published = time.monotonic()
+        self.say(f"generation {generation}: version {version}; matches")
+        matches = {"before": self._match(generation, "before", version, f"version:{before}", url)}
+        if self.settings.meets_bots(generation):
+            for bot in self.settings.bots:
+                matches[bot] = self._match(generation, bot, version, bot, url)
+        is_better = matches["before"]["difference"]["mean"] > 0
+        if self.settings.gate == "better" and not is_better:
+            from export.publish import rollback
+
+            rollback(self.models, before, url=url)
+            self.say(f"generation {generation}: version {version} is no better than {before}; rolled back")
+        summary = json.loads((self.out / "selfplay" / f"{generation:03}" / "summary.json").read_text())
+        result = {
+            "generation": generation,
+            "version": version,
+            "before": before,
+            "promoted": self.settings.gate == "none" or is_better,
+            "selfplay": summary,
+            "train": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(report).items()},
+            "matches": matches,
+            "seconds": {
+                "selfplay": summary["seconds"],
+                "train": trained - began,
+                "publish": published - trained,
+                "match": time.monotonic() - published,
+            },
+        }
+        write_json(self.result(generation), result)
+
+    def _train(self, generation: int) -> "TrainReport":
+        from training.config import TrainConfig
+        from training.trainer import train
+
+        config = TrainConfig(preset=self.settings.network, seed=self.seed, window_max=self.settings.window)
+        return train(
+            config,
+            records=[self.out / "selfplay"],
+            out=self.out / "train",
+            until_step=self.settings.steps * (generation + 1),
+        )
+
+    def _publish(self, checkpoint: Path, url: str) -> tuple[int, int]:
+        """The version before, and the version of this checkpoint, which is not published twice."""
+        from export.publish import publish
+        from export.registry import Registry
+
+        published = [entry for entry in Registry(self.models) if entry.state == "published"]
+        known = [entry for entry in published if entry.source == str(checkpoint) and entry.same_as is None]
+        if known:
+            return max(e.version for e in published if e.version < known[0].version), known[0].version
+        report = publish(checkpoint, repository=self.models, url=url)
+        return published[-1].version, report.version
+
+    def _match(self, generation: int, name: str, version: int, opponent: str, url: str) -> dict[str, Any]:
+        """Play one match, unless its file is there; what it says."""
+        path = self.out / "matches" / f"{generation:03}-{name}.json"
+        search = self.settings.match_search()
+        command = [
+            sys.executable, "-m", "blobzero.cli", "match", f"version:{version}", opponent,
+            "--url", url, "--repository", str(self.models), "--deals", str(self.settings.deals),
+            "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
+            "--determinizations", str(search.determinizations), "--simulations", str(search.simulations),
+            "--seed", str(self.seed + generation), "--out", str(path),
+        ]  # fmt: skip
+        if not path.is_file():
+            done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+            if done.returncode == 130:
+                raise KeyboardInterrupt
+            if done.returncode:
+                raise LoopError(f"expected the match against {opponent} to end well, got status {done.returncode}")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of a learning loop: presets, files of one's own, and what they mean for each generation."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.errors import InvalidConfig
+
+PRESETS: Final = Path(__file__).with_name("presets")
+
+Gate = Literal["none", "better"]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What a loop does. A pair of numbers is a ramp, from the first generation to the last."""
+
+    network: str
+    """Preset of the network."""
+    generations: int
+    rounds: tuple[int, int]
+    """Self-play rounds of a generation."""
+    determinizations: tuple[int, int]
+    simulations: tuple[int, int]
+    """Of the search in self-play; matches use the last."""
+    players: tuple[int, ...]
+    cards: tuple[int, ...]
+    """Each pair that the deck allows is drawn as often as any other."""
+    steps: int
+    """Training steps of a generation."""
+    window: int
+    """Positions that training draws from, at most."""
+    deals: int
+    """Of each match."""
+    bots: tuple[str, ...]
+    """Fixed opponents."""
+    bots_every: int
+    """Generations between matches with them; the last generation always has them."""
+    gate: Gate
+    """`better`: a network that the match with the version before does not find better is rolled back."""
+
+    def __post_init__(self) -> None:
+        for name in ("generations", "steps", "window", "deals", "bots_every"):
+            if getattr(self, name) < 1:
+                raise InvalidConfig(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.gate not in get_args(Gate):
+            raise InvalidConfig(f"expected gate of {', '.join(get_args(Gate))}, got {self.gate!r}")
+        for progress in (0.0, 1.0):
+            if self._ramp(self.rounds, progress) < 1:
+                raise InvalidConfig(f"expected rounds of at least 1, got {self.rounds}")
+            self._search(progress)
+        self.deal()
+
+    def rounds_of(self, generation: int) -> int:
+        """Self-play rounds of one generation, counted from 0."""
+        return self._ramp(self.rounds, self._progress(generation))
+
+    def search_of(self, generation: int) -> SearchConfig:
+        """The search of its self-play."""
+        return self._search(self._progress(generation))
+
+    def match_search(self) -> SearchConfig:
+        """The search of every match."""
+        return self._search(1.0)
+
+    def deal(self) -> DealConfig:
+        """Which rounds are dealt."""
+        return DealConfig(players=self.players, cards=self.cards)
+
+    def meets_bots(self, generation: int) -> bool:
+        """Whether a generation plays the fixed opponents."""
+        return (generation + 1) % self.bots_every == 0 or generation == self.generations - 1
+
+    def _progress(self, generation: int) -> float:
+        return generation / max(1, self.generations - 1)
+
+    def _search(self, progress: float) -> SearchConfig:
+        return SearchConfig(
+            determinizations=self._ramp(self.determinizations, progress),
+            simulations=self._ramp(self.simulations, progress),
+        )
+
+    @staticmethod
+    def _ramp(ends: tuple[int, int], progress: float) -> int:
+        return round(ends[0] + (ends[1] - ends[0]) * progress)
+
+
+def load_settings(preset: str) -> LoopSettings:
+    """Read a preset by its name, or a TOML file of one's own.
+
+    Raises:
+        InvalidConfig: no such preset or file, or settings that are missing, unknown or out of range.
+    """
+    path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
+    try:
+        found = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
+        raise InvalidConfig(f"expected a preset of {known}, or a TOML file, got {preset!r}") from error
+    except (OSError, ValueError) as error:
+        raise InvalidConfig(f"expected TOML in {path}, got {error}") from error
+    known_names = {field.name for field in fields(LoopSettings)}
+    wrong = sorted(known_names ^ found.keys())
+    if wrong:
+        names = ", ".join(sorted(known_names))
+        raise InvalidConfig(f"expected the settings {names} in {path}, got a difference in {', '.join(wrong)}")
+    try:
+        return LoopSettings(**{name: _frozen(value) for name, value in found.items()})
+    except TypeError as error:
+        raise InvalidConfig(f"expected the types of blobzero/presets/demo.toml in {path}, got {error}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The learning loop's settings, its folder and its report."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from blobzero.loop import LoopError, LoopRun
+from blobzero.loopconfig import PRESETS, LoopSettings, load_settings
+from blobzero.report import ReportConfig, ReportError, report
+from mcts_ext.config import SearchConfig
+from mcts_ext.errors import InvalidConfig
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.toml")))
+def test_every_preset_is_sound(name: str) -> None:
+    settings = load_settings(name)
+    for generation in (0, settings.generations - 1):
+        assert settings.rounds_of(generation) == settings.rounds[generation > 0]
+        search = settings.search_of(generation)
+        assert search.determinizations == settings.determinizations[generation > 0]
+        assert search.simulations == settings.simulations[generation > 0]
+    assert settings.meets_bots(settings.generations - 1)
+
+
+def test_reference_is_the_old_systems_run() -> None:
+    settings = load_settings("reference")
+    assert settings.generations == 500
+    assert sum(settings.rounds_of(generation) for generation in range(500)) == pytest.approx(5_000_000, rel=1e-3)
+    assert settings.search_of(0) == SearchConfig(determinizations=1, simulations=15)
+    assert settings.search_of(499) == SearchConfig(determinizations=5, simulations=50)
+
+
+def test_a_ramp_is_even() -> None:
+    settings = replace(load_settings("demo"), generations=5, rounds=(100, 500))
+    assert [settings.rounds_of(generation) for generation in range(5)] == [100, 200, 300, 400, 500]
+    assert [replace(settings, bots_every=2).meets_bots(generation) for generation in range(5)] == [0, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("generations = 8", "generations = 0", "expected generations of at least 1, got 0"),
+        ('gate = "none"', 'gate = "often"', "expected gate of none, better, got 'often'"),
+        ("players = [4]", "players = [9]", "expected players in 3..8, got 9"),
+        ("steps = ", "stops = ", "got a difference in steps, stops"),
+        ("generations = 8", "generations = ", "expected TOML"),
+        ("rounds = [", "rounds = [0, ", "rounds"),
+    ],
+)
+def test_wrong_settings_are_named(old: str, new: str, says: str, tmp_path: Path) -> None:
+    text = (PRESETS / "demo.toml").read_text()
+    assert old in text
+    path = tmp_path / "own.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InvalidConfig) as caught:
+        load_settings(str(path))
+    assert says in str(caught.value)
+    with pytest.raises(InvalidConfig, match="expected a preset of demo, reference, or a TOML file, got 'nothing'"):
+        load_settings("nothing")
+
+
+def small() -> LoopSettings:
+    return replace(load_settings("demo"), generations=2)
+
+
+def test_a_folder_belongs_to_one_loop(tmp_path: Path) -> None:
+    LoopRun(tmp_path, small(), seed=1).open()
+    LoopRun(tmp_path, small(), seed=1).open()
+    for other in (LoopRun(tmp_path, small(), seed=2), LoopRun(tmp_path, replace(small(), steps=7), seed=1)):
+        with pytest.raises(LoopError, match="expected the same"):
+            other.open()
+    (tmp_path / "file").touch()
+    with pytest.raises(LoopError, match="expected a folder to write"):
+        LoopRun(tmp_path / "file", small(), seed=1).open()
+
+
+def finished(run: Path, generation: int) -> None:
+    found = {"mean": 0.5, "low": -0.5, "high": 1.5}
+    result = {
+        "generation": generation,
+        "version": generation + 2,
+        "before": generation + 1,
+        "promoted": True,
+        "selfplay": {"rounds": 100, "rounds_per_min": 4000.0, "evaluations_per_s": 50_000.0, "seconds": 1.5},
+        "train": {"step": 100 * (generation + 1)},
+        "matches": {"before": {"difference": found, "elo": found}, "heuristic": {"difference": found, "elo": found}},
+        "seconds": {"selfplay": 1.5, "train": 1.0, "publish": 0.5, "match": 2.0},
+    }
+    (run / "generations").mkdir(exist_ok=True)
+    (run / "generations" / f"{generation:03}.json").write_text(json.dumps(result))
+
+
+def test_the_report_is_one_page(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="expected a finished generation"):
+        report(ReportConfig(tmp_path))
+    for generation in (0, 1):
+        finished(tmp_path, generation)
+    (tmp_path / "train").mkdir()
+    lines = [{"step": step, "policy_loss": 1.0, "value_loss": 0.1} for step in (50, 100)]
+    (tmp_path / "train" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert report(ReportConfig(tmp_path)) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert "http" not in page
+    assert "+0.50 (-0.50 to +1.50)" in page
+    assert "0.9 days" in page  # 5 million at 4,000 a minute
+    for name in ("strength", "rating", "losses", "rates", "time"):
+        assert (tmp_path / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
