@@ -133,6 +133,7 @@ class LoopRun:
                 cards=self.settings.cards,
                 determinizations=search.determinizations,
                 simulations=search.simulations,
+                c_puct=search.c_puct,
                 workers=size.workers,
                 games=size.games,
                 groups=size.groups,
@@ -212,6 +213,7 @@ class LoopRun:
             "--url", url, "--repository", str(self.models), "--deals", str(self.settings.deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             "--determinizations", str(search.determinizations), "--simulations", str(search.simulations),
+            "--c-puct", str(search.c_puct),
             "--seed", str(self.seed + generation), "--out", str(path),
         ]  # fmt: skip
         if not path.is_file():

@@ -26,6 +26,8 @@ class LoopSettings:
     determinizations: tuple[int, int]
     simulations: tuple[int, int]
     """Of the search in self-play; matches use the last."""
+    c_puct: float
+    """Weight of the network's prior against the values found."""
     players: tuple[int, ...]
     cards: tuple[int, ...]
     """Each pair that the deck allows is drawn as often as any other."""
@@ -81,6 +83,7 @@ class LoopSettings:
         return SearchConfig(
             determinizations=self._ramp(self.determinizations, progress),
             simulations=self._ramp(self.simulations, progress),
+            c_puct=self.c_puct,
         )
 
     @staticmethod

@@ -45,6 +45,8 @@ class MatchConfig:
     """Deals searched for each decision, by players that search."""
     simulations: int = 30
     """Simulations in each of them."""
+    c_puct: float = 1.5
+    """Weight of the network's prior against the values found."""
     seed: int = 0
     """The same seed gives the same match."""
     url: str | None = None
@@ -66,7 +68,9 @@ def match(config: MatchConfig) -> int:
     if len(config.names) > min(config.players):
         raise InvalidConfig(f"expected a seat for each of {len(config.names)} players, got --players {config.players}")
     deals = DealConfig(players=config.players, cards=config.cards)
-    search = SearchConfig(determinizations=config.determinizations, simulations=config.simulations)
+    search = SearchConfig(
+        determinizations=config.determinizations, simulations=config.simulations, c_puct=config.c_puct
+    )
     console = Console(stderr=True, highlight=False)
     stopped = False
 

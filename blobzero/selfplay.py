@@ -48,6 +48,8 @@ class SelfPlayConfig:
     """Deals searched for each decision."""
     simulations: int = 30
     """Simulations in each of them."""
+    c_puct: float = 1.5
+    """Weight of the network's prior against the values found."""
     leaves_per_tree: int = 1
     """Leaves of one tree in flight; more than 1 costs search quality."""
     workers: int | Auto = "auto"
@@ -81,7 +83,10 @@ class SelfPlayConfig:
 
     def search(self) -> SearchConfig:
         return SearchConfig(
-            determinizations=self.determinizations, simulations=self.simulations, leaves_per_tree=self.leaves_per_tree
+            determinizations=self.determinizations,
+            simulations=self.simulations,
+            c_puct=self.c_puct,
+            leaves_per_tree=self.leaves_per_tree,
         )
 
     def deal(self) -> DealConfig:

@@ -29,8 +29,8 @@ def test_reference_is_the_old_systems_run() -> None:
     settings = load_settings("reference")
     assert settings.generations == 500
     assert sum(settings.rounds_of(generation) for generation in range(500)) == pytest.approx(5_000_000, rel=1e-3)
-    assert settings.search_of(0) == SearchConfig(determinizations=1, simulations=15)
-    assert settings.search_of(499) == SearchConfig(determinizations=5, simulations=50)
+    assert settings.search_of(0) == SearchConfig(determinizations=1, simulations=15, c_puct=0.6)
+    assert settings.search_of(499) == SearchConfig(determinizations=5, simulations=50, c_puct=0.6)
 
 
 def test_a_ramp_is_even() -> None:
