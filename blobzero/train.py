@@ -116,8 +116,8 @@ def _summary(report: "TrainReport", command: TrainCommand, console: Console, say
     console.print(table)
     if report.reason == "reuse":
         say(
-            f"ended at step {report.step} of {command.steps}: each position was drawn {command.train.max_reuse:g} times "
-            "(--max-reuse); record more with blobzero selfplay, then repeat this command"
+            f"ended at step {report.step} of {command.steps}: each position was drawn {command.train.max_reuse:g} "
+            "times (--max-reuse); record more with blobzero selfplay, then repeat this command"
         )
     if report.reason == "stopped":
         say("stopped; the same command goes on from here")

@@ -107,8 +107,9 @@ def train(
         CheckpointError: `config.init` cannot be read, or a checkpoint not written.
         InvalidConfig: an unknown preset or device.
     """
-    run = _Run(config, records, out, on_event)
-    return run.go(until_step, on_progress, should_stop)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
+        run = _Run(config, records, out, on_event)
+        return run.go(until_step, on_progress, should_stop)
 
 
 class _Run:
