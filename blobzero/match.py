@@ -1,183 +1,309 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero match`: two or more players on duplicate deals, and how sure the outcome is."""
+"""`blobzero match`: players meet over duplicate deals, and an interval says who is better."""
 
+import contextlib
+import itertools
 import json
-import signal
+import math
+import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from blobzero.players import open_player
-from clients.match import Deal, Match
-from clients.rating import Interval, anytime_interval, elo_interval, mean_interval
+from clients.match import DealResult, MatchCounts, Player, play
+from clients.players import Source, Spec, open_players, parse
+from clients.rating import Estimate, anytime_estimate, decided_after, elo, estimate
 from clients.report import machine, write_json
 from mcts_ext.config import DealConfig, SearchConfig
-from mcts_ext.errors import InvalidConfig
+from mcts_ext.contract import MODEL_NAME
+from mcts_ext.errors import BlobError, InvalidConfig
 
-LOOK_EVERY: Final = 10
-"""Deals between two looks at whether the match is decided."""
+PLAIN_INTERVAL_S = 10.0
+"""Where there is no terminal to redraw, a line this often."""
+LOOK_EVERY = 16
+"""Deals between two looks of the sequential test; a look judges all deals since the one before."""
 
 
 @dataclass(frozen=True)
 class MatchConfig:
-    """Let players meet on duplicate deals: random, heuristic, search-uniform, latest, version:N, or a file's path."""
+    """Players meet over duplicate deals: everybody plays every hand, and the difference has an interval."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """The players, two or more; the difference is the first one's score less the second's."""
-    deals: int = 200
-    """Deals; each is played once for every player, with the seats moved on."""
-    stop_when_decided: bool = False
-    """End once an interval that holds at every moment excludes zero."""
+    contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Two or more of: random, heuristic, ismcts[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx,
+    FILE.safetensors; one that searches may end in @DxK, its own determinizations and simulations."""
+    deals: int = 1000
+    """Deals; each is played once for every player in the match."""
+    seed: int = 0
+    """Of deals, seatings and searches: the same seed plays the same match."""
     players: tuple[int, ...] = (4,)
     """Seats at the table; several numbers are drawn from uniformly."""
     cards: tuple[int, ...] = (5,)
     """Cards dealt to each; several numbers are drawn from uniformly."""
     determinizations: int = 3
-    """Deals searched for each decision, by players that search."""
+    """Deals searched for each decision."""
     simulations: int = 30
     """Simulations in each of them."""
     c_puct: float = 1.5
     """Weight of the network's prior against the values found."""
-    seed: int = 0
-    """The same seed gives the same match."""
+    stop_when_decided: bool = False
+    """Stop as soon as the first two players' difference is decided, by an interval that may be watched."""
     url: str | None = None
-    """HOST:PORT of a server for `latest` and `version:N`; without it they are computed in this process."""
+    """HOST:PORT of a Triton server's gRPC endpoint; without it one is started here if a player needs it."""
     repository: Path = Path("model_repo")
-    """Model repository of `latest` and `version:N`."""
+    """Model repository of the server started here, and of versions that no server serves."""
+    model: str = MODEL_NAME
+    """Name of the model."""
+    server_timeout: float = 60.0
+    """Seconds to wait for a server that is away before giving up."""
     out: Path | None = None
-    """Also write the result to this JSON file."""
+    """Write the result to this JSON file."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Print the result as JSON on standard output, everything else on standard error."""
+    """Print the result as JSON on standard output."""
+
+    def search(self) -> SearchConfig:
+        return SearchConfig(determinizations=self.determinizations, simulations=self.simulations, c_puct=self.c_puct)
+
+    def deal(self) -> DealConfig:
+        return DealConfig(players=self.players, cards=self.cards)
+
+    def specs(self) -> list[Spec]:
+        """The players, read.
+
+        Raises:
+            InvalidConfig: a setting out of range, or a player that there is not.
+        """
+        if len(self.contestants) < 2:
+            raise InvalidConfig(f"expected at least two players, got {len(self.contestants)}; name another")
+        if not 1 <= self.deals <= 10**9:
+            raise InvalidConfig(f"expected --deals in 1..1000000000, got {self.deals}")
+        self.search()
+        self.deal()
+        specs = [parse(text) for text in self.contestants]
+        if max(self.players) > 7 and any(spec.kind == "ismcts" for spec in specs):
+            raise InvalidConfig(f"expected at most 7 seats with ismcts, got {max(self.players)}")
+        return specs
+
+
+class UnwritableResult(BlobError):
+    """The result's file cannot be written."""
 
 
 def match(config: MatchConfig) -> int:
-    """Play and tell; the exit status: 130 when it was interrupted."""
-    if len(config.names) < 2:
-        raise InvalidConfig(f"expected two players or more, got {len(config.names)}")
-    if config.deals < 2:
-        raise InvalidConfig(f"expected --deals of at least 2, got {config.deals}")
-    if len(config.names) > min(config.players):
-        raise InvalidConfig(f"expected a seat for each of {len(config.names)} players, got --players {config.players}")
-    deals = DealConfig(players=config.players, cards=config.cards)
-    search = SearchConfig(
-        determinizations=config.determinizations, simulations=config.simulations, c_puct=config.c_puct
-    )
+    """Play, report, and return the exit status: 0, or 130 when interrupted."""
+    specs = config.specs()
     console = Console(stderr=True, highlight=False)
-    stopped = False
 
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
 
-    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    found: list[Deal] = []
-    began = time.monotonic()
-    try:
-        with ExitStack() as stack, _progress(console) as progress:
-            players = [
-                open_player(name, url=config.url, repository=config.repository, stack=stack) for name in config.names
-            ]
-            task = progress.add_task(" - ".join(config.names), total=config.deals, difference="")
-            played = Match(players, deals=deals, search=search, seed=config.seed)
-            for deal in played.play(
-                config.deals, should_stop=lambda: stopped or (config.stop_when_decided and is_decided(found))
-            ):
-                found.append(deal)
-                if len(found) % LOOK_EVERY == 0:
-                    progress.update(task, completed=len(found), difference=str(mean_interval(differences(found))))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if len(found) < 2:
+    counts, results = MatchCounts(), list[DealResult]()
+    was_interrupted = False
+    with contextlib.ExitStack() as stack:
+        source = _source(config, specs, stack, say)
+        players = open_players(specs, search=config.search(), source=source, stack=stack, on_event=say)
+        start = time.monotonic()
+        try:
+            with _progress(console, config.deals) as show:
+                for result in play(players, config.deal(), deals=config.deals, seed=config.seed, counts=counts):
+                    results.append(result)
+                    if config.stop_when_decided and len(results) % LOOK_EVERY == 0:
+                        end = decided_after(_differences(results, 0, 1))
+                        if end is not None:
+                            del results[end:]
+                            break
+                    show(results, config.stop_when_decided)
+        except KeyboardInterrupt:
+            was_interrupted = True
+        seconds = time.monotonic() - start
+    if not results:
+        say("interrupted before the first deal was complete")
         return 130
-    result = outcome(config, found, seconds=time.monotonic() - began, evaluations=played.n_evaluations)
-    console.print(_table(result))
-    console.print(_words(result), markup=False, soft_wrap=True)
-    if config.out is not None:
-        write_json(config.out, result)
-        console.print(f"written  {config.out}", markup=False)
-    if config.json:
-        print(json.dumps(result))
-    return 130 if stopped else 0
-
-
-def differences(deals: Sequence[Deal]) -> list[float]:
-    """The first player's mean round score less the second's, deal by deal."""
-    return [deal.scores[0] - deal.scores[1] for deal in deals]
-
-
-def is_decided(deals: Sequence[Deal]) -> bool:
-    """Whether an interval that holds at every moment excludes zero; looked at every few deals."""
-    return len(deals) % LOOK_EVERY == 0 and anytime_interval(differences(deals)).excludes(0.0)
-
-
-def outcome(config: MatchConfig, deals: Sequence[Deal], *, seconds: float, evaluations: int) -> dict[str, Any]:
-    """The result as programs read it."""
-    per_deal = differences(deals)
-    interval = anytime_interval if config.stop_when_decided else mean_interval
-    difference: Interval = interval(per_deal)
-    return {
-        "players": [
-            {
-                "name": name,
-                "score_per_round": sum(deal.scores[i] for deal in deals) / len(deals),
-                "bid_made_rate": sum(deal.made[i] for deal in deals) / sum(deal.rounds[i] for deal in deals),
-                "rounds": sum(deal.rounds[i] for deal in deals),
-            }
-            for i, name in enumerate(config.names)
-        ],
-        "deals": len(deals),
-        "difference": asdict(difference),
-        "elo": asdict(elo_interval(per_deal)),
-        "decided": difference.excludes(0.0),
+    outcome = summarize(players, results, watched=config.stop_when_decided)
+    outcome |= {
         "seconds": round(seconds, 3),
-        "evaluations": evaluations,
+        "decisions": counts.decisions,
+        "evaluations": counts.evaluations,
+        "requests": counts.requests,
+        "interrupted": was_interrupted,
         "machine": machine(),
         "config": json.loads(json.dumps(asdict(config), default=str)),
     }
+    _tell(console, outcome)
+    if config.out is not None:
+        try:
+            config.out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(config.out, outcome)
+        except OSError as error:
+            raise UnwritableResult(f"expected to write {config.out}, got {error}; choose another --out") from error
+    if config.json:
+        print(json.dumps(outcome))
+    return 130 if was_interrupted else 0
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[difference]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+def summarize(players: Sequence[Player], results: Sequence[DealResult], *, watched: bool) -> dict[str, Any]:
+    """The figures of a match, by the names programs read.
 
-
-def _words(result: dict[str, Any]) -> str:
-    difference, elo = Interval(**result["difference"]), Interval(**result["elo"])
-    names = [player["name"] for player in result["players"]]
-    verdict = "decided" if result["decided"] else "not decided"
-    return (
-        f"{names[0]} less {names[1]}: {difference} a round, Elo {elo.mean:+.0f} ({elo.low:+.0f} to {elo.high:+.0f}): "
-        f"{verdict}, at 95%"
-    )
-
-
-def _table(result: dict[str, Any]) -> Table:
-    table = Table(
-        "player", "score a round", "bids made", "rounds", box=None, pad_edge=False, title_justify="left",
-        title=f"{result['deals']} deals, {result['seconds']:.0f} s",
-    )  # fmt: skip
-    for player in result["players"]:
-        table.add_row(
-            player["name"],
-            f"{player['score_per_round']:.2f}",
-            f"{100 * player['bid_made_rate']:.1f}%",
-            f"{player['rounds']:,}",
+    Args:
+        watched: whether the match could stop because of what it showed; then the first two players' `difference`, and
+            all others, have the interval that allows for that (`anytime`), else Student's for a fixed number (`fixed`).
+    """
+    seats = sum(result.n_seats for result in results)
+    scores = np.array([result.scores for result in results])
+    made = np.array([result.bids_made * result.n_seats for result in results]).sum(axis=0) / seats
+    pairs = []
+    for first, second in itertools.combinations(range(len(players)), 2):
+        differences = _differences(results, first, second)
+        difference = _estimate(differences, watched)
+        pairs.append(
+            {
+                "first": players[first].name,
+                "second": players[second].name,
+                "difference": _plain(difference),
+                "elo": _plain(elo(differences)),
+                "decided": difference.excludes_zero,
+            }
         )
-    return table
+    return {
+        "players": [
+            {
+                "name": player.name,
+                "what": player.what,
+                "score_per_round": round(float(scores[:, i].mean()), 4),
+                "score_interval": _plain(_estimate(scores[:, i], watched)),
+                "bid_made_rate": round(float(made[i]), 4),
+                "rounds": seats,
+            }
+            for i, player in enumerate(players)
+        ],
+        "deals": len(results),
+        "difference": pairs[0]["difference"],
+        "elo": pairs[0]["elo"],
+        "decided": pairs[0]["decided"],
+        "interval": "anytime" if watched else "fixed",
+        "pairs": pairs,
+    }
+
+
+def _differences(results: Sequence[DealResult], first: int, second: int) -> NDArray[np.float64]:
+    return np.array([result.scores[first] - result.scores[second] for result in results])
+
+
+def _estimate(differences: NDArray[np.float64], watched: bool) -> Estimate:
+    return anytime_estimate(differences) if watched else estimate(differences)
+
+
+def _plain(found: Estimate) -> dict[str, float | None]:
+    """As JSON has it: an end that is infinitely far is null."""
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in asdict(found).items()}
+
+
+def _source(
+    config: MatchConfig, specs: Sequence[Spec], stack: contextlib.ExitStack, say: Callable[[str], None]
+) -> Source:
+    """Where the players' networks come from: a server is started, and checkpoints are exported, if need be."""
+    url = config.url or ""
+    checkpoints = {spec.path for spec in specs if spec.path.suffix == ".safetensors"}
+    exported: dict[Path, Path] = {}
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-match-")))
+    for number, path in enumerate(sorted(checkpoints)):
+        exported[path] = folder / str(number) / "model.onnx"
+        _export(path, exported[path])
+    if not url and any(spec.needs_server for spec in specs):
+        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.watch import Watch
+
+        say(f"starting Triton on {config.repository}")
+        triton = EmbeddedTriton(
+            ServerConfig(repository=config.repository, model=config.model, log_file=folder / "triton.log")
+        )
+        stack.enter_context(triton)
+        stack.enter_context(Watch(triton, on_event=say))
+        url = triton.url
+    return Source(url, config.model, config.repository, exported, config.server_timeout)
+
+
+def _export(checkpoint: Path, path: Path) -> None:
+    """Make a float32 ONNX file of a checkpoint: the network itself, whatever it may be published as."""
+    from export.graph import metadata_of
+    from export.variants import Variant, build
+    from mcts_ext.contract import OBSERVATION_BYTES
+    from training.checkpoint import load_checkpoint
+
+    network, info = load_checkpoint(checkpoint)
+    path.parent.mkdir(parents=True)
+    nothing = np.zeros((0, OBSERVATION_BYTES), np.uint8)
+    build(network, Variant("onnx", "float32"), path, metadata=metadata_of(info), calibration=nothing)
+
+
+@contextlib.contextmanager
+def _progress(console: Console, deals: int) -> Iterator[Callable[[Sequence[DealResult], bool], None]]:
+    """Show deals and the running difference: redrawn on a terminal, elsewhere a line now and then."""
+    next_s = time.monotonic() + (0.25 if console.is_terminal else PLAIN_INTERVAL_S)
+    progress = Progress(
+        TextColumn("deals"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = progress.add_task("", total=deals)
+
+    def show(results: Sequence[DealResult], watched: bool) -> None:
+        nonlocal next_s
+        now = time.monotonic()
+        if now < next_s:
+            return
+        text = f"difference {_estimate(_differences(results, 0, 1), watched)}"
+        if console.is_terminal:
+            next_s = now + 0.25
+            progress.update(task, completed=len(results), description=text)
+        else:
+            next_s = now + PLAIN_INTERVAL_S
+            console.print(f"{len(results):8} of {deals} deals  {text}", markup=False, soft_wrap=True)
+
+    with progress:
+        yield show
+
+
+def _tell(console: Console, outcome: dict[str, Any]) -> None:
+    """The result as tables for people."""
+    table = Table(title=f"{outcome['deals']:,} deals in {outcome['seconds']:.1f} s")
+    for heading in ("player", "score a round", "95%", "bids made", "rounds", ""):
+        table.add_column(heading, justify="left" if heading in ("player", "") else "right")
+    for player in outcome["players"]:
+        table.add_row(
+            player["name"], f"{player['score_per_round']:.2f}", _span(player["score_interval"], 2),
+            f"{100 * player['bid_made_rate']:.1f}%", f"{player['rounds']:,}", player["what"],
+        )  # fmt: skip
+    console.print(table)
+    table = Table(title=f"differences ({outcome['interval']} 95% intervals)")
+    for heading in ("first", "second", "score a round", "95%", "Elo", "95%", "decided"):
+        table.add_column(heading, justify="left" if heading in ("first", "second") else "right")
+    for pair in outcome["pairs"]:
+        difference, points = pair["difference"], pair["elo"]
+        table.add_row(
+            pair["first"], pair["second"], f"{difference['mean']:+.2f}", _span(difference, 2),
+            f"{points['mean']:+.0f}", _span(points, 0), "yes" if pair["decided"] else "no",
+        )  # fmt: skip
+    console.print(table)
+    if outcome["evaluations"]:
+        rate = outcome["evaluations"] / outcome["seconds"]
+        mean = outcome["evaluations"] / outcome["requests"]
+        console.print(
+            f"{outcome['decisions']:,} decisions searched, {outcome['evaluations']:,} evaluations, "
+            f"{rate:,.0f} a second, {mean:.0f} rows a request"
+        )
+    if outcome["interrupted"]:
+        console.print("interrupted: these are the deals that were complete")
+
+
+def _span(found: dict[str, float | None], digits: int) -> str:
+    """An interval; an end that is infinitely far as an ellipsis."""
+    ends = ("..." if end is None else f"{end:+.{digits}f}" for end in (found["low"], found["high"]))
+    return " to ".join(ends)

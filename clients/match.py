@@ -1,221 +1,304 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Matches on duplicate deals: every deal is played so that each player has each hand as often as the others.
+"""Play duplicate deals: the same cards again and again, until every player has held every hand once.
 
-A deal with k players is played k times. Its seats are shuffled, the players are dealt around them in turn, and each
-time everybody moves on by one: so every hand is played once by each player, and luck of the deal cancels in the
-difference. With more seats than players several seats are the same player, which keeps its own score in mind only.
+**Arrangements.** A deal is cards, trump and dealer. K players get K rounds of it: the seats are filled as evenly as
+they can be (a seating drawn for this deal, so that every neighbourhood occurs), and from one round to the next
+everybody at the table is replaced by the next player in the list:
 
-Many tables are played side by side, in two groups that take turns between search and network, as in self-play.
+```
+A B, four seats, seating A B B A:     seat 0 1 2 3
+                             round 0       A B B A
+                             round 1       B A A B       each player has held each of the four hands once
+```
+So luck of the cards, the trump and the place at the table cancels in the difference, with the fewest rounds that
+do it: further arrangements of the same deal share its peculiarities, and tell less than a new deal. As even as can be,
+because a difference of two means is known best when both come from as many seats, and because neither player then
+meets its own kind oftener. docs/log.md has the variances, this design beside one of A against three of B.
+
+**Randomness.** A decision's seed comes from (match seed, deal, number of the action in the round), not from the
+arrangement: where two players think alike they then play alike, and their difference is exactly zero. A match is a
+function of its seed, as far as the evaluators are; and the first n deals do not depend on how many follow.
+
+**Speed.** Many rounds stand side by side in a few groups; all leaves of a group that wait for one evaluator make one
+batch, and while it is away the other groups are searched.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clients.bots import Bot
 from clients.evaluator import Evaluation, Evaluator
 from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.contract import N_SUITS
+from mcts_ext.errors import InvalidConfig
 from mcts_ext.rules import Round
 from mcts_ext.search import Search
 
-N_TABLES: Final = 256
-"""Side by side, in each group."""
-GROUPS: Final = 2
-TRUMPS: Final = (0, 1, 2, 3, None)
-
-
-@dataclass(frozen=True, eq=False)
-class Player:
-    """Who plays: a bot, or our search with an evaluator."""
-
-    name: str
-    bot: Bot | None = None
-    evaluator: Evaluator | None = None
+GROUPS = 3
+TABLES = 768
+"""Rounds side by side where an evaluator is asked: batches of several hundred rows for each of two evaluators."""
 
 
 @dataclass(frozen=True)
-class Deal:
-    """What became of one deal, with all its rotations."""
+class BotPlayer:
+    """A player that chooses by itself."""
+
+    name: str
+    bot: Bot
+    what: str = ""
+    """In words, where the name does not say it."""
+
+
+@dataclass(frozen=True)
+class SearchPlayer:
+    """A player that searches with an evaluator; players with the same evaluator share batches."""
+
+    name: str
+    search: SearchConfig
+    """Without noise, for a player's best play (`SearchConfig.without_noise`)."""
+    evaluator: Evaluator
+    what: str = ""
+
+
+Player = BotPlayer | SearchPlayer
+
+
+@dataclass(frozen=True)
+class DealResult:
+    """What K players made of one deal, each over the hands of all seats."""
 
     number: int
-    scores: tuple[float, ...]
-    """Mean round score of each player."""
-    made: tuple[int, ...]
-    """Bids made, by player, of the rounds that it played in all."""
-    rounds: tuple[int, ...]
+    n_seats: int
+    """Rounds that each player has played in this deal, one for every seat."""
+    scores: NDArray[np.float64]
+    """`[K]` mean round score."""
+    bids_made: NDArray[np.float64]
+    """`[K]` share of the rounds in which the bid was made."""
+
+
+@dataclass
+class MatchCounts:
+    """Work done so far, rounds in progress included."""
+
+    decisions: int = 0
+    """Searched; forced moves and those of bots are not counted."""
+    evaluations: int = 0
+    """Rows that evaluators were asked for."""
+    requests: int = 0
+
+
+def play(
+    players: Sequence[Player], deal: DealConfig, *, deals: int, seed: int, counts: MatchCounts | None = None
+) -> Iterator[DealResult]:
+    """Play, and yield what came of each deal, in order of their numbers.
+
+    Args:
+        players: at least two.
+        deal: seats at the table and cards dealt.
+        deals: how many; the caller may stop earlier.
+        seed: of the match.
+        counts: is kept up to date, if given.
+
+    Raises:
+        InvalidConfig: fewer than two players, or no deals.
+        EvaluatorError: an evaluator does not answer.
+    """
+    if len(players) < 2 or deals < 1:
+        raise InvalidConfig(f"expected at least 2 players and 1 deal, got {len(players)} and {deals}")
+    n_tables = TABLES if any(isinstance(player, SearchPlayer) for player in players) else 1
+    match = _Match(players, deal, deals, seed, counts if counts is not None else MatchCounts())
+    groups = deque(_Group(i, max(n_tables // GROUPS, 1)) for i in range(GROUPS))
+    while groups:
+        group = groups.popleft()
+        match.take_answers(group)
+        if match.advance(group):
+            groups.append(group)
+        yield from match.finished()
+
+
+def deal_of(config: DealConfig, *, seed: int, number: int) -> Round:
+    """A match's deal: shape and cards, dealer and trump drawn uniformly from (seed, number)."""
+    random = Random(seed_of(seed, number))
+    n_players, n_cards = random.choice(config.pairs())
+    deck = random.sample(range(52), n_players * n_cards)
+    return Round(
+        [deck[seat::n_players] for seat in range(n_players)],
+        dealer=random.randrange(n_players),
+        trump=random.choice((*range(N_SUITS), None)),
+    )
+
+
+def arrangements(n_players: int, n_seats: int, *, seed: int, number: int) -> list[list[int]]:
+    """Who sits where in each round of a deal, `[K][seats]`: each player once in each seat, as mixed as can be."""
+    order = list(range(n_players))
+    random = Random(seed_of(seed, number, -1))
+    random.shuffle(order)
+    seating = [order[seat % n_players] for seat in range(n_seats)]
+    random.shuffle(seating)
+    return [[(player + turn) % n_players for player in seating] for turn in range(n_players)]
+
+
+def seed_of(*parts: int) -> int:
+    """64 bits from a list of numbers."""
+    digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+@dataclass(eq=False)
+class _Deal:
+    """A deal that is being played: sums over the rounds that are over, by player."""
+
+    n_seats: int
+    rounds_left: int
+    scores: NDArray[np.float64]
+    bids_made: NDArray[np.float64]
 
 
 @dataclass(eq=False)
 class _Table:
-    """One rotation of one deal, in play."""
+    """A round in progress."""
 
-    deal: int
-    rotation: int
-    table: Round
-    seats: Sequence[int]
-    """The player in each seat."""
-    n_moves: int = 0
+    number: int
+    """Of the deal."""
+    players: list[int]
+    """By seat."""
+    round: Round
+    n_actions: int = 0
     search: Search | None = None
+    n_rows: int = 0
+    """Rows of the search that wait for an answer."""
 
 
 @dataclass(eq=False)
 class _Group:
-    """Tables whose leaves are at the network together."""
+    """Tables that are advanced together."""
 
+    index: int
+    size: int
     tables: list[_Table] = field(default_factory=list)
-    asked: dict[int, list[tuple[_Table, int]]] = field(default_factory=dict)
-    """By player, the tables whose rows were sent, and how many each."""
+    asked: dict[int, list[_Table]] = field(default_factory=dict)
+    """By number of the evaluator: the tables whose rows it has, in order."""
 
 
-class Match:
-    """A match, one deal after another.
+class _Match:
+    """The tables still to come, the evaluators, and the deals that are not complete yet."""
 
-    Args:
-        players: two or more; evaluators are asked from here alone.
-        deals: which rounds are dealt.
-        search: of the players that search; noise and temperature are left out.
-        seed: of deals, seats, determinizations and bots: the same seed gives the same match.
-    """
-
-    def __init__(self, players: Sequence[Player], *, deals: DealConfig, search: SearchConfig, seed: int) -> None:
-        self.players = players
-        self.n_evaluations = 0
-        self._pairs = deals.pairs()
-        self._search = search.without_noise()
+    def __init__(self, players: Sequence[Player], deal: DealConfig, deals: int, seed: int, counts: MatchCounts) -> None:
+        self._players = list(players)
         self._seed = seed
-        self._scores: dict[int, list[tuple[Sequence[int], list[int]]]] = {}
-        self._early: dict[tuple[int, int], Evaluation] = {}
-
-    def play(self, n_deals: int, *, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Deal]:
-        """Play so many deals; each as it is finished, in any order. Asked between two, `should_stop` ends it."""
-        waiting = ((deal, rotation) for deal in range(n_deals) for rotation in range(len(self.players)))
-        groups = [_Group() for _ in range(GROUPS)]
-        while True:
-            for number, group in enumerate(groups):
-                self._take_answers(number, group)
-                for table in [table for table in group.tables if self._advance(table)]:
-                    group.tables.remove(table)
-                    done = self._finish(table)
-                    if done is not None:
-                        yield done
-                        if should_stop():
-                            self._drain(groups)
-                            return
-                while len(group.tables) < N_TABLES and (following := next(waiting, None)) is not None:
-                    table = self._deal(*following)
-                    group.tables.append(table)
-                    if not self._advance(table):
-                        continue
-                    group.tables.pop()
-                    done = self._finish(table)
-                    if done is not None:
-                        yield done
-                        if should_stop():
-                            self._drain(groups)
-                            return
-                self._ask(number, group)
-            if not any(group.tables for group in groups):
-                return
-
-    def _deal(self, deal: int, rotation: int) -> _Table:
-        random = Random(f"{self._seed} {deal}")
-        n_players, n_cards = random.choice(self._pairs)
-        trump = random.choice(TRUMPS)
-        table = Round.deal(n_players, n_cards, random.randrange(n_players), trump, random.getrandbits(62))
-        order = random.sample(range(n_players), n_players)
-        seats = [0] * n_players
-        for i, seat in enumerate(order):
-            seats[seat] = (i + rotation) % len(self.players)
-        return _Table(deal, rotation, table, seats)
-
-    def _advance(self, table: _Table) -> bool:
-        """Play on until the network has to be asked; whether the round is over."""
-        while not table.table.is_over:
-            legal = table.table.legal_actions()
-            seat = table.table.seat_to_act
-            assert seat is not None
-            player = self.players[table.seats[seat]]
-            if len(legal) == 1:
-                action = legal[0]
-            elif player.bot is not None:
-                action = player.bot.choose(table.table, self._random(table))
+        self._counts = counts
+        self._deals: dict[int, _Deal] = {}
+        self._next_deal = 0
+        self._tables = self._deal_out(deal, deals)
+        self._evaluators: list[Evaluator] = []
+        self._evaluator_of: list[int] = []
+        """By player, a place in `_evaluators`; -1 for bots."""
+        for player in self._players:
+            if isinstance(player, SearchPlayer):
+                if player.evaluator not in self._evaluators:
+                    self._evaluators.append(player.evaluator)
+                self._evaluator_of.append(self._evaluators.index(player.evaluator))
             else:
-                if table.search is None:
-                    seed = self._random(table).getrandbits(62)
-                    table.search = Search(table.table, self._search, seed=seed)
-                if table.search.collect():
-                    return False
-                visits = table.search.visits()
-                action = max(visits, key=lambda a: (visits[a], -a))
-                table.search = None
-            table.table.apply(action)
-            table.n_moves += 1
-        return True
+                self._evaluator_of.append(-1)
+        self._answers: dict[tuple[int, int], Evaluation] = {}
 
-    def _random(self, table: _Table) -> Random:
-        return Random(f"{self._seed} {table.deal} {table.rotation} {table.n_moves}")
+    def _deal_out(self, config: DealConfig, deals: int) -> Iterator[_Table]:
+        n = len(self._players)
+        for number in range(deals):
+            dealt = deal_of(config, seed=self._seed, number=number)
+            self._deals[number] = _Deal(dealt.n_players, n, np.zeros(n), np.zeros(n))
+            for seating in arrangements(n, dealt.n_players, seed=self._seed, number=number):
+                yield _Table(number, seating, dealt.copy())
 
-    def _ask(self, number: int, group: _Group) -> None:
-        """Send the rows of all tables of a group, a batch for each player."""
-        rows: dict[int, list[np.ndarray[tuple[int, int], np.dtype[np.uint8]]]] = {}
-        for table in group.tables:
-            assert table.search is not None
-            assert table.table.seat_to_act is not None
-            player = table.seats[table.table.seat_to_act]
-            found = table.search.observations
-            rows.setdefault(player, []).append(found)
-            group.asked.setdefault(player, []).append((table, len(found)))
-        for player, parts in rows.items():
-            evaluator = self.players[player].evaluator
-            assert evaluator is not None
-            evaluator.submit(np.concatenate(parts), tag=number)
+    def finished(self) -> Iterator[DealResult]:
+        """The deals that have become complete, in order and without gaps."""
+        while self._next_deal in self._deals and self._deals[self._next_deal].rounds_left == 0:
+            deal = self._deals.pop(self._next_deal)
+            yield DealResult(self._next_deal, deal.n_seats, deal.scores / deal.n_seats, deal.bids_made / deal.n_seats)
+            self._next_deal += 1
 
-    def _take_answers(self, number: int, group: _Group) -> None:
-        for player, asked in group.asked.items():
-            answer = self._wait(player, number)
+    def advance(self, group: _Group) -> bool:
+        """Play every table of a group until its search waits for answers, replace those that are over, and ask.
+
+        Returns:
+            Whether the group has anything left to do.
+        """
+        going = [table for table in group.tables if self._play(table)]
+        table: _Table | None = None
+        while len(going) < group.size and (table := next(self._tables, None)) is not None:
+            if self._play(table):
+                going.append(table)
+            elif not self._evaluators:
+                break  # bots alone: let the caller have what is complete
+        group.tables = going
+        for table in going:
+            group.asked.setdefault(self._evaluator_of[self._to_act(table)], []).append(table)
+        for number, tables in group.asked.items():
+            rows = np.concatenate([table.search.observations for table in tables if table.search is not None])
+            self._evaluators[number].submit(rows, tag=group.index)
+            self._counts.evaluations += len(rows)
+            self._counts.requests += 1
+        return bool(going) or table is not None
+
+    def take_answers(self, group: _Group) -> None:
+        """Wait for everything that a group asked for, and hand it to its searches."""
+        for number, tables in group.asked.items():
+            while (number, group.index) not in self._answers:
+                tag, answer = self._evaluators[number].wait()
+                self._answers[number, tag] = answer
+            answer = self._answers.pop((number, group.index))
             start = 0
-            for table, n_rows in asked:
+            for table in tables:
+                end = start + table.n_rows
                 assert table.search is not None
-                stop = start + n_rows
-                table.search.apply(answer.logits[start:stop], answer.values[start:stop])
-                start = stop
-            self.n_evaluations += start
+                table.search.apply(answer.logits[start:end], answer.values[start:end])
+                start = end
         group.asked.clear()
 
-    def _wait(self, player: int, tag: int) -> Evaluation:
-        """The answer to a group's batch; those of the other group that come first are kept."""
-        evaluator = self.players[player].evaluator
-        assert evaluator is not None
-        while (id(evaluator), tag) not in self._early:
-            found, answer = evaluator.wait()
-            self._early[id(evaluator), found] = answer
-        return self._early.pop((id(evaluator), tag))
+    def _play(self, table: _Table) -> bool:
+        """Play until a search waits for answers; False once the round is over."""
+        while True:
+            if table.search is not None:
+                table.n_rows = table.search.collect()
+                if table.n_rows:
+                    return True
+                visits = table.search.visits()
+                table.search = None
+                self._apply(table, max(visits, key=visits.__getitem__))  # the first of the most visited
+            if table.round.is_over:
+                self._score(table)
+                return False
+            legal = table.round.legal_actions()
+            player = self._players[self._to_act(table)]
+            if len(legal) == 1:
+                self._apply(table, legal[0])
+                continue
+            seed = seed_of(self._seed, table.number, table.n_actions, 0)
+            if isinstance(player, BotPlayer):
+                self._apply(table, player.bot.choose(table.round, seed=seed))
+            else:
+                table.search = Search(table.round, player.search, seed=seed)
+                self._counts.decisions += 1
 
-    def _finish(self, table: _Table) -> Deal | None:
-        """Note a round's scores; the deal if that was its last."""
-        rounds = self._scores.setdefault(table.deal, [])
-        rounds.append((table.seats, table.table.scores()))
-        if len(rounds) < len(self.players):
-            return None
-        del self._scores[table.deal]
-        of_player: list[list[int]] = [[] for _ in self.players]
-        for seats, scores in rounds:
-            for player, score in zip(seats, scores, strict=True):
-                of_player[player].append(score)
-        return Deal(
-            table.deal,
-            tuple(float(np.mean(scores)) for scores in of_player),
-            tuple(sum(score > 0 for score in scores) for scores in of_player),
-            tuple(len(scores) for scores in of_player),
-        )
+    def _to_act(self, table: _Table) -> int:
+        seat = table.round.seat_to_act
+        assert seat is not None
+        return table.players[seat]
 
-    def _drain(self, groups: Sequence[_Group]) -> None:
-        """Take in what is on its way, so that the evaluators can be used again."""
-        for number, group in enumerate(groups):
-            for player in group.asked:
-                self._wait(player, number)
-            group.asked.clear()
-            group.tables.clear()
+    def _apply(self, table: _Table, action: int) -> None:
+        table.round.apply(action)
+        table.n_actions += 1
+
+    def _score(self, table: _Table) -> None:
+        deal = self._deals[table.number]
+        deal.rounds_left -= 1
+        scores = table.round.scores()
+        for player, score in zip(table.players, scores, strict=True):
+            deal.scores[player] += score
+            deal.bids_made[player] += score > 0  # a bid made, even of 0, scores at least 10

@@ -1,74 +1,114 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a match says: differences with intervals, Elo, and when it may stop. The deal is the unit throughout."""
+"""Statistics of a match: intervals for a mean difference, an interval that may be looked at at any time, Elo.
+
+The unit is the deal: what K rounds of the same cards say is one number, so that they are not taken for independent.
+Axes: `n` deals.
+"""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import stats
+from numpy.typing import NDArray
 
 CONFIDENCE: Final = 0.95
+FIRST_LOOK: Final = 100
+"""Deals before a sequential test may decide: what it knows of the spread must be worth something."""
+_TIGHTEST_AT: Final = 1000
+"""Deals at which the anytime interval is tightest, compared with what it could be there."""
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean and its 95% interval."""
+class Estimate:
+    """A number and its interval."""
 
     mean: float
     low: float
     high: float
 
-    def excludes(self, value: float) -> bool:
-        """Whether `value` lies outside."""
-        return not self.low <= value <= self.high
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval tells on which side of zero the number lies."""
+        return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Student's interval of the mean of independent values."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Interval(mean, -math.inf, math.inf)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * float(stats.sem(values))
-    return Interval(mean, mean - half, mean + half)
+def estimate(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
+    """The mean of `[n]` independent values with Student's interval; for a number of deals fixed beforehand.
 
-
-def anytime_interval(values: Sequence[float], *, horizon: int = 200) -> Interval:
-    """An interval that holds at every moment at once, so that a match may stop when it is decided.
-
-    The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2021, "Time-uniform central
-    limit theory and asymptotic confidence sequences", equation 2: a normal mixture, tightest at about `horizon` values.
+    A single value says nothing of its spread: its interval is as wide as can be.
     """
-    n = len(values)
-    mean = float(np.mean(values))
-    if n < 10:  # the variance isn't known yet
-        return Interval(mean, -math.inf, math.inf)
-    alpha = 1 - CONFIDENCE
-    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / horizon
-    half = float(np.std(values)) * math.sqrt(
-        2 * (n * rho2 + 1) / (n * n * rho2) * math.log(math.sqrt(n * rho2 + 1) / alpha)
-    )
-    return Interval(mean, mean - half, mean + half)
+    from scipy import stats  # a third of a second to import
+
+    n, mean = len(values), float(values.mean())
+    if n < 2:
+        return Estimate(mean, -math.inf, math.inf)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half)
 
 
-def elo_interval(differences: Sequence[float]) -> Interval:
-    """Elo of the first player over the second: logistic on who scored more in a deal, a tie counting half.
+def anytime_estimates(
+    values: NDArray[np.float64], *, confidence: float = CONFIDENCE
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means `[n]` of the first 1..n values, and half widths `[n]` of intervals around them that hold all at once.
 
-    The share's interval is Wilson's; shares of 0 and 1 are moved in by half a deal.
+    With the stated confidence the true mean lies inside every one of them from `FIRST_LOOK` on: so a match may stop at
+    the first that excludes zero, and in a match of equals that happens at most with probability 1 - confidence, however
+    long it is. Before `FIRST_LOOK` they are infinitely wide.
+
+    This is the normal-mixture confidence sequence (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon 2021, eq. 14)
+    with the standard deviation estimated as it goes, asymptotic in that respect (Waudby-Smith, Arbour, Sinha, Kennedy
+    and Ramdas 2024, theorem 2.2, https://arxiv.org/abs/2103.06476):
+
+        s_t sqrt(2 (t rho^2 + 1) / (t^2 rho^2) log(sqrt(t rho^2 + 1) / alpha))
+
+    tests/test_rating.py simulates its error.
     """
+    n, alpha = len(values), 1 - confidence
+    t = np.arange(1, n + 1)
+    means = np.cumsum(values) / t
+    variances = np.maximum(np.cumsum(values**2) / t - means**2, 0.0) * t / np.maximum(t - 1, 1)
+    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / _TIGHTEST_AT  # ibid., appendix
+    spread = t * rho2 + 1
+    half = np.sqrt(variances * 2 * spread / (t**2 * rho2) * np.log(np.sqrt(spread) / alpha))
+    half[: FIRST_LOOK - 1] = np.inf
+    return means, half
+
+
+def anytime_estimate(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
+    """The last of `anytime_estimates`."""
+    means, half = anytime_estimates(values, confidence=confidence)
+    return Estimate(float(means[-1]), float(means[-1] - half[-1]), float(means[-1] + half[-1]))
+
+
+def decided_after(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> int | None:
+    """The number of values after which the anytime interval first excluded zero; None if it never did."""
+    means, half = anytime_estimates(values, confidence=confidence)
+    found = np.flatnonzero(np.abs(means) > half)
+    return int(found[0]) + 1 if len(found) else None
+
+
+def elo(differences: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Elo points of the first player above the second, from `[n]` differences of deals.
+
+    The model: a deal, all its arrangements together, is won by whoever scored more in it, a tie is half a win, and
+    points d above the other win with probability 1 / (1 + 10^(-d / 400)) (Elo 1978). So these points grow with the
+    rounds in a deal, and compare matches of one kind. The interval is Jeffreys' for that probability (Brown, Cai and
+    DasGupta 2001), which ties make wider than need be; the number is its posterior mean, finite even where one side
+    won all.
+    """
+    from scipy import stats
+
     n = len(differences)
-    won = sum(1.0 if d > 0 else 0.5 if d == 0 else 0.0 for d in differences)
-    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-    share = won / n
-    middle, spread = (share + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n)
-    half = spread * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = middle - half, middle + half
-    return Interval(*(_elo(min(max(value, 0.5 / n), 1 - 0.5 / n)) for value in (share, low, high)))
+    wins = float(np.count_nonzero(differences > 0) + 0.5 * np.count_nonzero(differences == 0))
+    posterior = stats.beta(wins + 0.5, n - wins + 0.5)
+    tail = (1 - confidence) / 2
+    return Estimate(*(_points(float(p)) for p in (posterior.mean(), posterior.ppf(tail), posterior.ppf(1 - tail))))
 
 
-def _elo(share: float) -> float:
-    return 400 * math.log10(share / (1 - share))
+def _points(p: float) -> float:
+    p = min(max(p, 1e-9), 1 - 1e-9)
+    return 400 * math.log10(p / (1 - p))

@@ -4,18 +4,13 @@
 from collections import Counter
 from random import Random
 
-from benchmarks import openspiel
-from mcts_ext.contract import FIRST_CARD_ACTION
+from clients.ismcts import deal, their_action
 from mcts_ext.rules import Round
 
 SHAPES = [(players, cards) for players in range(3, 8) for cards in range(1, min(13, 52 // players) + 1)]
 """4 x 13 as well: the card turned up may then be one in a hand, for only its suit matters."""
 DEALS_PER_SHAPE = 60
 TRUMPS = (0, 1, 2, 3, None)
-
-
-def their_action(action: int) -> int:
-    return openspiel.their_card(action - FIRST_CARD_ACTION) if action >= FIRST_CARD_ACTION else 52 + action
 
 
 def test_every_step_of_thousands_of_deals() -> None:
@@ -28,7 +23,7 @@ def test_every_step_of_thousands_of_deals() -> None:
             hands = [deck[seat::players] for seat in range(players)]
             dealer, trump = random.randrange(players), TRUMPS[number % len(TRUMPS)]
             ours = Round(hands, dealer=dealer, trump=trump)
-            judge = openspiel.deal(hands, dealer=dealer, trump=trump)
+            judge = deal(hands, dealer=dealer, trump=trump)
             while not ours.is_over:
                 assert judge.current_player() == ours.seat_to_act
                 legal = ours.legal_actions()

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a word on the command line to a player of a match.
+
+| spec | player |
+| --- | --- |
+| `random`, `heuristic` | clients/bots.py |
+| `ismcts`, `ismcts:SIMULATIONS` | OpenSpiel's, clients/ismcts.py; 1,000 simulations unless given |
+| `search-uniform` | our search with an evaluator that knows nothing |
+| `latest` | our search with the version that the server answers with when the match begins |
+| `version:N` | our search with that version |
+| `FILE.onnx` | our search with an exported file, evaluated in this process |
+| `FILE.safetensors` | the same for a checkpoint, which the command exports aside |
+
+A player that searches takes a suffix, determinizations x simulations of its own: `latest@1x15`.
+
+A server answers with the versions that its policy names: the latest two. A version that it does not serve, but
+whose file is in the repository, is evaluated in this process. To make the server load it would mean another
+configuration for everyone who asks it, self-play included, and one that a killed match leaves behind.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from clients.bots import HeuristicBot, RandomBot
+from clients.errors import ModelNotFound
+from clients.evaluator import Evaluator, UniformEvaluator, evaluate
+from clients.match import BotPlayer, Player, SearchPlayer
+from mcts_ext.config import SearchConfig
+from mcts_ext.contract import MODEL_NAME, OBSERVATION_BYTES
+from mcts_ext.errors import InvalidConfig
+from mcts_ext.observe import observation
+from mcts_ext.rules import Round
+
+Kind = Literal["random", "heuristic", "ismcts", "search-uniform", "latest", "version", "file"]
+KNOWN: Final = (
+    "random, heuristic, ismcts[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx or FILE.safetensors"
+)
+ISMCTS_SIMULATIONS: Final = 1000
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A spec that was read."""
+
+    text: str
+    kind: Kind
+    number: int = 0
+    """Of `version:N`, or the simulations of `ismcts`."""
+    path: Path = Path()
+    """Of a file."""
+    search: tuple[int, int] | None = None
+    """Determinizations and simulations, where it has its own."""
+
+    @property
+    def needs_server(self) -> bool:
+        """Whether it is a version of a served model."""
+        return self.kind in ("latest", "version")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where networks come from."""
+
+    url: str = ""
+    """HOST:PORT of a Triton server, where a player needs one."""
+    model: str = MODEL_NAME
+    repository: Path = Path("model_repo")
+    """For versions that the server does not serve."""
+    exported: Mapping[Path, Path] | None = None
+    """By checkpoint, the ONNX file made of it."""
+    server_timeout_s: float = 60.0
+
+
+def parse(text: str) -> Spec:
+    """Read a spec.
+
+    Raises:
+        InvalidConfig: it is none.
+    """
+    found = re.fullmatch(r"(.+?)(?:@(\d+)x(\d+))?", text)
+    if found is None:
+        raise _unknown(text)
+    word, search = found[1], (int(found[2]), int(found[3])) if found[2] else None
+    name, _, number = word.partition(":")
+    if word.endswith((".onnx", ".safetensors")):
+        return Spec(text, "file", path=Path(word), search=search)
+    if word == "search-uniform":
+        return Spec(text, "search-uniform", search=search)
+    if word == "latest":
+        return Spec(text, "latest", search=search)
+    if name == "version" and number.isdecimal():
+        return Spec(text, "version", number=int(number), search=search)
+    if search is not None:
+        raise InvalidConfig(
+            f"expected a search of its own for a player that searches, got {text}; leave out the suffix"
+        )
+    if word == "random":
+        return Spec(text, "random")
+    if word == "heuristic":
+        return Spec(text, "heuristic")
+    if name == "ismcts" and (word == name or number.isdecimal()):
+        return Spec(text, "ismcts", number=int(number or ISMCTS_SIMULATIONS))
+    raise _unknown(text)
+
+
+def open_players(
+    specs: list[Spec], *, search: SearchConfig, source: Source, stack: ExitStack, on_event: Callable[[str], None]
+) -> list[Player]:
+    """Make the players; their evaluators are closed with `stack`.
+
+    Args:
+        specs: one for each player; equal networks share an evaluator.
+        search: of the players that search and have none of their own; played without noise.
+        on_event: told, in one line each, what a network became and what happens to its server.
+
+    Raises:
+        InvalidConfig: a search out of range. ModelNotFound: a version or a file that there is not.
+        OpenSpielMissing, EvaluatorError: as they say.
+    """
+    opened = _Networks(source, stack, on_event)
+    return [_open(spec, search.without_noise(), opened) for spec in specs]
+
+
+def _open(spec: Spec, search: SearchConfig, networks: "_Networks") -> Player:
+    if spec.kind == "random":
+        return BotPlayer(spec.text, RandomBot())
+    if spec.kind == "heuristic":
+        return BotPlayer(spec.text, HeuristicBot())
+    if spec.kind == "ismcts":
+        from clients.ismcts import ISMCTSBot  # OpenSpiel is there for development alone
+
+        return BotPlayer(spec.text, ISMCTSBot(spec.number), f"OpenSpiel, {spec.number} simulations")
+    if spec.search is not None:
+        search = replace(search, determinizations=spec.search[0], simulations=spec.search[1])
+    evaluator, what = networks.open(spec)
+    return SearchPlayer(
+        spec.text, search, evaluator, f"{what}, {search.determinizations} x {search.simulations}".removeprefix(", ")
+    )
+
+
+class _Networks:
+    """Evaluators, each opened once."""
+
+    def __init__(self, source: Source, stack: ExitStack, on_event: Callable[[str], None]) -> None:
+        self._source = source
+        self._stack = stack
+        self._on_event = on_event
+        self._opened: dict[str, Evaluator] = {}
+
+    def open(self, spec: Spec) -> tuple[Evaluator, str]:
+        """The evaluator of a player that searches, and what it is."""
+        if spec.kind == "search-uniform":
+            return self._once("", UniformEvaluator), ""
+        if spec.kind == "file":
+            return self._file((self._source.exported or {}).get(spec.path, spec.path)), str(spec.path)
+        if spec.kind == "latest":
+            version = self._latest()
+            return self._version(version), f"version {version}"
+        try:
+            return self._version(spec.number), f"version {spec.number}"
+        except ModelNotFound:
+            path = self._source.repository / self._source.model / str(spec.number) / "model.onnx"
+            if not path.is_file():
+                raise
+            self._on_event(f"version {spec.number} is not served at {self._source.url}; evaluating {path} here")
+            return self._file(path), f"{path}"
+
+    def _latest(self) -> int:
+        """The version that answers now; a match stays with it."""
+        table = Round.deal(4, 5, 0, None, 0)
+        row = np.frombuffer(observation(table), dtype=np.uint8).reshape(1, OBSERVATION_BYTES)
+        with self._triton("") as evaluator:
+            return evaluate(evaluator, row).model_version
+
+    def _version(self, version: int) -> Evaluator:
+        return self._once(f"version {version}", lambda: self._triton(str(version)))
+
+    def _file(self, path: Path) -> Evaluator:
+        from clients.local import LocalEvaluator
+
+        n_cores = len(os.sched_getaffinity(0))
+        return self._once(str(path), lambda: LocalEvaluator(path, threads=n_cores, on_event=self._on_event))
+
+    def _triton(self, version: str) -> Evaluator:
+        from clients.triton import TritonEvaluator
+
+        return TritonEvaluator(
+            self._source.url,
+            model=self._source.model,
+            model_version=version,
+            server_timeout_s=self._source.server_timeout_s,
+            on_event=self._on_event,
+        )
+
+    def _once(self, key: str, make: Callable[[], Evaluator]) -> Evaluator:
+        if key not in self._opened:
+            self._opened[key] = self._stack.enter_context(make())
+        return self._opened[key]
+
+
+def _unknown(text: str) -> InvalidConfig:
+    return InvalidConfig(f"expected a player of {KNOWN}, got {text}")
