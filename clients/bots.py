@@ -21,7 +21,7 @@ _UNWILLING: Final = 0.5
 """How often a seat that needs no more tricks beats a card that it could beat."""
 
 _DEMAND: Final = 1.0
-"""How much less a card counts, as a share, for each hand's worth of tricks that the bids before ask for above theirs."""
+"""How much less a card counts, as a share, for every hand of tricks that the bids before ask for above theirs."""
 
 
 class Bot(Protocol):
