@@ -184,7 +184,13 @@ class LoopRun:
         from training.config import TrainConfig
         from training.trainer import train
 
-        config = TrainConfig(preset=self.settings.network, seed=self.seed, window_max=self.settings.window)
+        config = TrainConfig(
+            preset=self.settings.network,
+            seed=self.seed,
+            learning_rate=self.settings.learning_rate,
+            ema_decay=self.settings.ema_decay,
+            window_max=self.settings.window,
+        )
         return train(
             config,
             records=[self.out / "selfplay"],

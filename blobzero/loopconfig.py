@@ -33,6 +33,9 @@ class LoopSettings:
     """Each pair that the deck allows is drawn as often as any other."""
     steps: int
     """Training steps of a generation."""
+    learning_rate: float
+    ema_decay: float
+    """Of the running mean of the weights that is published: it must forget within a generation's steps."""
     window: int
     """Positions that training draws from, at most."""
     deals: int
