@@ -20,8 +20,8 @@ _TRUMP_RUFFS: Final = 0.25
 _UNWILLING: Final = 0.5
 """How often a seat that needs no more tricks beats a card that it could beat."""
 
-_DEMAND: Final = 1.0
-"""How much less a card counts, as a share, for every hand of tricks that the bids before ask for above theirs."""
+_DEMAND: Final = 0.5
+"""How much less a card counts, as a share, for every N tricks that the bids before ask for above their share of N."""
 
 
 class Bot(Protocol):

@@ -3,12 +3,13 @@
 
 `pyspiel.ISMCTSBot` is Cowling, Powley and Whitehouse 2012 in C++: one tree over information sets, UCB1, random
 rollouts, the most visited action. It plays its own game `oh_hell`, which has the same moves as ours (docs/rules.md),
-and differs from our players in three ways:
+and differs from our players in four ways:
 
 - It maximizes OpenSpiel's returns: tricks taken, and 10 more for a bid made. Ours is 10 + bid for a bid made, else 0.
   So both want the bid made, by far; once it is lost, this one still collects tricks, which earn it nothing here.
 - It resamples among the cards that really are in play, never an undealt one: it knows which cards those are.
 - It resamples without regard to the voids that were shown.
+- It is no function of its seed: it breaks ties in the order of hash tables, which changes from one to the next.
 
 OpenSpiel is installed with the extra `dev`; it is imported when the first such player is made.
 """
@@ -49,7 +50,7 @@ class ISMCTSBot:
         self._pyspiel = load_pyspiel()
 
     def choose(self, table: Round, *, seed: int) -> int:
-        """See `Bot`."""
+        """See `Bot`; the same seed need not give the same action."""
         pyspiel, seed = self._pyspiel, seed & 0x7FFFFFFF
         state = mirror(table)
         bot = pyspiel.ISMCTSBot(

@@ -17,7 +17,8 @@ meets its own kind oftener. docs/log.md has the variances, this design beside on
 
 **Randomness.** A decision's seed comes from (match seed, deal, number of the action in the round), not from the
 arrangement: where two players think alike they then play alike, and their difference is exactly zero. A match is a
-function of its seed, as far as the evaluators are; and the first n deals do not depend on how many follow.
+function of its seed, as far as evaluators and bots are (OpenSpiel's is not); and the first n deals do not depend on
+how many follow.
 
 **Speed.** Many rounds stand side by side in a few groups; all leaves of a group that wait for one evaluator make one
 batch, and while it is away the other groups are searched.
