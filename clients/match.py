@@ -42,7 +42,7 @@ from mcts_ext.rules import Round
 from mcts_ext.search import Search
 
 GROUPS = 3
-TABLES = 768
+TABLES = 1536
 """Rounds side by side where an evaluator is asked: batches of several hundred rows for each of two evaluators."""
 
 
