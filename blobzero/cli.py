@@ -24,6 +24,7 @@ from blobzero.models import (
     rollback,
     unpublish,
 )
+from blobzero.play import PlayConfig, play
 from blobzero.publish import PublishConfig, publish
 from blobzero.report import ReportConfig, report
 from blobzero.selfplay import SelfPlayConfig, selfplay
@@ -33,6 +34,7 @@ from mcts_ext.errors import BlobError
 
 Command = (
     Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
+    | Annotated[PlayConfig, tyro.conf.subcommand("play")]
     | Annotated[ServeConfig, tyro.conf.subcommand("serve")]
     | Annotated[TrainCommand, tyro.conf.subcommand("train")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
@@ -49,6 +51,7 @@ Command = (
 
 VERBS: dict[type, Callable[[Any], int]] = {
     SelfPlayConfig: selfplay,
+    PlayConfig: play,
     ServeConfig: serve,
     TrainCommand: train,
     ExportConfig: export,

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero play`: a person sits at the table in the terminal, against a served network."""
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final, Literal
+
+from rich.console import Console
+
+from blobzero.seat import OPPONENTS, Left, Seat
+from clients.connect import EvaluatorConfig, connect
+from clients.errors import EvaluatorError
+from clients.table import Player, SearchPlayer, play_game, play_round
+from mcts_ext.config import SearchConfig
+from mcts_ext.contract import MODEL_NAME
+from mcts_ext.errors import InvalidConfig
+from mcts_ext.game import TRUMPS, Game
+from mcts_ext.rules import Round
+
+SERVER_TIMEOUT_S: Final = 10.0
+"""How long a person waits for a server that is away."""
+
+MAX_NAME: Final = 12
+
+
+@dataclass(frozen=True)
+class PlayConfig:
+    """Play Blob in the terminal against the network; it says what it thinks when asked."""
+
+    url: str | None = None
+    """HOST:PORT of a Triton server's gRPC endpoint; without it one is started here."""
+    repository: Path = Path("model_repo")
+    """Model repository of the server started here, or of `--evaluator local`."""
+    evaluator: Literal["triton", "local", "uniform"] = "triton"
+    """Who answers the search: a Triton server, the model in this process, or nobody (`uniform`, no network)."""
+    players: int = 4
+    """Players at the table, you among them."""
+    start_cards: int = 5
+    """Cards dealt to each in the first round."""
+    unit: Literal["game", "round"] = "game"
+    """A whole game, or one round with dealer and trump drawn at random."""
+    seed: int | None = None
+    """Of the deals and the searches; drawn, and shown, unless given."""
+    determinizations: int = 3
+    """Deals that an opponent searches for each decision."""
+    simulations: int = 30
+    """Simulations in each of them."""
+    name: str = "You"
+    """What to call you."""
+
+    def search(self) -> SearchConfig:
+        return SearchConfig(determinizations=self.determinizations, simulations=self.simulations)
+
+    def check(self) -> None:
+        """Raise InvalidConfig where a setting is out of range."""
+        self.search()
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise InvalidConfig(f"expected --seed in 0..{2**63 - 1}, got {self.seed}")
+        if self.url is not None and self.evaluator != "triton":
+            raise InvalidConfig(f"expected --url only with --evaluator triton, got --evaluator {self.evaluator}")
+        if not (self.name.isprintable() and 1 <= len(self.name) <= MAX_NAME) or self.name in OPPONENTS:
+            raise InvalidConfig(
+                f"expected --name of 1..{MAX_NAME} printable characters, and none of {', '.join(OPPONENTS)}, "
+                f"got {self.name!r}"
+            )
+
+
+def play(config: PlayConfig) -> int:
+    """Play until the end, or until the person leaves; the exit status."""
+    config.check()
+    seed = secrets.randbelow(10**6) if config.seed is None else config.seed
+    game = Game(config.players, config.start_cards, seed) if config.unit == "game" else _deal(config, seed)
+    console = Console(stderr=True, highlight=False, markup=False)
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", soft_wrap=True)
+
+    with _evaluator(config, say) as evaluator_config, connect(evaluator_config, on_event=say) as evaluator:
+        model = SearchPlayer(evaluator, config.search(), seed=seed)
+        seat = Seat(name=config.name, n_players=config.players, look=model.look)
+        seat.welcome(f"seed {seed}, opponents search {config.determinizations} x {config.simulations}")
+        players: list[Player] = [seat, *[model] * (config.players - 1)]
+        try:
+            if isinstance(game, Game):
+                play_game(game, players, seat)
+            else:
+                play_round(game, players, seat)
+        except Left:
+            seat.farewell()
+            return 0
+        except KeyboardInterrupt:
+            seat.farewell()
+            return 130
+        except EvaluatorError:
+            seat.farewell()
+            raise
+        seat.finish()
+    return 0
+
+
+def _deal(config: PlayConfig, seed: int) -> Round:
+    """One round, dealer and trump drawn uniformly."""
+    draw = Random(seed)
+    return Round.deal(config.players, config.start_cards, draw.randrange(config.players), draw.choice(TRUMPS), seed)
+
+
+@contextlib.contextmanager
+def _evaluator(config: PlayConfig, say: Callable[[str], None]) -> Iterator[EvaluatorConfig]:
+    """Whoever answers, started here if need be."""
+    if config.evaluator == "uniform":
+        yield EvaluatorConfig(kind="uniform")
+    elif config.evaluator == "local":
+        from clients.local import latest_model_file
+
+        yield EvaluatorConfig(kind="local", model_path=str(latest_model_file(config.repository, MODEL_NAME)))
+    elif config.url is not None:
+        yield EvaluatorConfig(url=config.url, server_timeout_s=SERVER_TIMEOUT_S)
+    else:
+        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.watch import Watch
+
+        triton = EmbeddedTriton(ServerConfig(repository=config.repository))
+        say(f"starting Triton on {config.repository}")
+        with triton, Watch(triton, on_event=say):
+            yield EvaluatorConfig(url=triton.url, server_timeout_s=SERVER_TIMEOUT_S)
