@@ -2,7 +2,9 @@
 """`blobzero play`: a person sits at the table in the terminal, against a served network."""
 
 import contextlib
+import io
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +74,8 @@ class PlayConfig:
 def play(config: PlayConfig) -> int:
     """Play until the end, or until the person leaves; the exit status."""
     config.check()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what was typed is repeated, whatever it was
     seed = secrets.randbelow(10**6) if config.seed is None else config.seed
     game = Game(config.players, config.start_cards, seed) if config.unit == "game" else _deal(config, seed)
     console = Console(stderr=True, highlight=False, markup=False)

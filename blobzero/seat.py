@@ -171,7 +171,7 @@ class Seat:
     def _question(self, table: Round) -> str:
         if table.is_bidding:
             forbidden = forbidden_bid(table)
-            but = "" if forbidden is None else f" but not {forbidden}, as the dealer"
+            but = "" if forbidden is None else f"; you deal, so not {forbidden}"
             return f"Your bid, 0 to {table.n_cards}{but}: "
         if len(table.legal_actions()) < len(table.hands[PERSON]):
             return f"Your card, following {SUIT_NAMES[table.tricks[-1][0][1] // 13]}: "
