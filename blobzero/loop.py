@@ -134,6 +134,10 @@ class LoopRun:
                 determinizations=search.determinizations,
                 simulations=search.simulations,
                 c_puct=search.c_puct,
+                q_scale=search.q_scale,
+                dirichlet_fraction=search.dirichlet_fraction,
+                temperature=search.temperature,
+                temperature_final=search.temperature_final,
                 workers=size.workers,
                 games=size.games,
                 groups=size.groups,
@@ -184,11 +188,16 @@ class LoopRun:
         from training.config import TrainConfig
         from training.trainer import train
 
+        total = self.settings.steps * self.settings.generations
         config = TrainConfig(
             preset=self.settings.network,
             seed=self.seed,
             learning_rate=self.settings.learning_rate,
+            schedule="cosine",
+            warmup_steps=min(100, total // 10),
+            schedule_steps=total,
             ema_decay=self.settings.ema_decay,
+            value_weight=self.settings.value_weight,
             window_max=self.settings.window,
         )
         return train(
@@ -213,13 +222,13 @@ class LoopRun:
     def _match(self, generation: int, name: str, version: int, opponent: str, url: str) -> dict[str, Any]:
         """Play one match, unless its file is there; what it says."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
-        search = self.settings.match_search()
+        search = self.settings.search_of_matches()
         command = [
             sys.executable, "-m", "blobzero.cli", "match", f"version:{version}", opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(self.settings.deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             "--determinizations", str(search.determinizations), "--simulations", str(search.simulations),
-            "--c-puct", str(search.c_puct),
+            "--c-puct", str(search.c_puct), "--q-scale", str(search.q_scale),
             "--seed", str(self.seed + generation), "--out", str(path),
         ]  # fmt: skip
         if not path.is_file():

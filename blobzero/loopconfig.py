@@ -25,15 +25,25 @@ class LoopSettings:
     """Self-play rounds of a generation."""
     determinizations: tuple[int, int]
     simulations: tuple[int, int]
-    """Of the search in self-play; matches use the last."""
+    """Of the search in self-play."""
+    match_search: tuple[int, int]
+    """Determinizations and simulations of every match."""
     c_puct: float
     """Weight of the network's prior against the values found."""
+    q_scale: float
+    """The policy of a search is softmax(log prior + q_scale * Q); 0 takes the shares of visits."""
+    dirichlet_fraction: float
+    """Share of the root noise in self-play."""
+    temperature: tuple[float, float]
+    """Of self-play, at the start and at the end of a round."""
     players: tuple[int, ...]
     cards: tuple[int, ...]
     """Each pair that the deck allows is drawn as often as any other."""
     steps: int
     """Training steps of a generation."""
     learning_rate: float
+    value_weight: float
+    """Of the value loss beside the policy loss."""
     ema_decay: float
     """Of the running mean of the weights that is published: it must forget within a generation's steps."""
     window: int
@@ -56,7 +66,8 @@ class LoopSettings:
         for progress in (0.0, 1.0):
             if self._ramp(self.rounds, progress) < 1:
                 raise InvalidConfig(f"expected rounds of at least 1, got {self.rounds}")
-            self._search(progress)
+            self.search_of(round(progress * (self.generations - 1)))
+        self.search_of_matches()
         self.deal()
 
     def rounds_of(self, generation: int) -> int:
@@ -65,11 +76,12 @@ class LoopSettings:
 
     def search_of(self, generation: int) -> SearchConfig:
         """The search of its self-play."""
-        return self._search(self._progress(generation))
+        progress = self._progress(generation)
+        return self._search(self._ramp(self.determinizations, progress), self._ramp(self.simulations, progress))
 
-    def match_search(self) -> SearchConfig:
+    def search_of_matches(self) -> SearchConfig:
         """The search of every match."""
-        return self._search(1.0)
+        return self._search(*self.match_search)
 
     def deal(self) -> DealConfig:
         """Which rounds are dealt."""
@@ -82,11 +94,15 @@ class LoopSettings:
     def _progress(self, generation: int) -> float:
         return generation / max(1, self.generations - 1)
 
-    def _search(self, progress: float) -> SearchConfig:
+    def _search(self, determinizations: int, simulations: int) -> SearchConfig:
         return SearchConfig(
-            determinizations=self._ramp(self.determinizations, progress),
-            simulations=self._ramp(self.simulations, progress),
+            determinizations=determinizations,
+            simulations=simulations,
             c_puct=self.c_puct,
+            q_scale=self.q_scale,
+            dirichlet_fraction=self.dirichlet_fraction,
+            temperature=self.temperature[0],
+            temperature_final=self.temperature[1],
         )
 
     @staticmethod

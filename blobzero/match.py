@@ -54,6 +54,8 @@ class MatchConfig:
     """Simulations in each of them."""
     c_puct: float = 1.5
     """Weight of the network's prior against the values found."""
+    q_scale: float = 0.0
+    """Play the largest of log prior + q_scale * Q; 0: the most visited."""
     stop_when_decided: bool = False
     """Stop as soon as the first two players' difference is decided, by an interval that may be watched."""
     url: str | None = None
@@ -70,7 +72,12 @@ class MatchConfig:
     """Print the result as JSON on standard output."""
 
     def search(self) -> SearchConfig:
-        return SearchConfig(determinizations=self.determinizations, simulations=self.simulations, c_puct=self.c_puct)
+        return SearchConfig(
+            determinizations=self.determinizations,
+            simulations=self.simulations,
+            c_puct=self.c_puct,
+            q_scale=self.q_scale,
+        )
 
     def deal(self) -> DealConfig:
         return DealConfig(players=self.players, cards=self.cards)

@@ -51,11 +51,20 @@ class PlayConfig:
     """Deals that an opponent searches for each decision."""
     simulations: int = 30
     """Simulations in each of them."""
+    c_puct: float = 0.6
+    """Weight of the network's prior against the values found."""
+    q_scale: float = 60.0
+    """An opponent plays the largest of log prior + q_scale * Q; 0: the most visited."""
     name: str = "You"
     """What to call you."""
 
     def search(self) -> SearchConfig:
-        return SearchConfig(determinizations=self.determinizations, simulations=self.simulations)
+        return SearchConfig(
+            determinizations=self.determinizations,
+            simulations=self.simulations,
+            c_puct=self.c_puct,
+            q_scale=self.q_scale,
+        )
 
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range."""

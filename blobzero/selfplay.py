@@ -50,6 +50,15 @@ class SelfPlayConfig:
     """Simulations in each of them."""
     c_puct: float = 1.5
     """Weight of the network's prior against the values found."""
+    q_scale: float = 0.0
+    """Weight of the values found in the policy that is recorded, softmax(log prior + q_scale * Q); 0: shares of
+    visits."""
+    dirichlet_fraction: float = 0.25
+    """Share of the root noise in the root's priors; 0 turns it off."""
+    temperature: float = 1.0
+    """Moves are drawn from policy ** (1 / temperature) at the start of a round."""
+    temperature_final: float = 0.25
+    """The temperature that the end of the round approaches."""
     leaves_per_tree: int = 1
     """Leaves of one tree in flight; more than 1 costs search quality."""
     workers: int | Auto = "auto"
@@ -86,6 +95,10 @@ class SelfPlayConfig:
             determinizations=self.determinizations,
             simulations=self.simulations,
             c_puct=self.c_puct,
+            q_scale=self.q_scale,
+            dirichlet_fraction=self.dirichlet_fraction,
+            temperature=self.temperature,
+            temperature_final=self.temperature_final,
             leaves_per_tree=self.leaves_per_tree,
         )
 

@@ -269,7 +269,7 @@ class _Match:
                 table.n_rows = table.search.collect()
                 if table.n_rows:
                     return True
-                visits = table.search.visits()
+                visits = table.search.policy()
                 table.search = None
                 self._apply(table, max(visits, key=visits.__getitem__))  # the first of the most visited
             if table.round.is_over:

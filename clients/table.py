@@ -8,13 +8,14 @@ Seats are absolute here (0 .. P-1).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clients.evaluator import Evaluator, evaluate
 from mcts_ext.config import SearchConfig
+from mcts_ext.determinize import determinized
 from mcts_ext.game import Game
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
@@ -90,6 +91,10 @@ class View:
         return max(self.visits, key=lambda action: self.visits[action])
 
 
+_VIEWED_DEALS: Final = 16
+"""Deals of the hidden cards over which the network's own view is averaged."""
+
+
 class SearchPlayer:
     """Plays the most visited action of a search without noise.
 
@@ -117,31 +122,30 @@ class SearchPlayer:
         """The view of a decision between two actions or more."""
         shares, q = self._search(table)
         legal = table.legal_actions()
-        rows = np.frombuffer(observation(table), dtype=np.uint8)[None]
-        answer = evaluate(self._evaluator, rows)
-        prior = _softmax(answer.logits[0, legal])
-        unit = 10 + table.n_cards  # values are shares of the most that a round can give
         seat = table.seat_to_act or 0
+        deals = [observation(determinized(table, seat, seed=0, stream=i)) for i in range(_VIEWED_DEALS)]
+        answer = evaluate(self._evaluator, np.frombuffer(b"".join(deals), dtype=np.uint8).reshape(_VIEWED_DEALS, -1))
+        prior = _softmax(answer.logits[:, legal]).mean(axis=0)
+        values = answer.values.mean(axis=0)
+        unit = 10 + table.n_cards  # values are shares of the most that a round can give
         return View(
             visits=shares,
             prior=dict(zip(legal, prior.tolist(), strict=True)),
             points={action: unit * value for action, value in q.items()},
-            seats=[unit * float(answer.values[0, (s - seat) % table.n_players]) for s in range(table.n_players)],
+            seats=[unit * float(values[(s - seat) % table.n_players]) for s in range(table.n_players)],
             model_version=answer.model_version,
         )
 
     def _search(self, table: Round) -> tuple[dict[int, float], dict[int, float]]:
-        """Share of visits and mean value, per action."""
-        digest = blake2b(observation(table), key=self._key, digest_size=8).digest()
+        """Probability and mean value, per action."""
+        digest = blake2b(observation(table, with_others=False), key=self._key, digest_size=8).digest()
         search = Search(table, self._config, seed=int.from_bytes(digest, "little"))
         while search.collect():
             answer = evaluate(self._evaluator, search.observations)
             search.apply(answer.logits, answer.values)
-        visits = search.visits()
-        total = sum(visits.values())
-        return {action: n / total for action, n in visits.items()}, search.values()
+        return search.policy(), search.values()
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    odds = np.exp((logits - logits.max()).astype(np.float64))
-    return np.asarray(odds / odds.sum())
+    odds = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))

@@ -4,24 +4,9 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from mcts_ext.determinize cimport construct, determinize
+from mcts_ext.determinize cimport determinize
 from mcts_ext.rng cimport RngC, rng_below, rng_gamma, rng_seed, rng_uniform
 from mcts_ext.rules cimport Round, StateC
-
-
-def determinized(Round table not None, int seat, *, seed, stream=0, constructed=False):
-    """A copy of the round with the cards that `seat` cannot see dealt afresh.
-
-    With `constructed` by counting alone, the way taken when rejection is slow.
-    """
-    cdef Round twin = table.copy()
-    cdef RngC rng
-    rng_seed(&rng, <uint64_t>seed, <uint64_t>stream)
-    if constructed:
-        construct(&twin.state, seat, &rng)
-    else:
-        determinize(&twin.state, seat, &rng)
-    return twin
 
 
 def determinize_many(Round table not None, int seat, int n, *, seed):

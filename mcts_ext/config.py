@@ -27,8 +27,10 @@ class SearchConfig:
     """Concentration of the root noise, Dir(alpha)."""
     dirichlet_fraction: float = 0.25
     """Share of the root noise in the root's priors (epsilon); 0 turns it off."""
+    q_scale: float = 0.0
+    """The policy is softmax(log prior + q_scale * Q); 0 takes the shares of visits instead."""
     temperature: float = 1.0
-    """Moves are drawn from visits ** (1 / temperature) at the start of a round; 0 takes the most visited."""
+    """Moves are drawn from policy ** (1 / temperature) at the start of a round; 0 takes the likeliest."""
     temperature_final: float = 0.25
     """The temperature that the end of the round approaches, linearly in the moves made."""
 
@@ -38,6 +40,7 @@ class SearchConfig:
         _check_range("leaves_per_tree", self.leaves_per_tree, 1, MAX_LEAVES_PER_TREE)
         _check_range("c_puct", self.c_puct, 0.0, 100.0)
         _check_range("fpu_reduction", self.fpu_reduction, 0.0, 1.0)
+        _check_range("q_scale", self.q_scale, 0.0, 10_000.0)
         _check_range("dirichlet_alpha", self.dirichlet_alpha, 0.001, 1000.0)
         _check_range("dirichlet_fraction", self.dirichlet_fraction, 0.0, 1.0)
         _check_range("temperature", self.temperature, 0.0, 100.0)
@@ -51,6 +54,7 @@ class SearchConfig:
             leaves_per_tree=self.leaves_per_tree,
             c_puct=self.c_puct,
             fpu_reduction=self.fpu_reduction,
+            q_scale=self.q_scale,
             dirichlet_fraction=0.0,
             temperature=0.0,
             temperature_final=0.0,

@@ -6,8 +6,9 @@ Triton's `config.pbtxt` and the schema of the records all derive from here.
 
 Axes: `B` rows of a batch, `F` = 96 bytes of an observation, `A` = 66 actions, `S` = 8 seats.
 
-One observation, the information set of the seat to act, all seats relative to it (0 = the seat to act, 1 = the next
-clockwise):
+One observation: what the seat to act knows and, marked apart, the other hands of the deal that is searched; all seats
+relative to it (0 = the seat to act, 1 = the next clockwise). A search knows no other hands than those it has dealt
+itself, so nothing hidden reaches a player; without them the value of a seat could not depend on what it holds.
 
 ```
 byte   0        8         16           24       28            44                         96
@@ -18,7 +19,7 @@ byte   0        8         16           24       28            44                
 
 from typing import Final
 
-OBSERVATION_VERSION: Final = 1
+OBSERVATION_VERSION: Final = 2
 """Raised whenever the meaning of a byte changes; exported models carry it and clients refuse another."""
 
 MODEL_NAME: Final = "blobnet"
@@ -56,9 +57,9 @@ AT_VOIDS: Final = 24  # relative seat s: byte s // 2, bits 4 * (s % 2) + suit, s
 AT_TOTALS: Final = 28  # per relative seat: game points before this round, uint16 little-endian
 AT_CARDS: Final = 44  # per card index, one of the codes below
 
-CARD_UNSEEN: Final = 0  # in another seat's hand or undealt
+CARD_UNSEEN: Final = 0  # undealt, or not said where it is
 CARD_OWN: Final = 1  # in the hand of the seat to act
 CARD_ON_TABLE: Final = 8  # + relative seat 1..7 that played it to the current trick
 CARD_PLAYED: Final = 16  # * (1 + trick) + relative seat that played it, for a finished trick 0..11
-N_CARD_CODES: Final = CARD_PLAYED * 13
-"""Card codes lie in 0..207: the last trick's cards are only ever on the table."""
+CARD_HELD: Final = CARD_PLAYED * 13  # + relative seat 1..7 that holds it: the last trick's cards are never CARD_PLAYED
+N_CARD_CODES: Final = CARD_HELD + N_SEATS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read an observation back: the information set it holds, as a value and as text."""
+"""Read an observation back: the information set it holds and the hands it assumes, as a value and as text."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from mcts_ext.contract import (
     AT_TRUMP,
     AT_VOIDS,
     BID_PENDING,
+    CARD_HELD,
     CARD_ON_TABLE,
     CARD_OWN,
     CARD_PLAYED,
@@ -51,6 +52,8 @@ class InformationSet:
     totals: tuple[int, ...]
     game_round: int
     start_cards: int
+    others: tuple[tuple[int, ...], ...] = ()
+    """The hands of seats 1.. in the deal that is searched; none where the observation leaves them out."""
 
     def __str__(self) -> str:
         bids = " ".join("-" if bid is None else str(bid) for bid in self.bids)
@@ -59,6 +62,8 @@ class InformationSet:
             f"  bids {bids}  won {' '.join(map(str, self.tricks_won))}",
             f"  hand {' '.join(map(names.card, self.hand))}",
         ]
+        for seat, cards in enumerate(self.others, start=1):
+            lines.append(f"  +{seat} may hold {' '.join(map(names.card, cards)) or '-'}")
         for seat, suits in enumerate(self.voids):
             if suits:
                 lines.append(f"  +{seat} holds no {' '.join(map(names.suit, suits))}")
@@ -77,9 +82,12 @@ def decode(row: bytes) -> InformationSet:
     n_tricks = row[AT_N_TRICKS]
     tricks: list[list[tuple[int, int]]] = [[] for _ in range(n_tricks + 1)]
     hand = []
+    others: list[list[int]] = [[] for _ in range(n - 1)]
     for card, code in enumerate(row[AT_CARDS : AT_CARDS + N_CARDS_IN_DECK]):
         if code == CARD_OWN:
             hand.append(card)
+        elif code > CARD_HELD:
+            others[code - CARD_HELD - 1].append(card)
         elif code >= CARD_PLAYED:
             tricks[code // CARD_PLAYED - 1].append((code % CARD_PLAYED, card))
         elif code >= CARD_ON_TABLE:
@@ -110,6 +118,7 @@ def decode(row: bytes) -> InformationSet:
         ),
         game_round=row[AT_GAME_ROUND],
         start_cards=row[AT_START_CARDS],
+        others=tuple(map(tuple, others)) if any(others) else (),
     )
 
 

@@ -17,8 +17,8 @@ its vector in proportion. A mixture of two uniform samplers is uniform.
 from libc.stdint cimport uint32_t, uint64_t
 
 from mcts_ext.cards cimport full_deck, popcount, random_subset, suit_mask, suits_mask
-from mcts_ext.rng cimport RngC, rng_uniform
-from mcts_ext.rules cimport StateC
+from mcts_ext.rng cimport RngC, rng_seed, rng_uniform
+from mcts_ext.rules cimport Round, StateC
 from mcts_ext.types cimport MAX_SEATS, N_SUITS
 
 cdef enum:
@@ -183,3 +183,18 @@ cdef double _sum_over_vectors(const BoundC* bound, int i, const int* left, doubl
                         if total > stop_at:
                             return total
     return total
+
+
+def determinized(Round table not None, int seat, *, seed, stream=0, constructed=False):
+    """A copy of the round with the cards that `seat` cannot see dealt afresh.
+
+    With `constructed` by counting alone, the way taken when rejection is slow.
+    """
+    cdef Round twin = table.copy()
+    cdef RngC rng
+    rng_seed(&rng, <uint64_t>seed, <uint64_t>stream)
+    if constructed:
+        construct(&twin.state, seat, &rng)
+    else:
+        determinize(&twin.state, seat, &rng)
+    return twin

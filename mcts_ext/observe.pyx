@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write what the seat to act knows as one observation of 96 bytes (layout: contract.py)."""
+"""Write a position, seen by the seat to act, as one observation of 96 bytes (layout: contract.py)."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -8,13 +8,13 @@ from mcts_ext.cards cimport lowest
 from mcts_ext.rules cimport Round, StateC, state_is_over
 from mcts_ext.types cimport (
     AT_BIDS, AT_CARDS, AT_DEALER, AT_GAME_ROUND, AT_LEADER, AT_N_CARDS, AT_N_PLAYERS, AT_N_TRICKS,
-    AT_START_CARDS, AT_TOTALS, AT_TRICKS, AT_TRUMP, AT_VOIDS, BID_NO_SEAT, BID_PENDING, CARD_ON_TABLE, CARD_OWN,
-    CARD_PLAYED, MAX_SEATS, OBSERVATION_BYTES, OBSERVATION_WORDS,
+    AT_START_CARDS, AT_TOTALS, AT_TRICKS, AT_TRUMP, AT_VOIDS, BID_NO_SEAT, BID_PENDING, CARD_HELD, CARD_ON_TABLE,
+    CARD_OWN, CARD_PLAYED, CARD_UNSEEN, MAX_SEATS, OBSERVATION_BYTES, OBSERVATION_WORDS,
 )
 
 
 cdef void observe(const StateC* state, uint8_t* row) noexcept nogil:
-    """Write the observation of the seat to act; the round is not over."""
+    """Write the observation of the seat to act, and the hands of the others in `state`; the round is not over."""
     cdef int n = state.n_players
     cdef int me = state.seat_to_act
     cdef int relative, seat, trick, i, first, last
@@ -39,10 +39,13 @@ cdef void observe(const StateC* state, uint8_t* row) noexcept nogil:
         seat = seat + 1 if seat + 1 < n else 0
     for relative in range(n, MAX_SEATS):
         row[AT_BIDS + relative] = BID_NO_SEAT
-    hand = state.hands[me]
-    while hand:
-        cards[lowest(hand)] = CARD_OWN
-        hand &= hand - 1
+    seat = me
+    for relative in range(n):
+        hand = state.hands[seat]
+        while hand:
+            cards[lowest(hand)] = <uint8_t>(CARD_HELD + relative if relative else CARD_OWN)
+            hand &= hand - 1
+        seat = seat + 1 if seat + 1 < n else 0
     last = 0
     for trick in range(state.n_tricks):
         relative = _relative(state.leaders[trick], me, n)
@@ -86,10 +89,18 @@ cdef extern from *:
     uint64_t _fold "blob_fold"(uint64_t a, uint64_t b) noexcept nogil
 
 
-def observation(Round table not None):
-    """The observation of the seat to act as 96 bytes; raises ValueError when the round is over."""
+def observation(Round table not None, *, with_others=True):
+    """The observation of the seat to act as 96 bytes; raises ValueError when the round is over.
+
+    `with_others=False` leaves out the other hands: what the seat knows, and no more.
+    """
     cdef uint8_t[OBSERVATION_BYTES] row
+    cdef int card
     if state_is_over(&table.state):
         raise ValueError("expected a round in progress, got a finished one: nobody is to act")
     observe(&table.state, row)
+    if not with_others:
+        for card in range(AT_CARDS, OBSERVATION_BYTES):
+            if row[card] > CARD_HELD:
+                row[card] = CARD_UNSEEN
     return (<char*>row)[:OBSERVATION_BYTES]

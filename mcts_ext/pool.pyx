@@ -12,7 +12,7 @@ neither the pool's size nor the company its rows keep changes it.
 
 cimport cython
 from libc.math cimport pow
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
@@ -27,7 +27,7 @@ from mcts_ext.rules cimport (
 )
 from mcts_ext.search cimport (
     CountsC, SearchC, SearchParamsC, check_answer, search_alloc, search_apply, search_collect, search_free,
-    search_params, search_start, search_visits,
+    search_params, search_policy, search_start,
 )
 from mcts_ext.tree cimport check_tree
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
@@ -45,7 +45,7 @@ cdef struct RecordC:             # one decision, until its round ends and its va
     int64_t  round_number
     int64_t  model_version
     uint64_t legal
-    int32_t[MAX_LEGAL] visits    # of the legal actions in rising order
+    float[MAX_LEGAL] policy      # over the legal actions in rising order
     float[MAX_SEATS] values      # by relative seat: final score / (10 + N)
     int16_t  decision            # moves made before it in the round, forced ones included
     uint8_t  action              # played
@@ -206,7 +206,7 @@ cdef class SelfPlayPool:
         cdef uint8_t[::1] actions = records.action
         cdef RecordC* record
         cdef uint64_t legal
-        cdef int i, k, total
+        cdef int i, k
         for i in range(n):
             record = &self.finished[i]
             memcpy(&observations[i, 0], record.observation, OBSERVATION_BYTES)
@@ -216,13 +216,10 @@ cdef class SelfPlayPool:
             decisions[i] = record.decision
             seats[i] = record.seat
             actions[i] = record.action
-            total = 0
-            for k in range(MAX_LEGAL):
-                total += record.visits[k]
             legal = record.legal
             k = 0
             while legal:
-                policies[i, record.offset + <int>lowest(legal)] = <float>record.visits[k] / <float>total
+                policies[i, record.offset + <int>lowest(legal)] = record.policy[k]
                 legal &= legal - 1
                 k += 1
         self.n_finished = 0
@@ -291,14 +288,14 @@ cdef class SelfPlayPool:
         cdef int chosen
         memset(record, 0, sizeof(RecordC))
         observe(state, record.observation)
-        search_visits(&game.search, &self.params, record.visits)
+        search_policy(&game.search, &self.params, record.policy)
         record.legal = game.search.legal
         record.round_number = game.round_number
         record.model_version = self.model_version
         record.decision = <int16_t>(state.n_bids + state.n_plays)
         record.seat = state.seat_to_act
         record.offset = <uint8_t>state_action_offset(state)
-        chosen = _draw(record.visits, game.search.n_legal, self._temperature(state), &game.rng)
+        chosen = _draw(record.policy, game.search.n_legal, self._temperature(state), &game.rng)
         record.action = <uint8_t>(record.offset + nth_bit(record.legal, chosen))
         game.n_records += 1
         self.counts.decisions += 1
@@ -333,7 +330,7 @@ cdef class SelfPlayPool:
         return 0
 
 
-cdef int _draw(const int32_t* visits, int n, double temperature, RngC* rng) noexcept nogil:
+cdef int _draw(const float* visits, int n, double temperature, RngC* rng) noexcept nogil:
     """An index drawn in proportion to visits ** (1 / temperature); near 0 the first of the most visited."""
     cdef double[MAX_LEGAL] weights
     cdef double total = 0.0

@@ -14,9 +14,9 @@ class Records:
     """`n` decisions; forced moves leave no record. Axes: contract.py."""
 
     observation: NDArray[np.uint8]
-    """`[n, F]` what the seat to act knew."""
+    """`[n, F]` what the seat to act knew, and the hands that the others really held."""
     policy: NDArray[np.float32]
-    """`[n, A]` visits of the search over all determinizations, as shares that sum to 1; 0 for illegal actions."""
+    """`[n, A]` the policy of the search over all determinizations; it sums to 1, and is 0 for illegal actions."""
     value: NDArray[np.float32]
     """`[n, S]` outcome by relative seat: final round score / (10 + N); 0 for seats that do not exist."""
     round: NDArray[np.int64]

@@ -19,6 +19,7 @@ cdef struct SearchParamsC:      # mirrors SearchConfig, which explains the field
     double dirichlet_fraction
     double temperature
     double temperature_final
+    float  q_scale
 
 cdef struct LeafC:              # a leaf whose evaluation was asked for
     uint64_t     legal
@@ -49,4 +50,5 @@ cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* b
                          CountsC* counts) noexcept nogil
 cdef void search_apply(SearchC* search, const SearchParamsC* params, const BatchC* batch) noexcept nogil
 cdef void search_visits(const SearchC* search, const SearchParamsC* params, int32_t* visits) noexcept nogil
+cdef void search_policy(const SearchC* search, const SearchParamsC* params, float* policy) noexcept nogil
 cdef int check_answer(const float[:, ::1] logits, const float[:, ::1] values, int n_rows) except -1

@@ -9,6 +9,7 @@ cache or the network answered: so a result never depends on what happened to be 
 
 cimport cython
 from libc.stdint cimport int32_t, uint8_t
+from libc.math cimport expf, logf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -22,7 +23,7 @@ from mcts_ext.rules cimport (
     Round, StateC, state_action_offset, state_is_over, state_legal, state_score,
 )
 from mcts_ext.tree cimport (
-    TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
+    NodeC, TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
 
@@ -43,6 +44,7 @@ cdef SearchParamsC search_params(object config) except *:
     params.dirichlet_fraction = config.dirichlet_fraction
     params.temperature = config.temperature
     params.temperature_final = config.temperature_final
+    params.q_scale = config.q_scale
     return params
 
 
@@ -186,6 +188,48 @@ cdef void search_visits(const SearchC* search, const SearchParamsC* params, int3
             visits[k] += tree.nodes[tree.nodes[0].first_child + k].n_visits
 
 
+cdef void search_policy(const SearchC* search, const SearchParamsC* params, float* policy) noexcept nogil:
+    """The improved policy over the legal actions in rising order, `[n_legal]`: it sums to 1."""
+    cdef int i, k
+    cdef const TreeC* tree
+    cdef const NodeC* child
+    cdef double[MAX_LEGAL] value_sum
+    cdef double[MAX_LEGAL] prior
+    cdef int[MAX_LEGAL] n_visits
+    cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -1e30
+    for k in range(search.n_legal):
+        value_sum[k] = prior[k] = 0.0
+        n_visits[k] = 0
+    for i in range(params.determinizations):
+        tree = &search.trees[i]
+        for k in range(search.n_legal):
+            child = &tree.nodes[tree.nodes[0].first_child + k]
+            value_sum[k] += child.value_sum
+            prior[k] += child.prior / params.determinizations
+            n_visits[k] += child.n_visits
+    if params.q_scale <= 0.0:
+        for k in range(search.n_legal):
+            total += n_visits[k]
+        for k in range(search.n_legal):
+            policy[k] = <float>(n_visits[k] / total)
+        return
+    for k in range(search.n_legal):
+        if n_visits[k] > 0:
+            weight += prior[k]
+            mean += prior[k] * value_sum[k] / n_visits[k]
+    mean /= weight
+    for k in range(search.n_legal):
+        policy[k] = logf(<float>prior[k] + <float>1e-9) + params.q_scale * <float>(
+            value_sum[k] / n_visits[k] if n_visits[k] > 0 else mean)
+        if policy[k] > highest:
+            highest = policy[k]
+    for k in range(search.n_legal):
+        policy[k] = expf(policy[k] - <float>highest)
+        total += policy[k]
+    for k in range(search.n_legal):
+        policy[k] /= <float>total
+
+
 @cython.final
 cdef class Search:
     """One decision of one seat, driven from Python: `collect`, evaluate `observations`, `apply`, until done.
@@ -255,6 +299,18 @@ cdef class Search:
         legal = self.search.legal
         for i in range(self.search.n_legal):
             found[offset + <int>lowest(legal)] = visits[i]
+            legal &= legal - 1
+        return found
+
+    def policy(self):
+        """The improved policy, `{action: probability}`."""
+        cdef float[MAX_LEGAL] policy
+        search_policy(&self.search, &self.params, policy)
+        offset = state_action_offset(&self.state)
+        found = {}
+        legal = self.search.legal
+        for i in range(self.search.n_legal):
+            found[offset + <int>lowest(legal)] = policy[i]
             legal &= legal - 1
         return found
 

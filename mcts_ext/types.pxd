@@ -33,3 +33,4 @@ cdef enum:
     CARD_OWN = 1
     CARD_ON_TABLE = 8
     CARD_PLAYED = 16
+    CARD_HELD = 208

@@ -44,6 +44,7 @@ def rename_known(known: InformationSet, suits: list[int]) -> InformationSet:
         trump=None if known.trump is None else suits[known.trump],
         voids=tuple(tuple(sorted(suits[suit] for suit in seat)) for seat in known.voids),
         hand=tuple(sorted(rename_card(card, suits) for card in known.hand)),
+        others=tuple(tuple(sorted(rename_card(card, suits) for card in hand)) for hand in known.others),
         tricks=tuple(tuple((seat, rename_card(card, suits)) for seat, card in trick) for trick in known.tricks),
     )
 

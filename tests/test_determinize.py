@@ -12,7 +12,8 @@ from random import Random
 import pytest
 from scipy.stats import chisquare
 
-from mcts_ext._testing import determinize_many, determinized
+from mcts_ext._testing import determinize_many
+from mcts_ext.determinize import determinized
 from mcts_ext.rules import Round
 from tests.positions import SHAPES, Unseen, choose, consistent_deals, deal, playout, position, unseen
 

@@ -99,7 +99,7 @@ def test_other_models_are_refused(onnx_file: Path, tmp_path: Path) -> None:
     model = onnx.load(str(onnx_file))
     onnx.helper.set_model_props(model, {"observation_version": "99"})
     onnx.save(model, str(bad))
-    with pytest.raises(InvalidModel, match="expected observation version 1, got 99"):
+    with pytest.raises(InvalidModel, match="expected observation version 2, got 99"):
         read_metadata(bad)
     model = onnx.load(str(onnx_file))
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 95

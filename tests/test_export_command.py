@@ -113,8 +113,8 @@ def test_parity_and_calibration_share_no_position(run: Path) -> None:
 def test_a_folder_without_records_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
     with pytest.raises(InvalidPositions, match="expected shards of records under"):
         recorded_rows(tmp_path, 10, seed=1)
-    monkeypatch.setattr(export.positions, "OBSERVATION_VERSION", 2)
-    with pytest.raises(InvalidPositions, match="expected positions of observation version 2, got 1"):
+    monkeypatch.setattr(export.positions, "OBSERVATION_VERSION", 3)
+    with pytest.raises(InvalidPositions, match="expected positions of observation version 3, got 2"):
         recorded_rows(run, 10, seed=1)
 
 

@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 
-from mcts_ext._testing import determinized
 from mcts_ext.config import SearchConfig
+from mcts_ext.determinize import determinized
 from mcts_ext.rules import Round
 from mcts_ext.search import Search
 from tests.evaluators import Evaluate, hashed, run_search, uniform

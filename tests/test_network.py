@@ -243,6 +243,6 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     refused("finite weights, got NaN or infinity in value.bias")
     save_file({**weights, "value.bias": torch.ones(N_SEATS)}, bad, metadata=header)
     refused("weights of sha256")
-    monkeypatch.setattr(checkpoint, "OBSERVATION_VERSION", 2)
+    monkeypatch.setattr(checkpoint, "OBSERVATION_VERSION", 3)
     bad.write_bytes(data)
-    refused("expected observation version 2, got 1")
+    refused("expected observation version 3, got 2")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observation: read back, it is exactly what the seat to act knows, and nothing of what it does not."""
+"""Observation: read back, it is exactly what the seat to act knows, and apart from it the hands of the deal."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from mcts_ext import contract, names
-from mcts_ext._testing import determinized
 from mcts_ext.decode import InformationSet, decode
+from mcts_ext.determinize import determinized
 from mcts_ext.errors import BlobError
 from mcts_ext.game import Game
 from mcts_ext.observe import observation
@@ -24,6 +24,7 @@ def information_set(table: Round) -> InformationSet:
     seats = [(me + relative) % n for relative in range(n)]
     tricks = [tuple(((seat - me) % n, card) for seat, card in trick) for trick in table.tricks]
     finished = [trick for trick in table.tricks if len(trick) == n]
+    others = tuple(tuple(table.hands[seat]) for seat in seats[1:])
     leader = me if len(finished) == len(tricks) else table.tricks[-1][0][0]
     if table.is_bidding:
         leader = (table.dealer + 1) % n
@@ -41,6 +42,7 @@ def information_set(table: Round) -> InformationSet:
         totals=tuple(table.totals[seat] for seat in seats),
         game_round=table.game_round,
         start_cards=table.start_cards,
+        others=others if any(others) else (),
     )
 
 
@@ -86,7 +88,8 @@ def test_states_a_seat_cannot_tell_apart_look_alike() -> None:
         assert table.seat_to_act is not None
         twin = determinized(table, table.seat_to_act, seed=trial)
         n_differing += twin.hands != table.hands
-        assert observation(twin) == observation(table)
+        assert observation(twin, with_others=False) == observation(table, with_others=False)
+        assert (observation(twin) == observation(table)) == (twin.hands == table.hands)
     assert n_differing > 1500
 
 
@@ -133,7 +136,7 @@ SPADES = (0, 0, 0, 14 + 0, 14 + 1, 14 + 2)
     ],
 )
 def test_every_fact_a_seat_knows_shows(one: Round, other: Round) -> None:
-    assert observation(one) != observation(other)
+    assert observation(one, with_others=False) != observation(other, with_others=False)
     assert decode(observation(one)) != decode(observation(other))
 
 
@@ -150,6 +153,8 @@ def test_the_text_names_everything() -> None:
         "3 players, 2 cards, trump H, dealer +1",
         "  bids 0 2 1  won 1 0 0",
         "  hand H3",
+        "  +1 may hold C2",
+        "  +2 may hold S3",
         "  +0 holds no S",
         "  +1 holds no S",
         "  trick  1  +2:S2  +0:H2  +1:C3",
@@ -160,6 +165,8 @@ def test_the_text_names_everything() -> None:
         "3 players, 2 cards, trump none, dealer +1",
         "  bids - - 2  won 0 0 0",
         "  hand DK DA",
+        "  +1 may hold S2 S3",
+        "  +2 may hold S4 S5",
         "  game of 5, round 4, totals (7, 300, 12)",
     ]
 

@@ -70,7 +70,7 @@ def test_every_product_is_int8_and_the_file_says_so(int8_file: Path, network: Bl
     large = [list(tensor.dims) for tensor in weights if len(tensor.dims) == 2]
     n_products = 2 * network.config.n_blocks + 2  # context and cards; the heads stay float32
     assert len(large) == n_products + 1  # and the table of card codes
-    assert [256, 17] in large
+    assert [256, 24] in large
     metadata = read_metadata(int8_file)
     assert metadata["precision"] == "int8"
     assert metadata["weights_sha256"] == describe(network).weights_sha256

@@ -41,7 +41,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(found, field.name), wanted)
         assert getattr(found, field.name).dtype == wanted.dtype
     assert finished_rounds(tmp_path) == {*range(10), 100, 101, 102}
-    assert read_provenance(tmp_path / "a.parquet") == {"seed": 5, "observation_version": 1}
+    assert read_provenance(tmp_path / "a.parquet") == {"seed": 5, "observation_version": 2}
 
 
 def test_an_empty_folder_has_no_rounds(tmp_path: Path) -> None:

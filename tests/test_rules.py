@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from scipy.stats import chisquare
 
-from mcts_ext._testing import determinized
+from mcts_ext.determinize import determinized
 from mcts_ext.errors import BlobError, IllegalAction, InvalidDeal
 from mcts_ext.game import Game, hand_sizes
 from mcts_ext.names import RANKS, SUITS

@@ -7,6 +7,7 @@ Without root noise a search draws nothing but its determinizations, and the firs
 
 import json
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -14,10 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from mcts_ext._testing import determinized
 from mcts_ext.config import SearchConfig
 from mcts_ext.decode import decode
+from mcts_ext.determinize import determinized
 from mcts_ext.errors import BlobError, InvalidEvaluation
+from mcts_ext.observe import observation
 from mcts_ext.rules import Round
 from mcts_ext.search import Search
 from tests.evaluators import Answer, Evaluate, hashed, one_by_one, run_search, uniform
@@ -205,9 +207,10 @@ def last_choice() -> Round:
 
 
 def test_a_tree_of_ends_asks_for_its_root_alone_and_is_exact() -> None:
-    """One row for all determinizations; a bid's value is its exact score over the deals drawn."""
+    """A row for each deal; a bid's value is its exact score over the deals drawn."""
     table = last_choice()
     assert table.legal_actions() == [0, 1]
+    n_both = 0
     for seed in range(20):
         search = Search(table, OPEN, seed=seed)
         assert [search.collect(), len(search.observations)] == [1, 1]
@@ -220,10 +223,13 @@ def test_a_tree_of_ends_asks_for_its_root_alone_and_is_exact() -> None:
             while not after.is_over:
                 after.apply(after.legal_actions()[0])
             exact[bid] = after.scores()[seat_to_act(table)] / 11
-        assert search.values() == pytest.approx(exact)
+        found = search.values()
+        n_both += len(found) == 2  # a prior near 0 may leave one unvisited
+        assert found == pytest.approx({bid: exact[bid] for bid in found})
+    assert n_both > 15
 
     many = Search(table, SearchConfig(determinizations=50), seed=0)
-    assert many.collect() == 1
+    assert 40 < many.collect() <= 50  # equal deals share a row
     assert many.n_evaluations == 50
 
 
@@ -302,3 +308,33 @@ def test_an_answer_of_another_shape_is_refused(logits: tuple[int, int], values: 
     with pytest.raises(BlobError, match=r"expected logits \[1, 66\] and values \[1, 8\]"):
         search.apply(np.zeros(logits, dtype=np.float32), np.zeros(values, dtype=np.float32))
     search.apply(*hashed(search.observations))
+
+
+def test_the_improved_policy_is_the_prior_tilted_by_the_values() -> None:
+    """softmax(log prior + q_scale * Q), an unvisited action taking the mean of the others weighted by their priors."""
+    random = Random(21)
+    n_unvisited = 0
+    for seed in range(60):
+        table = choice_position(random)
+        scale = random.choice([1.0, 20.0, 100.0])
+        config = SearchConfig(determinizations=1, simulations=random.choice([2, 30]), q_scale=scale)
+        search = Search(table, replace(config, dirichlet_fraction=0.0), seed=seed)
+        run_search(search, hashed)
+        logits = hashed(np.frombuffer(observation(determinized(table, seat_to_act(table), seed=seed)), np.uint8)[None])[
+            0
+        ]
+        legal, values = table.legal_actions(), search.values()
+        prior = np.exp(logits[0, legal].astype(float))
+        prior /= prior.sum()
+        seen = [i for i, action in enumerate(legal) if action in values]
+        mean = sum(prior[i] * values[legal[i]] for i in seen) / sum(prior[i] for i in seen)
+        n_unvisited += len(legal) - len(seen)
+        odds = prior * np.exp(scale * (np.array([values.get(action, mean) for action in legal]) - mean))
+        assert search.policy() == pytest.approx(dict(zip(legal, odds / odds.sum(), strict=True)), rel=1e-3, abs=1e-6)
+    assert n_unvisited > 10
+
+
+def test_without_a_scale_the_policy_is_the_shares_of_visits() -> None:
+    search = Search(choice_position(Random(22)), SearchConfig(), seed=1)
+    visits = run_search(search, hashed)
+    assert search.policy() == pytest.approx({action: n / 90 for action, n in visits.items()})

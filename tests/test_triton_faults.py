@@ -261,7 +261,7 @@ def test_a_server_that_comes_and_goes_is_mentioned_once(server: FakeTriton, conn
         (lambda c: setattr(c, "max_batch_size", 0), r"expected max_batch_size >= 1 .*got 0"),
         (
             lambda c: setattr(c.parameters["observation_version"], "string_value", "7"),
-            r"expected observation_version 1 .*got '7'",
+            r"expected observation_version 2 .*got '7'",
         ),
     ],
 )
@@ -277,7 +277,7 @@ def test_a_model_of_another_contract_is_refused(
 
 def test_further_outputs_and_the_right_version_are_fine(server: FakeTriton, connect: Connect) -> None:
     server.config.output.add(name="debug", data_type="TYPE_FP16", dims=[3])
-    server.config.parameters["observation_version"].string_value = "1"
+    server.config.parameters["observation_version"].string_value = "2"
     assert connect().max_batch_size == 8
 
 

@@ -222,7 +222,7 @@ def test_onnx_files_of_another_contract_are_refused(copies: dict[Variant, Path],
     spoil_onnx(path, lambda model: model.graph.output.append(model.graph.output[0].__class__(name="third")))
     refused("expected")
     state_property(path, "observation_version", "99")
-    refused("expected observation version 1, got 99")
+    refused("expected observation version 2, got 99")
 
     def poison(model: onnx.ModelProto) -> None:
         weights = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
@@ -256,7 +256,7 @@ class _Renamed(_Graph):
         return super().forward(rows)
 
 
-def write_graph(path: Path, module: torch.nn.Module, properties: str = '{"observation_version": "1"}') -> None:
+def write_graph(path: Path, module: torch.nn.Module, properties: str = '{"observation_version": "2"}') -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(module, torch.zeros(2, OBSERVATION_BYTES, dtype=torch.uint8))
@@ -266,7 +266,7 @@ def write_graph(path: Path, module: torch.nn.Module, properties: str = '{"observ
 def test_torchscript_files_of_another_contract_are_refused(network: BlobNet, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     write_graph(path, _Graph())
-    assert read_metadata(path) == {"observation_version": "1"}
+    assert read_metadata(path) == {"observation_version": "2"}
     infinite = create_network("small", seed=5)
     with torch.no_grad():
         infinite.value.bias[0] = torch.nan
@@ -282,7 +282,7 @@ def test_torchscript_files_of_another_contract_are_refused(network: BlobNet, tmp
         write_graph(path, module)
         with pytest.raises(InvalidModel, match=says):
             read_metadata(path)
-    for properties, says in (("", "metadata.json"), ("[1]", "metadata.json"), ("{}", "expected observation version 1")):
+    for properties, says in (("", "metadata.json"), ("[1]", "metadata.json"), ("{}", "expected observation version 2")):
         write_graph(path, _Graph(), properties)
         with pytest.raises(InvalidModel, match=says):
             read_metadata(path)

@@ -32,8 +32,8 @@ class TrainConfig:
     """Decoupled, on the weights of linear layers only."""
     clip_norm: float = 1.0
     """The gradient's norm is cut to this."""
-    value_weight: float = 1.0
-    """Of the value loss beside the policy loss."""
+    value_weight: float = 10.0
+    """Of the value loss beside the policy loss: squared errors are small numbers."""
     ema_decay: float = 0.999
     """Of the running mean of the weights that checkpoints hold; shorter in the first steps."""
     augment: bool = True

@@ -3,7 +3,7 @@
 
 Two kinds of input, because a CPU pays for them differently:
 
-- *features*, which enter matrix products: a column for every (byte, value) of header, bids and tricks, 17 columns a
+- *features*, which enter matrix products: a column for every (byte, value) of header, bids and tricks, 24 columns a
   card, voids, totals and counts.
 - *patterns*, which pick rows of a table: for each suit, which of its top ranks are own, gone or unseen, and how the
   suit stands to the trump, as one number. Four rows are read for a position, whatever the size of the table: the
@@ -36,6 +36,7 @@ from mcts_ext.contract import (
     AT_TRUMP,
     AT_VOIDS,
     BID_PENDING,
+    CARD_HELD,
     CARD_ON_TABLE,
     CARD_OWN,
     CARD_PLAYED,
@@ -49,7 +50,7 @@ from mcts_ext.contract import (
 
 N_RANKS: Final = N_CARDS_IN_DECK // N_SUITS
 MIN_PLAYERS: Final = 3
-CARD_COLUMNS: Final = 17  # own, on the table from seat 1..7, played by seat 0..7, and how late it was played
+CARD_COLUMNS: Final = 24  # own, on the table from seat 1..7, played by seat 0..7, how late, held by seat 1..7
 RELATIONS: Final = 3  # of a suit to the trump: it is the trump, another suit is, none is
 PLACES: Final = 3  # of a card in a pattern: unseen, own, gone
 
@@ -84,6 +85,7 @@ def _card_columns() -> Tensor:
     table[CARD_OWN, 0] = 1
     for seat in range(1, N_SEATS):
         table[CARD_ON_TABLE + seat, seat] = 1
+        table[CARD_HELD + seat, 2 * N_SEATS + seat] = 1
     for trick in range(MAX_HAND - 1):
         for seat in range(N_SEATS):
             table[CARD_PLAYED * (1 + trick) + seat, N_SEATS + seat] = 1
@@ -95,6 +97,7 @@ def _places() -> Tensor:
     """`[256, 1]` int32: the place of a card in a pattern by its code."""
     places = torch.full((256, 1), 2, dtype=torch.int32)
     places[CARD_UNSEEN], places[CARD_OWN] = 0, 1
+    places[CARD_HELD + 1 :] = 0
     return places
 
 
@@ -163,7 +166,7 @@ class Decoder(nn.Module):
                 totals[:, :, 0] / 256 + totals[:, :, 1],
                 numbers[:, AT_GAME_ROUND : AT_START_CARDS + 1] / 16,
                 (by_suit == CARD_OWN).to(torch.float32).sum(2) / 4,
-                (by_suit == CARD_UNSEEN).to(torch.float32).sum(2) / N_RANKS,
+                ((by_suit == CARD_UNSEEN) | (by_suit > CARD_HELD)).to(torch.float32).sum(2) / N_RANKS,
                 (by_suit == CARD_ON_TABLE + leader).to(torch.float32).sum(2),  # the led suit; none when leading
             ],
             dim=1,

@@ -32,7 +32,7 @@ def losses(
     Args:
         logits: `[B, A]` unmasked.
         value: `[B, S]` in [0, 1].
-        policy: `[B, A]` shares of visits, 0 for illegal actions.
+        policy: `[B, A]` probabilities, 0 for illegal actions.
         outcome: `[B, S]` round score / (10 + N).
         legal: `[B, A]` bool.
         seats: `[B, S]` bool, the seats that the round has.

@@ -37,7 +37,7 @@ class Positions:
     observation: NDArray[np.uint8]
     """`[n, F]`."""
     policy: NDArray[np.float32]
-    """`[n, A]` shares of visits, 0 for illegal actions."""
+    """`[n, A]` probabilities, 0 for illegal actions."""
     value: NDArray[np.float32]
     """`[n, S]` outcome by relative seat; 0 for seats that do not exist."""
 

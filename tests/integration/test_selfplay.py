@@ -65,7 +65,7 @@ def test_everything_end_to_end(played: Path) -> None:
     assert summary["model_version"] == 1
     assert summary["mean_execution_rows"] > 20
     assert summary["server_cpu_s"] > 0
-    assert summary["evaluations"] < summary["leaves"] < summary["simulations"]
+    assert summary["evaluations"] <= summary["leaves"] < summary["simulations"]
     assert summary["queue_ms"] > 0
     assert summary["compute_ms"] > 0
     records = read_shards(shard_paths(played / "shards"))

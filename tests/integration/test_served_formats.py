@@ -146,7 +146,7 @@ def test_a_third_version_takes_the_place_of_the_first_and_leaves_the_second_alon
 def test_a_file_of_another_observation_version_is_refused(name: str, tmp_path: Path, network: BlobNet) -> None:
     write_version(tmp_path, network, 1, **{VERSION_KEY: "99"})
     config = ServerConfig(repository=tmp_path, config_name=name, log_file=tmp_path / "triton.log")
-    with pytest.raises(ServerFailed, match=r"expected observation_version 1 as in config\.pbtxt, got 99"):
+    with pytest.raises(ServerFailed, match=r"expected observation_version 2 as in config\.pbtxt, got 99"):
         EmbeddedTriton(config).start()
 
 

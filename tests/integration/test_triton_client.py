@@ -90,9 +90,9 @@ def test_a_model_of_another_shape(own_server: EmbeddedTriton) -> None:
 
 def test_a_model_of_another_observation_version(own_server: EmbeddedTriton) -> None:
     write_version(own_server.config.repository / "newer", version=1, seed=1)
-    parameter = 'parameters { key: "observation_version" value { string_value: "2" } }\n'
+    parameter = 'parameters { key: "observation_version" value { string_value: "3" } }\n'
     _configure(own_server, "newer", "parameters {", parameter + "parameters {")
-    with pytest.raises(ModelMismatch, match=r"expected observation_version 1 .*got '2'"):
+    with pytest.raises(ModelMismatch, match=r"expected observation_version 2 .*got '3'"):
         TritonEvaluator(own_server.url, model="newer")
 
 
