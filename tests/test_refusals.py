@@ -95,7 +95,7 @@ def nan_checkpoint(folder: Path, file: Path) -> Path:
 def other_checkpoint(folder: Path, file: Path) -> Path:
     path = folder / "other.safetensors"
     save_checkpoint(path, create_network("small", seed=1), step=1)
-    path.write_bytes(path.read_bytes().replace(b'observation_version\\": 1', b'observation_version\\": 7'))
+    path.write_bytes(path.read_bytes().replace(b'observation_version\\": 2', b'observation_version\\": 7'))
     return path
 
 
