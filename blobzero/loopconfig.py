@@ -2,7 +2,7 @@
 """The settings of a learning loop: presets, files of one's own, and what they mean for each generation."""
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -31,7 +31,9 @@ class LoopSettings:
     c_puct: float
     """Weight of the network's prior against the values found."""
     q_scale: float
-    """The policy of a search is softmax(log prior + q_scale * Q); 0 takes the shares of visits."""
+    """The policy of a search in self-play is softmax(log prior + q_scale * Q); 0 takes the shares of visits."""
+    match_q_scale: float
+    """The same in matches, whose searches are to play well rather than to teach."""
     dirichlet_fraction: float
     """Share of the root noise in self-play."""
     temperature: tuple[float, float]
@@ -81,7 +83,7 @@ class LoopSettings:
 
     def search_of_matches(self) -> SearchConfig:
         """The search of every match."""
-        return self._search(*self.match_search)
+        return replace(self._search(*self.match_search), q_scale=self.match_q_scale)
 
     def deal(self) -> DealConfig:
         """Which rounds are dealt."""

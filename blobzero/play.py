@@ -51,9 +51,9 @@ class PlayConfig:
     """Deals that an opponent searches for each decision."""
     simulations: int = 30
     """Simulations in each of them."""
-    c_puct: float = 0.6
+    c_puct: float = 1.0
     """Weight of the network's prior against the values found."""
-    q_scale: float = 60.0
+    q_scale: float = 10.0
     """An opponent plays the largest of log prior + q_scale * Q; 0: the most visited."""
     name: str = "You"
     """What to call you."""

@@ -27,7 +27,7 @@ from mcts_ext.game import Game
 from mcts_ext.names import SUITS
 from mcts_ext.rules import Round
 
-SEARCH = SearchConfig(determinizations=2, simulations=4, c_puct=0.6, q_scale=60)
+SEARCH = SearchConfig(determinizations=2, simulations=4, c_puct=1.0, q_scale=10)
 FLAGS = ("--evaluator", "uniform", "--determinizations", "2", "--simulations", "4")
 CARD = re.compile(r"(?:10|[2-9JQKA])[♠♥♣♦]")
 AS_LETTERS = re.compile(r"\b(?:(?:10|[2-9JQKA])[SHCD]|[SHCD](?:10|[2-9JQKA]))\b")

@@ -25,6 +25,7 @@ simulations = [4, 6]
 match_search = [2, 6]
 c_puct = 0.6
 q_scale = 30
+match_q_scale = 10
 dirichlet_fraction = 0.1
 temperature = [1.0, 0.5]
 players = [3, 4]
