@@ -269,9 +269,9 @@ class _Match:
                 table.n_rows = table.search.collect()
                 if table.n_rows:
                     return True
-                visits = table.search.policy()
+                policy = table.search.policy()
                 table.search = None
-                self._apply(table, max(visits, key=visits.__getitem__))  # the first of the most visited
+                self._apply(table, max(policy, key=policy.__getitem__))  # the first of the likeliest
             if table.round.is_over:
                 self._score(table)
                 return False

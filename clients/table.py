@@ -75,7 +75,7 @@ class View:
     """What the network and the search make of one decision."""
 
     visits: dict[int, float]
-    """Share of the search's visits per legal action; they sum to 1."""
+    """The search's policy, by legal action; it sums to 1."""
     prior: dict[int, float]
     """The network's probability per legal action; they sum to 1."""
     points: dict[int, float]
@@ -87,7 +87,7 @@ class View:
 
     @property
     def best(self) -> int:
-        """The action with most visits, the first of several."""
+        """The likeliest action of the search, the first of several."""
         return max(self.visits, key=lambda action: self.visits[action])
 
 
@@ -96,7 +96,7 @@ _VIEWED_DEALS: Final = 16
 
 
 class SearchPlayer:
-    """Plays the most visited action of a search without noise.
+    """Plays the likeliest action of a search without noise.
 
     What it answers is a function of the seed, the network and what the seat to act knows: to ask for a view changes
     nothing of the game.
@@ -115,12 +115,12 @@ class SearchPlayer:
         legal = table.legal_actions()
         if len(legal) == 1:
             return legal[0]
-        shares = self._search(table)[0]
-        return max(shares, key=lambda action: shares[action])
+        policy = self._search(table)[0]
+        return max(policy, key=lambda action: policy[action])
 
     def look(self, table: Round) -> View:
         """The view of a decision between two actions or more."""
-        shares, q = self._search(table)
+        policy, q = self._search(table)
         legal = table.legal_actions()
         seat = table.seat_to_act or 0
         deals = [observation(determinized(table, seat, seed=0, stream=i)) for i in range(_VIEWED_DEALS)]
@@ -129,7 +129,7 @@ class SearchPlayer:
         values = answer.values.mean(axis=0)
         unit = 10 + table.n_cards  # values are shares of the most that a round can give
         return View(
-            visits=shares,
+            visits=policy,
             prior=dict(zip(legal, prior.tolist(), strict=True)),
             points={action: unit * value for action, value in q.items()},
             seats=[unit * float(values[(s - seat) % table.n_players]) for s in range(table.n_players)],

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of a search and of the rounds that self-play deals."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS
 from mcts_ext.errors import InvalidConfig
@@ -47,18 +47,8 @@ class SearchConfig:
         _check_range("temperature_final", self.temperature_final, 0.0, 100.0)
 
     def without_noise(self) -> "SearchConfig":
-        """The same search as a player uses it: no root noise, the most visited move."""
-        return SearchConfig(
-            determinizations=self.determinizations,
-            simulations=self.simulations,
-            leaves_per_tree=self.leaves_per_tree,
-            c_puct=self.c_puct,
-            fpu_reduction=self.fpu_reduction,
-            q_scale=self.q_scale,
-            dirichlet_fraction=0.0,
-            temperature=0.0,
-            temperature_final=0.0,
-        )
+        """The same search as a player uses it: no root noise, the likeliest move."""
+        return replace(self, dirichlet_fraction=0.0, temperature=0.0, temperature_final=0.0)
 
 
 @dataclass(frozen=True)

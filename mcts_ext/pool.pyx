@@ -330,19 +330,19 @@ cdef class SelfPlayPool:
         return 0
 
 
-cdef int _draw(const float* visits, int n, double temperature, RngC* rng) noexcept nogil:
-    """An index drawn in proportion to visits ** (1 / temperature); near 0 the first of the most visited."""
+cdef int _draw(const float* policy, int n, double temperature, RngC* rng) noexcept nogil:
+    """An index drawn in proportion to policy ** (1 / temperature); near 0 the first of the likeliest."""
     cdef double[MAX_LEGAL] weights
     cdef double total = 0.0
     cdef double pick
     cdef int i, best = 0
     for i in range(1, n):
-        if visits[i] > visits[best]:
+        if policy[i] > policy[best]:
             best = i
     if temperature < 0.01:
         return best
     for i in range(n):
-        weights[i] = pow(<double>visits[i] / visits[best], 1.0 / temperature)
+        weights[i] = pow(<double>policy[i] / policy[best], 1.0 / temperature)
         total += weights[i]
     pick = rng_uniform(rng) * total
     for i in range(n):

@@ -8,8 +8,8 @@ cache or the network answered: so a result never depends on what happened to be 
 """
 
 cimport cython
-from libc.stdint cimport int32_t, uint8_t
 from libc.math cimport expf, logf
+from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -189,30 +189,33 @@ cdef void search_visits(const SearchC* search, const SearchParamsC* params, int3
 
 
 cdef void search_policy(const SearchC* search, const SearchParamsC* params, float* policy) noexcept nogil:
-    """The improved policy over the legal actions in rising order, `[n_legal]`: it sums to 1."""
+    """The policy over the legal actions in rising order, `[n_legal]`: it sums to 1.
+
+    softmax(log prior + q_scale * Q) after Danihelka et al. 2022 (Gumbel AlphaZero), prior and Q over all trees; an
+    unvisited action takes the mean Q of the others, weighted by their priors. With q_scale 0, shares of visits.
+    """
     cdef int i, k
     cdef const TreeC* tree
     cdef const NodeC* child
+    cdef int32_t[MAX_LEGAL] n_visits
     cdef double[MAX_LEGAL] value_sum
     cdef double[MAX_LEGAL] prior
-    cdef int[MAX_LEGAL] n_visits
     cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -1e30
-    for k in range(search.n_legal):
-        value_sum[k] = prior[k] = 0.0
-        n_visits[k] = 0
-    for i in range(params.determinizations):
-        tree = &search.trees[i]
-        for k in range(search.n_legal):
-            child = &tree.nodes[tree.nodes[0].first_child + k]
-            value_sum[k] += child.value_sum
-            prior[k] += child.prior / params.determinizations
-            n_visits[k] += child.n_visits
+    search_visits(search, params, n_visits)
     if params.q_scale <= 0.0:
         for k in range(search.n_legal):
             total += n_visits[k]
         for k in range(search.n_legal):
             policy[k] = <float>(n_visits[k] / total)
         return
+    memset(value_sum, 0, sizeof(value_sum))
+    memset(prior, 0, sizeof(prior))
+    for i in range(params.determinizations):
+        tree = &search.trees[i]
+        for k in range(search.n_legal):
+            child = &tree.nodes[tree.nodes[0].first_child + k]
+            value_sum[k] += child.value_sum
+            prior[k] += child.prior / params.determinizations
     for k in range(search.n_legal):
         if n_visits[k] > 0:
             weight += prior[k]
@@ -294,23 +297,21 @@ cdef class Search:
         """Visits per action, `{action: N}`, summed over the determinizations."""
         cdef int32_t[MAX_LEGAL] visits
         search_visits(&self.search, &self.params, visits)
-        offset = state_action_offset(&self.state)
-        found = {}
-        legal = self.search.legal
-        for i in range(self.search.n_legal):
-            found[offset + <int>lowest(legal)] = visits[i]
-            legal &= legal - 1
-        return found
+        return self._by_action([visits[i] for i in range(self.search.n_legal)])
 
     def policy(self):
-        """The improved policy, `{action: probability}`."""
+        """The policy, softmax(log prior + q_scale * Q) or shares of visits (SearchConfig), `{action: probability}`."""
         cdef float[MAX_LEGAL] policy
         search_policy(&self.search, &self.params, policy)
+        return self._by_action([policy[i] for i in range(self.search.n_legal)])
+
+    def _by_action(self, numbers):
+        """`numbers` of the legal actions in rising order, by action."""
         offset = state_action_offset(&self.state)
         found = {}
         legal = self.search.legal
-        for i in range(self.search.n_legal):
-            found[offset + <int>lowest(legal)] = policy[i]
+        for number in numbers:
+            found[offset + <int>lowest(legal)] = number
             legal &= legal - 1
         return found
 
