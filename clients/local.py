@@ -149,7 +149,9 @@ def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
     precision, why = choose_precision(asked, stored=stored, cpuinfo=read_cpuinfo())
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = core.compile_model(model, "CPU", settings)
-    ports = {port.any_name: port for port in (*compiled.inputs, *compiled.outputs)}
+    # By the names in the file: compiled, a port may answer to that of a tensor that was merged with it.
+    named = zip((*model.inputs, *model.outputs), (*compiled.inputs, *compiled.outputs), strict=True)
+    ports = {source.any_name: port for source, port in named}
     request = compiled.create_infer_request()
 
     def run(observations: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

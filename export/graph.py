@@ -80,6 +80,8 @@ def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) 
                 dynamo=False,
             )
             model = onnx.load(str(traced))
+        for output in model.graph.output:  # the exporter loses the width of a tensor that was joined of two
+            output.type.tensor_type.shape.dim[1].dim_value = SHAPES[output.name][1]
         onnx.helper.set_model_props(model, dict(metadata))
         write_whole(path, model.SerializeToString())
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk

@@ -33,12 +33,9 @@ class HalfNet(nn.Module):
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """See `BlobNet.forward`."""
-        network = self.network
-        context, cards, rows = network.decoder(observation)
-        x = network.context(context.to(self.dtype)) + network.cards(cards.to(self.dtype))
-        x = x + network.patterns(rows).sum(1)
-        x = network.norm(network.blocks(x.unsqueeze(1)))
-        return network.policy(x).float().squeeze(1), torch.sigmoid(network.value(x).float()).squeeze(1)
+        context, suits, orders, patterns = self.network.decoder(observation)
+        policy, value = self.network.answer(context.to(self.dtype), suits.to(self.dtype), orders, patterns)
+        return policy.float(), torch.sigmoid(value.float()).squeeze(1)
 
 
 class _Norm(nn.Module):

@@ -4,8 +4,8 @@
 Static quantization, so that the answer to a row does not depend on the rows beside it: weights per output column,
 activations per tensor, both symmetric (Jacob et al. 2017, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference"). The file stays ONNX, with QuantizeLinear and DequantizeLinear around each product.
-Norms, sums, the pattern table and the two heads stay float32: the heads take 2% of the multiplications, and in int8
-they would make half of the policy's error.
+Norms, sums, the decoder, the pattern table and the heads stay float32: the heads take 2% of the multiplications, and in
+int8 they would make half of the policy's error.
 """
 
 import logging
@@ -18,7 +18,6 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from clients.local import PRECISION_KEY
@@ -30,7 +29,7 @@ INT8_FLAGS: Final = frozenset({"avx512_vnni", "avx_vnni"})
 BFLOAT16_FLAG: Final = "amx_bf16"
 """With it bfloat16 is as fast as int8 and thirty times nearer to float32."""
 
-_HEADS: Final = ("/policy/", "/value/")
+_IN_FLOAT: Final = ("/decoder/", "/bids/", "/plays/", "/value/")
 _BATCH: Final = 256
 
 
@@ -60,7 +59,7 @@ def quantize(source: Path, target: Path, *, rows: NDArray[np.uint8]) -> None:
                 _Rows(rows),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["MatMul", "Gemm"],
-                nodes_to_exclude=[node.name for node in original.graph.node if node.name.startswith(_HEADS)],
+                nodes_to_exclude=[node.name for node in original.graph.node if node.name.startswith(_IN_FLOAT)],
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
@@ -70,7 +69,6 @@ def quantize(source: Path, target: Path, *, rows: NDArray[np.uint8]) -> None:
         finally:
             logging.disable(previous)
         model = onnx.load(str(path))
-    _quantize_tables(model.graph)
     properties = {entry.key: entry.value for entry in original.metadata_props}
     onnx.helper.set_model_props(model, {**properties, PRECISION_KEY: "int8"})
     onnx.checker.check_model(model)
@@ -87,34 +85,3 @@ class _Rows(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> Mapping[str, Any] | None:
         return next(self._batches, None)
-
-
-def _quantize_tables(graph: onnx.GraphProto) -> None:
-    """Where a constant table's rows are looked up and then rounded to int8, round the table instead, once.
-
-    884 features of the cards come out of such a table: rounding them took 1.7 of 21 us a row.
-    """
-    constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    producer = {name: node for node in graph.node for name in node.output}
-    for rounding in [node for node in graph.node if node.op_type == "QuantizeLinear"]:
-        lookup = producer.get(rounding.input[0])
-        while lookup is not None and lookup.op_type in ("Flatten", "Reshape"):
-            lookup = producer.get(lookup.input[0])
-        if lookup is None or lookup.op_type != "Gather" or lookup.input[0] not in constants:
-            continue
-        table, scale = constants[lookup.input[0]], constants[rounding.input[1]]
-        rounded = np.clip(np.rint(table / scale), -127, 127).astype(np.int8)
-        lookup.input[0] = f"{lookup.input[0]}.int8"
-        graph.initializer.append(numpy_helper.from_array(rounded, lookup.input[0]))
-        for node in graph.node:
-            for i, source in enumerate(node.input):
-                if source == rounding.output[0]:
-                    node.input[i] = rounding.input[0]
-        graph.node.remove(rounding)
-    used = {name for node in graph.node for name in node.input}
-    for node in [node for node in graph.node if node.op_type == "Constant" and node.output[0] not in used]:
-        graph.node.remove(node)
-    del graph.value_info[:]  # inferred types of tensors that have another type now

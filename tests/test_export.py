@@ -58,7 +58,8 @@ def test_sample_rows_are_real_positions_and_seeded() -> None:
 def test_the_exported_graph_answers_what_pytorch_answers(preset: str, tmp_path: Path) -> None:
     network, path = create_network(preset, seed=2), tmp_path / "model.onnx"
     with torch.no_grad():
-        network.policy.weight.mul_(30)  # as far from uniform as a trained policy
+        for head in (network.bids, network.plays):
+            head.weight.mul_(30)  # as far from uniform as a trained policy
     export_onnx(network, path, metadata=metadata_of(describe(network)))
     rows = sample_rows(1025, seed=1)
     expected = run_torch(network, rows)

@@ -24,6 +24,8 @@ from mcts_ext.contract import (
     AT_N_TRICKS,
     AT_TRICKS,
     AT_TRUMP,
+    CARD_HELD,
+    CARD_ON_TABLE,
     CARD_OWN,
     CARD_PLAYED,
     N_ACTIONS,
@@ -93,14 +95,16 @@ def test_any_bytes_are_answered_with_finite_numbers() -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
 def test_every_byte_but_a_constant_one_changes_the_answer(rows: torch.Tensor) -> None:
-    """Nothing that a row says is dropped on the way in."""
+    """Nothing that a row says is dropped on the way in, but who played which card and when."""
     network = create_network("small", seed=0)
     before = network(rows)[0]
     for byte in range(OBSERVATION_BYTES):
         changed = rows.clone()
         changed[:, byte] = rows[:, byte].roll(1)
-        differs = (changed != rows).any(1)
+        gone = ((rows >= CARD_PLAYED) & (rows < CARD_HELD) & (changed >= CARD_PLAYED) & (changed < CARD_HELD))[:, byte]
+        differs = (changed != rows).any(1) & ~(gone & (byte >= AT_CARDS))
         if differs.any():
             moved = (network(changed)[0] - before).abs().amax(1)
             assert (moved[differs] > 0).float().mean() > 0.9, f"byte {byte}"
@@ -110,7 +114,7 @@ def test_every_byte_but_a_constant_one_changes_the_answer(rows: torch.Tensor) ->
 
 def test_columns_of_the_header_bids_and_tricks() -> None:
     row = np.zeros((1, OBSERVATION_BYTES), np.uint8)
-    header = {AT_N_PLAYERS: 4, AT_N_CARDS: 5, AT_TRUMP: NO_TRUMP, AT_DEALER: 3, AT_N_TRICKS: 2, AT_LEADER: 1}
+    header = {AT_N_PLAYERS: 4, AT_N_CARDS: 5, AT_DEALER: 3, AT_N_TRICKS: 2, AT_LEADER: 1}
     for byte, value in header.items():
         row[0, byte] = value
     row[0, AT_BIDS : AT_BIDS + 8] = [2, 0, 1, 3, 15, 15, 15, 15]
@@ -126,7 +130,7 @@ def test_columns_of_the_header_bids_and_tricks() -> None:
 
 
 def test_patterns_tell_top_cards_and_trump_apart() -> None:
-    """One table row for each of 3 ** 5 patterns x 3 relations x 4 suits, and each is met."""
+    """One table row for each of 3 ** 5 patterns x 3 relations, the same for every suit, and each is met."""
     decoder = Decoder(5)
     places = (0, CARD_OWN, CARD_PLAYED + 1)
     rows = np.zeros((3**5, OBSERVATION_BYTES), np.uint8)
@@ -137,13 +141,27 @@ def test_patterns_tell_top_cards_and_trump_apart() -> None:
     met = set()
     for trump in range(NO_TRUMP + 1):
         rows[:, AT_TRUMP] = trump
-        found = decoder(torch.from_numpy(rows))[2].numpy()
+        found = decoder(torch.from_numpy(rows))[3].numpy()
         assert [len(set(found[:, suit])) for suit in range(4)] == [3**5] * 4
         met |= set(found.flatten().tolist())
-    assert met == set(range(decoder.n_rows))
+    assert met == set(range(decoder.n_patterns))
     low = rows[:1].copy()
     low[0, AT_CARDS : AT_CARDS + 8] = CARD_OWN  # below the pattern
-    assert np.array_equal(decoder(torch.from_numpy(low))[2], decoder(torch.from_numpy(rows[:1]))[2])
+    assert np.array_equal(decoder(torch.from_numpy(low))[3], decoder(torch.from_numpy(rows[:1]))[3])
+
+
+def test_cards_in_contest_are_counted_from_the_highest() -> None:
+    row = np.zeros((1, OBSERVATION_BYTES), np.uint8)
+    hearts = AT_CARDS + 13
+    row[0, hearts + 12] = CARD_PLAYED + 2  # the ace is gone
+    row[0, hearts + 11] = CARD_HELD + 3
+    row[0, hearts + 7] = CARD_OWN
+    row[0, hearts + 5] = CARD_ON_TABLE + 1
+    row[0, hearts + 0] = CARD_OWN
+    decoder = Decoder(1)
+    orders = decoder(torch.from_numpy(row))[2][0]
+    assert orders[1, [0, 5, 7, 11]].tolist() == [3, 8 * 13 + 2, 1, 3 * 13]
+    assert (orders < decoder.n_orders - 1).sum() == 4
 
 
 def sweeps(seed: int) -> Iterator[bytes]:
@@ -163,18 +181,33 @@ def sweeps(seed: int) -> Iterator[bytes]:
             table.apply(random.choice(table.legal_actions()))
 
 
+def low_leads(seed: int) -> Iterator[bytes]:
+    """Positions of rounds with nearly all cards in play in which whoever leads, leads the lowest rank."""
+    random = Random(seed)
+    for _ in range(400):
+        table = Round.deal(8, 6, random.randrange(8), random.randrange(4), random.randrange(2**32))
+        while not table.is_over:
+            yield observation(table)
+            actions = table.legal_actions()
+            leads = not table.is_bidding and (not table.tricks or len(table.tricks[-1]) == 8)
+            table.apply(min(actions, key=lambda action: (action - 14) % 13) if leads else random.choice(actions))
+
+
 def test_every_input_column_is_reached_in_play() -> None:
     real: NDArray[np.uint8] = sample_rows(60_000, seed=5)
-    strong = np.frombuffer(b"".join(sweeps(6)), np.uint8).reshape(-1, OBSERVATION_BYTES)
+    rare = np.frombuffer(b"".join([*sweeps(6), *low_leads(7)]), np.uint8).reshape(-1, OBSERVATION_BYTES)
     decoder = Decoder(1)
-    context, cards = torch.zeros(decoder.n_context), torch.zeros(decoder.n_cards)
-    for chunk in np.array_split(np.concatenate([real, strong]), 40):
-        found = decoder(torch.from_numpy(chunk))
-        context = torch.maximum(context, found[0].abs().amax(0))
-        cards = torch.maximum(cards, found[1].abs().amax(0))
-    assert context.nonzero().numel() == decoder.n_context
-    assert cards.nonzero().numel() == decoder.n_cards
-    assert max(context.max(), cards.max()) < 4  # about 0 to 1
+    reached = [torch.zeros(n) for n in (decoder.n_context, decoder.n_suits)]
+    orders = set()
+    for chunk in np.array_split(np.concatenate([real, rare]), 80):
+        *features, found, _ = decoder(torch.from_numpy(chunk))
+        orders |= set(found.flatten().tolist())
+        for i, part in enumerate(features):
+            reached[i] = torch.maximum(reached[i], part.abs().flatten(0, -2).amax(0))
+    assert orders == set(range(decoder.n_orders))
+    for part in reached:
+        assert part.nonzero().numel() == len(part)
+        assert part.max() < 4  # about 0 to 1
 
 
 def test_every_parameter_tensor_learns(rows: torch.Tensor) -> None:

@@ -60,7 +60,8 @@ def unfit_for_int8() -> BlobNet:
             block.expand.weight[0] *= 1e4  # type: ignore[union-attr, operator, index]
             block.contract.weight[:, 0] *= 1e-4  # type: ignore[union-attr, operator, index]
             block.contract.weight[:, 1:] *= 4  # type: ignore[union-attr, operator, index]
-        network.policy.weight *= 10
+        for head in (network.bids, network.plays):
+            head.weight *= 10
     return network
 
 
@@ -68,9 +69,10 @@ def test_every_product_is_int8_and_the_file_says_so(int8_file: Path, network: Bl
     graph = onnx.load(str(int8_file)).graph
     weights = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims]
     large = [list(tensor.dims) for tensor in weights if len(tensor.dims) == 2]
-    n_products = 2 * network.config.n_blocks + 2  # context and cards; the heads stay float32
-    assert len(large) == n_products + 1  # and the table of card codes
-    assert [256, 24] in large
+    n_products = (
+        2 * network.config.n_blocks + 5
+    )  # of the blocks, the context, to and from suits; the heads stay float32
+    assert len(large) == n_products
     metadata = read_metadata(int8_file)
     assert metadata["precision"] == "int8"
     assert metadata["weights_sha256"] == describe(network).weights_sha256

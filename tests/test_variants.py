@@ -37,7 +37,8 @@ def network() -> BlobNet:
     """With biases and a decided policy, as training leaves them."""
     network = create_network("small", seed=5)
     with torch.no_grad():
-        network.policy.weight.mul_(10)
+        for head in (network.bids, network.plays):
+            head.weight.mul_(10)
         for module in network.modules():
             if isinstance(module, torch.nn.Linear) and module.bias is not None:
                 module.bias.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
@@ -113,20 +114,20 @@ def test_half_types_halve_the_file(files: dict[Variant, Path]) -> None:
 def test_whole_numbers_stay_exact_in_float16(files: dict[Variant, Path], network: BlobNet) -> None:
     """Game totals up to 65,535 and bytes up to 255 enter sums and comparisons before anything is rounded."""
     rows = np.random.default_rng(3).integers(0, 256, (512, OBSERVATION_BYTES), dtype=np.uint8)
-    context, cards, patterns = network.decoder(torch.from_numpy(rows))
+    *features, orders, patterns = network.decoder(torch.from_numpy(rows))
     session = onnx.load(str(files[Variant("onnx", "float16")]))
     rounded = [
         node for node in session.graph.node if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT16
     ]
-    before = {rounded[0].input[0], rounded[1].input[0]}
+    before = {rounded[i].input[0] for i in range(2)}
     for name in before:
         session.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     names = sorted(before)
     found = onnxruntime.InferenceSession(session.SerializeToString()).run(names, {"observation": rows})
-    widths = {part.shape[1]: part for part in found}
-    np.testing.assert_array_equal(widths[context.shape[1]], context.numpy())
-    np.testing.assert_array_equal(widths[cards.shape[1]], cards.numpy())
-    assert patterns.dtype == torch.int32
+    widths = {part.shape[-1]: part for part in found}
+    for part in features:
+        np.testing.assert_array_equal(widths[part.shape[-1]], part.numpy())
+    assert orders.dtype == patterns.dtype == torch.int32
 
 
 def test_onnx_runtime_has_no_bfloat16_products(files: dict[Variant, Path], rows: NDArray[np.uint8]) -> None:

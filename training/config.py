@@ -17,7 +17,7 @@ class TrainConfig:
     init: Path | None = None
     """Begin with this checkpoint's weights instead of a new network."""
     seed: int = 0
-    """Of the new network's weights, and of the draws of positions and suits."""
+    """Of the new network's weights, and of the draws of positions."""
     batch: int = 512
     """Positions a step."""
     learning_rate: float = 1e-3
@@ -36,8 +36,6 @@ class TrainConfig:
     """Of the value loss beside the policy loss: squared errors are small numbers."""
     ema_decay: float = 0.999
     """Of the running mean of the weights that checkpoints hold; shorter in the first steps."""
-    augment: bool = True
-    """Rename the suits of every position drawn, by one of the 24 renamings."""
     window_min: int = 250_000
     """Newest positions to draw from before the window grows slower than the records do: c of the power law."""
     window_exponent: float = 0.75

@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the bytes of an observation to what the first layer reads: float features and rows of the pattern tables.
+"""From the bytes of an observation to what the first layers read: float features and rows of two tables.
 
-Two kinds of input, because a CPU pays for them differently:
+What belongs to the whole round (header, bids, tricks, totals) is the *context*. Everything else belongs to one of the
+four suits, and is laid out the same for each, because the rules know no suit by name: the network reads all four with
+the same weights. Of a suit there are
 
-- *features*, which enter matrix products: a column for every (byte, value) of header, bids and tricks, 24 columns a
-  card, voids, totals and counts.
-- *patterns*, which pick rows of a table: for each suit, which of its top ranks are own, gone or unseen, and how the
-  suit stands to the trump, as one number. Four rows are read for a position, whatever the size of the table: the
-  2.2M parameters of preset `reference` take 1 to 2% of its time on a CPU; with wider blocks in their
-  place it is 1.7 times slower. (The tuple network of Lucas 2008, "Learning to Play Othello with N-Tuple Systems".)
+- *suits*, float features: the ranks that are own or gone, the suit's relation to the trump, voids shown in it, counts.
+- *orders*: who holds, or has on the table, its highest card still in contest, its second highest, and so on, as one row
+  of a table for each card. In contest are the cards on the table and in the hands that the observation shows: that the
+  jack is the best heart left is what play turns on, and who played the ace two tricks ago is not.
+- *patterns*: which of its top ranks are own, gone or unseen, as one number, which picks a row of a table. A row is read
+  at the same cost whatever the size of the table. (The tuple network of Lucas 2008, "Learning to Play Othello with
+  N-Tuple Systems".)
 
-Only values that a valid observation can hold get a column or a row, so every parameter behind them can be reached.
-Indices are computed in int32: in bfloat16, which an engine may choose for floats, whole numbers are exact to 256 only.
+Who played which card, and when, is not read: the voids say what matters of it, and in a trial it added nothing
+(docs/log.md). Only values that a valid observation can hold get a column or a row, so every parameter behind them can
+be reached. Indices are int32: in bfloat16, which an engine may choose for floats, whole numbers are exact to 256 only.
 
-Axes: `B` rows, `F` = 96 bytes; seats are relative to the seat to act.
+Axes: `B` rows, `F` = 96 bytes, 4 suits; seats are relative to the seat to act.
 """
 
 from typing import Final
@@ -39,7 +43,6 @@ from mcts_ext.contract import (
     CARD_HELD,
     CARD_ON_TABLE,
     CARD_OWN,
-    CARD_PLAYED,
     CARD_UNSEEN,
     MAX_HAND,
     N_CARDS_IN_DECK,
@@ -50,7 +53,7 @@ from mcts_ext.contract import (
 
 N_RANKS: Final = N_CARDS_IN_DECK // N_SUITS
 MIN_PLAYERS: Final = 3
-CARD_COLUMNS: Final = 24  # own, on the table from seat 1..7, played by seat 0..7, how late, held by seat 1..7
+HOLDERS: Final = 2 * N_SEATS - 1  # own, held by seat 1..7, on the table from seat 1..7
 RELATIONS: Final = 3  # of a suit to the trump: it is the trump, another suit is, none is
 PLACES: Final = 3  # of a card in a pattern: unseen, own, gone
 
@@ -64,7 +67,6 @@ def one_hot_columns() -> list[tuple[int, int]]:
     """(byte, value) pairs of header, bids and tricks that a valid observation can hold; one column each."""
     columns = [(AT_N_PLAYERS, n) for n in range(MIN_PLAYERS, N_SEATS + 1)]
     columns += [(AT_N_CARDS, n) for n in range(1, MAX_HAND + 1)]
-    columns += [(AT_TRUMP, suit) for suit in range(NO_TRUMP + 1)]
     columns += [(AT_DEALER, seat) for seat in range(N_SEATS)]
     columns += [(AT_N_TRICKS, n) for n in range(MAX_HAND)]
     columns += [(AT_LEADER, seat) for seat in range(N_SEATS)]
@@ -79,17 +81,13 @@ def need_columns() -> list[tuple[int, int]]:
     return [(seat, need) for seat in range(N_SEATS) for need in range(-1, most_cards(seat) + 1)]
 
 
-def _card_columns() -> Tensor:
-    """`[256, 17]` float32: the columns of a card by its code; any other byte reads as an unseen card."""
-    table = torch.zeros(256, CARD_COLUMNS)
-    table[CARD_OWN, 0] = 1
+def _holders() -> Tensor:
+    """`[256, 1]` int32: the row of a card in contest, were none higher, by its code; the last for any other."""
+    table = torch.full((256, 1), HOLDERS * N_RANKS, dtype=torch.int32)
+    table[CARD_OWN] = 0
     for seat in range(1, N_SEATS):
-        table[CARD_ON_TABLE + seat, seat] = 1
-        table[CARD_HELD + seat, 2 * N_SEATS + seat] = 1
-    for trick in range(MAX_HAND - 1):
-        for seat in range(N_SEATS):
-            table[CARD_PLAYED * (1 + trick) + seat, N_SEATS + seat] = 1
-            table[CARD_PLAYED * (1 + trick) + seat, 2 * N_SEATS] = (1 + trick) / MAX_HAND
+        table[CARD_HELD + seat] = seat * N_RANKS
+        table[CARD_ON_TABLE + seat] = (N_SEATS - 1 + seat) * N_RANKS
     return table
 
 
@@ -101,12 +99,12 @@ def _places() -> Tensor:
     return places
 
 
-def _relation_rows(n_patterns: int) -> Tensor:
-    """`[256, 4]` int32: the first row of each suit's table, by the trump byte; a byte that is no suit is no trump."""
+def _relations() -> Tensor:
+    """`[256, 4]` int32: the relation of each suit to the trump, by the trump byte; a byte that is no suit is none."""
     relation = torch.full((256, N_SUITS), 2, dtype=torch.int32)
     relation[:NO_TRUMP] = 1
     relation[range(NO_TRUMP), range(NO_TRUMP)] = 0
-    return (relation + RELATIONS * torch.arange(N_SUITS, dtype=torch.int32)) * n_patterns
+    return relation
 
 
 class Decoder(nn.Module):
@@ -121,58 +119,83 @@ class Decoder(nn.Module):
             "column_value": torch.tensor([float(value) for _, value in columns]),
             "need_seat": torch.tensor([seat for seat, _ in needs], dtype=torch.int32),
             "need_value": torch.tensor([float(value) for _, value in needs]),
-            "card_columns": _card_columns(),
+            "holders": _holders(),
+            "higher": torch.ones(N_RANKS, N_RANKS).tril(-1),
             "bits": ((torch.arange(256).unsqueeze(1) >> torch.arange(8)) & 1).to(torch.float32),
             "places": _places(),
             "place_value": PLACES ** torch.arange(n_pattern_ranks, dtype=torch.int32),
-            "relation_rows": _relation_rows(n_patterns),
+            "relation_columns": nn.functional.one_hot(_relations().long(), RELATIONS).to(torch.float32).flatten(1),
+            "relation_rows": _relations() * n_patterns,
         }
         for name, constant in constants.items():
             self.register_buffer(name, constant, persistent=False)
         self.n_pattern_ranks = n_pattern_ranks
-        self.n_rows = N_SUITS * RELATIONS * n_patterns
-        n_counts = N_SEATS + 2 + 3 * N_SUITS
-        self.n_context = len(columns) + len(needs) + N_SEATS * N_SUITS + n_counts
-        self.n_cards = N_CARDS_IN_DECK * CARD_COLUMNS
+        self.n_context = len(columns) + len(needs) + N_SEATS + 2
+        self.n_suits = 2 * N_RANKS + RELATIONS + N_SEATS + 3
+        self.n_orders = HOLDERS * N_RANKS + 1
+        self.n_patterns = RELATIONS * n_patterns
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Unpack a batch.
 
         Args:
             observation: `[B, F]` uint8.
 
         Returns:
-            `context` `[B, n_context]` and `cards` `[B, n_cards]` float32, about 0 to 1; `rows` `[B, 4]` int32, one
-            pattern a suit. Two feature tensors, because concatenating them costs as much as all the rest here.
+            `context` `[B, n_context]` and `suits` `[B, 4, n_suits]` float32, about 0 to 1; `orders` `[B, 4, 13]` int32,
+            a row for each card, the last for one that is not in contest; `patterns` `[B, 4]` int32, a row a suit.
         """
-        indices = observation.to(torch.int32)
-        cards = nn.functional.embedding(indices[:, AT_CARDS:], self.get_buffer("card_columns")).flatten(1)
-        return self._context(observation.to(torch.float32), indices), cards, self._rows(indices)
+        indices, numbers = observation.to(torch.int32), observation.to(torch.float32)
+        return self._context(numbers), self._suits(numbers, indices), self._orders(indices), self._patterns(indices)
 
-    def _context(self, numbers: Tensor, indices: Tensor) -> Tensor:
+    def _context(self, numbers: Tensor) -> Tensor:
         columns = numbers.index_select(1, self.get_buffer("column_byte")) == self.get_buffer("column_value")
         bids = numbers[:, AT_BIDS : AT_BIDS + N_SEATS]
         tricks = numbers[:, AT_TRICKS : AT_TRICKS + N_SEATS]
         need = (bids - tricks).clamp(min=-1.0).index_select(1, self.get_buffer("need_seat"))
-        void_bytes = indices[:, AT_VOIDS : AT_VOIDS + N_SEATS // 2]
         totals = numbers[:, AT_TOTALS : AT_TOTALS + 2 * N_SEATS].reshape(-1, N_SEATS, 2)
-        by_suit = numbers[:, AT_CARDS:].reshape(-1, N_SUITS, N_RANKS)
-        leader = numbers[:, AT_LEADER : AT_LEADER + 1].unsqueeze(2)
         return torch.cat(
             [
                 columns.to(torch.float32),
                 (need == self.get_buffer("need_value")).to(torch.float32),
-                nn.functional.embedding(void_bytes, self.get_buffer("bits")).flatten(1),
                 totals[:, :, 0] / 256 + totals[:, :, 1],
                 numbers[:, AT_GAME_ROUND : AT_START_CARDS + 1] / 16,
-                (by_suit == CARD_OWN).to(torch.float32).sum(2) / 4,
-                ((by_suit == CARD_UNSEEN) | (by_suit > CARD_HELD)).to(torch.float32).sum(2) / N_RANKS,
-                (by_suit == CARD_ON_TABLE + leader).to(torch.float32).sum(2),  # the led suit; none when leading
             ],
             dim=1,
         )
 
-    def _rows(self, indices: Tensor) -> Tensor:
+    def _suits(self, numbers: Tensor, indices: Tensor) -> Tensor:
+        void_bytes = indices[:, AT_VOIDS : AT_VOIDS + N_SEATS // 2]
+        voids = nn.functional.embedding(void_bytes, self.get_buffer("bits")).reshape(-1, N_SEATS, N_SUITS)
+        relations = nn.functional.embedding(indices[:, AT_TRUMP], self.get_buffer("relation_columns"))
+        by_suit = numbers[:, AT_CARDS:].reshape(-1, N_SUITS, N_RANKS)
+        leader = numbers[:, AT_LEADER : AT_LEADER + 1].unsqueeze(2)
+        own = (by_suit == CARD_OWN).to(torch.float32)
+        unseen = ((by_suit == CARD_UNSEEN) | (by_suit > CARD_HELD)).to(torch.float32)
+        counts = [
+            own.sum(2) / 4,
+            unseen.sum(2) / N_RANKS,
+            (by_suit == CARD_ON_TABLE + leader).to(torch.float32).sum(2),  # the led suit; none when leading
+        ]
+        return torch.cat(
+            [
+                own,
+                1 - own - unseen,
+                relations.reshape(-1, N_SUITS, RELATIONS),
+                voids.transpose(1, 2),
+                torch.stack(counts, 2),
+            ],
+            dim=2,
+        )
+
+    def _orders(self, indices: Tensor) -> Tensor:
+        first = nn.functional.embedding(indices[:, AT_CARDS:], self.get_buffer("holders"))
+        first = first.reshape(-1, N_SUITS, N_RANKS)
+        in_contest = (first < self.n_orders - 1).to(torch.float32)
+        higher = (in_contest @ self.get_buffer("higher")) * in_contest
+        return first + higher.to(torch.int32)
+
+    def _patterns(self, indices: Tensor) -> Tensor:
         top = indices[:, AT_CARDS:].reshape(-1, N_SUITS, N_RANKS)[:, :, N_RANKS - self.n_pattern_ranks :]
         places = nn.functional.embedding(top, self.get_buffer("places")).squeeze(3)
         pattern = (places * self.get_buffer("place_value")).sum(2, dtype=torch.int32)

@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.augment import RENAMINGS, rename_suits
 from training.config import TrainConfig
 from training.legal import legal_actions, seats_in_round
 from training.loss import Losses, losses
@@ -55,15 +53,17 @@ class Learner:
         )
         self._forward = torch.compile(self.network) if config.compile else self.network
 
-    def step(self, positions: Positions, random: np.random.Generator, step: int) -> tuple[Losses, Tensor]:
-        """Learn from one batch; its losses and the gradient's norm before clipping. `random` advances."""
+    def step(self, positions: Positions, step: int) -> tuple[Losses, Tensor]:
+        """Learn from one batch; its losses and the gradient's norm before clipping."""
         config = self.config
-        observation, policy = positions.observation, positions.policy
-        if config.augment:
-            renaming = random.integers(0, len(RENAMINGS), len(positions))
-            observation, policy = rename_suits(observation, policy, renaming)
-        legal, seats = legal_actions(observation), seats_in_round(observation)
-        arrays = (observation, policy, positions.value, legal, seats)
+        observation = positions.observation
+        arrays = (
+            observation,
+            positions.policy,
+            positions.value,
+            legal_actions(observation),
+            seats_in_round(observation),
+        )
         rows, target, outcome, may, exists = (torch.from_numpy(array).to(self.device) for array in arrays)
 
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.mixed_precision):

@@ -5,12 +5,17 @@ The bytes are unpacked inside the graph (decoder.py), so that a position travels
 same ones:
 
 ```
-uint8 [B, 96] --+-- context, cards ----- linear --+
-                |                                 +--> blocks --> norm --+-- linear -----------> policy [B, 66]
-                +-- 4 patterns -- table, summed --+                      +-- linear, sigmoid --> value [B, 8]
+                +-- context -- linear --------------------- + --> blocks --> norm --+-- linear ------------> 14 bids
+uint8 [B, 96] --+                |                          |                       +-- linear, sigmoid --> value [B, 8]
+                |                v                          |                       v
+                +-- 4 suits -- linear, relu --+-- summed ---+                    linear
+                                              +----------------------------------> + --> relu, linear --> 4 x 13 cards
 ```
 
-Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats, all relative to the seat to act.
+The four suits are read, and their cards chosen from, with the same weights: rename the suits, and the answer is the
+same with its cards renamed. So nothing has to be learned four times, nor shown under all 24 names.
+
+Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions (14 bids, 4 x 13 cards), `S` = 8 seats, relative to the seat to act.
 """
 
 from dataclasses import dataclass
@@ -19,9 +24,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from mcts_ext.contract import N_ACTIONS, N_SEATS
+from mcts_ext.contract import FIRST_CARD_ACTION, N_SEATS
 from mcts_ext.errors import InvalidConfig
-from training.decoder import Decoder
+from training.decoder import N_RANKS, Decoder
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,18 @@ class NetworkConfig:
 
     width: int
     """Numbers per row between blocks."""
+    suit_width: int
+    """Numbers per row and suit before and after the blocks."""
     hidden: int
     """Numbers per row inside a block."""
     n_blocks: int
     n_pattern_ranks: int
-    """Ranks from the ace down that a suit's pattern covers; its tables hold 12 * 3 ** n_pattern_ranks rows."""
+    """Ranks from the ace down that a suit's pattern covers; the table holds 3 * 3 ** n_pattern_ranks rows."""
 
 
 PRESETS: Final[dict[str, NetworkConfig]] = {
-    "reference": NetworkConfig(width=256, hidden=768, n_blocks=6, n_pattern_ranks=6),
-    "small": NetworkConfig(width=64, hidden=256, n_blocks=4, n_pattern_ranks=5),
+    "reference": NetworkConfig(width=256, suit_width=112, hidden=768, n_blocks=6, n_pattern_ranks=8),
+    "small": NetworkConfig(width=64, suit_width=64, hidden=256, n_blocks=4, n_pattern_ranks=5),
 }
 
 
@@ -66,11 +73,16 @@ class BlobNet(nn.Module):
         self.config = config
         self.decoder = Decoder(config.n_pattern_ranks)
         self.context = nn.Linear(self.decoder.n_context, config.width)
-        self.cards = nn.Linear(self.decoder.n_cards, config.width, bias=False)
-        self.patterns = nn.Embedding(self.decoder.n_rows, config.width)
+        self.suit_context = nn.Linear(self.decoder.n_context, config.suit_width)
+        self.suits = nn.Linear(self.decoder.n_suits, config.suit_width, bias=False)
+        self.orders = nn.Embedding(self.decoder.n_orders, config.suit_width)
+        self.patterns = nn.Embedding(self.decoder.n_patterns, config.suit_width)
+        self.from_suits = nn.Linear(config.suit_width, config.width, bias=False)
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.n_blocks)))
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
-        self.policy = nn.Linear(config.width, N_ACTIONS)
+        self.to_suits = nn.Linear(config.width, config.suit_width)
+        self.bids = nn.Linear(config.width, FIRST_CARD_ACTION)
+        self.plays = nn.Linear(config.suit_width, N_RANKS)
         self.value = nn.Linear(config.width, N_SEATS)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,11 +95,18 @@ class BlobNet(nn.Module):
             `policy` `[B, A]` float32 logits, unmasked; `value` `[B, S]` float32 in [0, 1], expected round score per
             relative seat / (10 + N). Seats that are not in the round hold anything.
         """
-        context, cards, rows = self.decoder(observation)
-        x = self.context(context) + self.cards(cards) + self.patterns(rows).sum(1)
+        policy, value = self.answer(*self.decoder(observation))
+        return policy, torch.sigmoid(value).squeeze(1)
+
+    def answer(self, context: Tensor, suits: Tensor, orders: Tensor, patterns: Tensor) -> tuple[Tensor, Tensor]:
+        """What follows the decoder, in the type of the weights: logits, `policy` `[B, A]` and `value` `[B, 1, S]`."""
+        each = self.suits(suits) + self.orders(orders).sum(2) + self.patterns(patterns)
+        each = torch.relu(each + self.suit_context(context).unsqueeze(1))  # [B, 4, suit_width]
+        x = self.context(context) + self.from_suits(each.sum(1))
         # [B, 1, width]: at rank 2 OpenVINO does not fuse a norm with the rounding to int8 behind it (20% of a row).
         x = self.norm(self.blocks(x.unsqueeze(1)))
-        return self.policy(x).squeeze(1), torch.sigmoid(self.value(x)).squeeze(1)
+        plays = self.plays(torch.relu(each + self.to_suits(x)))
+        return torch.cat([self.bids(x).squeeze(1), plays.flatten(1)], 1), self.value(x)
 
     @property
     def n_parameters(self) -> int:
@@ -121,10 +140,14 @@ def _initialize(network: BlobNet) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for weight, n_active in ((network.context.weight, 32), (network.cards.weight, 16)):
-        nn.init.normal_(weight, std=n_active**-0.5)  # about so many of their inputs are not zero
+    for layer in (network.context, network.suit_context):
+        nn.init.normal_(layer.weight, std=32**-0.5)  # about so many of its inputs are not zero
+    nn.init.normal_(network.suits.weight, std=8**-0.5)
+    nn.init.normal_(network.orders.weight, std=0.25)
+    nn.init.zeros_(network.orders.weight[-1])  # a card that is not in contest
+    network.from_suits.weight.mul_(0.5)  # four are summed
     nn.init.normal_(network.patterns.weight, std=0.02)
     for block in network.blocks:
         block.contract.weight.mul_(network.config.n_blocks**-0.5)  # type: ignore[union-attr, operator]
-    for head in (network.policy, network.value):
-        nn.init.normal_(head.weight, std=0.3 * network.config.width**-0.5)  # logits of about +-0.3
+    for head in (network.bids, network.plays, network.value):
+        nn.init.normal_(head.weight, std=0.3 * head.in_features**-0.5)  # logits of about +-0.3

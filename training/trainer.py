@@ -189,7 +189,7 @@ class _Run:
 
     def _take_step(self, metrics: Metrics) -> None:
         positions = self.replay.draw(self.config.batch, self.random)
-        losses, norm = self.learner.step(positions, self.random, self.step)
+        losses, norm = self.learner.step(positions, self.step)
         self.sums += torch.stack([*losses, norm, torch.ones_like(norm)])
         self.step += 1
         self.n_drawn += self.config.batch

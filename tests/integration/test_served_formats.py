@@ -38,7 +38,8 @@ pytestmark = pytest.mark.triton
 def network() -> BlobNet:
     network = create_network("small", seed=1)
     with torch.no_grad():
-        network.policy.weight.mul_(30)  # as far from uniform as a trained policy
+        for head in (network.bids, network.plays):
+            head.weight.mul_(30)  # as far from uniform as a trained policy
     return network
 
 

@@ -82,10 +82,11 @@ class OpenvinoNetwork:
         }
         compiled = core.compile_model(model, "CPU", settings)
         source = compiled.input(0)
-        self.input_name = source.any_name
+        # By the names in the file: compiled, a port may answer to that of a tensor that was merged with it.
+        self.input_name = model.input(0).any_name
         self.row_shape = tuple(d.get_length() for d in list(source.partial_shape)[1:])
         self.dtype = np.dtype(source.element_type.to_dtype())
-        self.output_names = tuple(port.any_name for port in compiled.outputs)
+        self.output_names = tuple(port.any_name for port in model.outputs)
         self.request = compiled.create_infer_request()
         self.rows = np.zeros((0, *self.row_shape), self.dtype)
 

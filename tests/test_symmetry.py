@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renamed suits: the renamed row is what the seat to act knows in the round dealt with the renamed cards."""
+"""The rules know no suit by name, and neither does the network: with renamed suits it answers the same, renamed."""
 
 from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
+import torch
 
+from export.positions import sample_rows
 from mcts_ext.decode import InformationSet, decode
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
 from tests.positions import SHAPES, choose, deal
-from training.augment import RENAMINGS, rename_suits
+from tests.renamings import RENAMINGS, rename_suits
 from training.legal import legal_actions
+from training.network import create_network
 
 
 def rename_card(card: int, suits: list[int]) -> int:
@@ -100,3 +103,15 @@ def test_legal_actions_are_renamed_with_the_row() -> None:
     numbers = np.arange(len(rows)) % 24
     after, renamed_legal = rename_suits(before, legal.astype(np.float32), numbers)
     assert (legal_actions(after) == renamed_legal.astype(bool)).all()
+
+
+@torch.no_grad()
+def test_the_network_answers_a_renamed_row_with_its_answer_renamed() -> None:
+    network = create_network("small", seed=3)
+    rows = sample_rows(240, seed=4)
+    policy, value = network(torch.from_numpy(rows))
+    renamed_rows, renamed_policy = rename_suits(rows, policy.numpy(), np.arange(240) % 24)
+    found_policy, found_value = network(torch.from_numpy(renamed_rows))
+    np.testing.assert_allclose(found_policy.numpy(), renamed_policy, atol=1e-5)
+    np.testing.assert_allclose(found_value.numpy(), value.numpy(), atol=1e-5)
+    assert np.abs(policy.numpy() - renamed_policy).max() > 0.1  # it does tell cards apart
