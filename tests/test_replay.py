@@ -35,12 +35,15 @@ def write(records: Records, path: Path, *, at: int) -> Path:
     return path
 
 
-def replay(folder: Path, *, capacity: int = 1000, window: int = 1000, events: list[str] | None = None) -> Replay:
+def replay(
+    folder: Path, *, capacity: int = 1000, window: int = 1000, recent: bool = False, events: list[str] | None = None
+) -> Replay:
     return Replay(
         [folder],
         relative_to=folder / "train",
         capacity=capacity,
         window=lambda n: min(n, window),
+        recent=recent,
         on_event=(events if events is not None else []).append,
     )
 
@@ -75,6 +78,20 @@ def test_draws_come_uniformly_from_the_newest_positions(tmp_path: Path, found: R
     assert drawn.policy.sum(axis=1) == pytest.approx(1, abs=1e-6)
 
 
+def test_recent_draws_rise_linearly_with_the_position(tmp_path: Path, found: Records) -> None:
+    write(rows_of(found, 0, 200), tmp_path / "shards" / "x.parquet", at=1)
+    write(rows_of(found, 200, 100), tmp_path / "shards" / "y.parquet", at=2)
+    newest = replay(tmp_path, capacity=170, window=150, recent=True)  # the ring has wrapped
+    newest.find_new()
+    drawn = newest.draw(90_000, np.random.default_rng(0))
+    place = {row.tobytes(): i for i, row in enumerate(found.observation)}
+    counts = np.bincount([place[row.tobytes()] for row in drawn.observation], minlength=300)
+    assert not counts[:150].any()
+    expected = 90_000 * (2 * np.arange(150) + 1) / 150**2
+    off = (counts[150:300] - expected) / np.sqrt(expected)
+    assert 0.7 < (off**2).mean() < 1.35  # chi squared of 149 degrees of freedom: 1 +- 0.12
+
+
 def test_the_ring_holds_the_newest_when_it_is_full(tmp_path: Path, found: Records) -> None:
     small = replay(tmp_path, capacity=70, window=70)
     for number in range(5):
@@ -89,14 +106,15 @@ def test_the_ring_holds_the_newest_when_it_is_full(tmp_path: Path, found: Record
     assert drawn == {row.tobytes() for row in found.observation[380:450]}
 
 
-def test_a_restored_window_draws_the_same(tmp_path: Path, found: Records) -> None:
+@pytest.mark.parametrize("recent", [False, True])
+def test_a_restored_window_draws_the_same(recent: bool, tmp_path: Path, found: Records) -> None:
     for number, at in enumerate([3, 1, 2]):
         write(rows_of(found, 50 * number, 50), tmp_path / "shards" / f"{number}.parquet", at=at)
-    before = replay(tmp_path, window=80)
+    before = replay(tmp_path, window=80, recent=recent)
     before.find_new()
     write(rows_of(found, 150, 50), tmp_path / "shards" / "older.parquet", at=0)  # found later: newest here
     before.find_new()
-    after = replay(tmp_path, window=80)
+    after = replay(tmp_path, window=80, recent=recent)
     (tmp_path / "shards" / "1.parquet").write_bytes(b"")  # left the window long ago, and is not read again
     after.restore(before.entries)
     assert after.find_new() == 0

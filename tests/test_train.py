@@ -132,6 +132,16 @@ def test_stopped_between_two_steps_it_goes_on_the_same(
     same(whole[0], tmp_path)
 
 
+def test_a_run_that_samples_the_recent_goes_on_the_same(records: Path, tmp_path: Path) -> None:
+    recent = replace(CONFIG, sampling="recent")
+    train(recent, records=[records], out=tmp_path / "whole", until_step=30)
+    for step in (13, 30):
+        train(recent, records=[records], out=tmp_path / "halves", until_step=step)
+    same(tmp_path / "whole", tmp_path / "halves")
+    train(CONFIG, records=[records], out=tmp_path / "uniform", until_step=30)
+    assert curve(tmp_path / "uniform") != curve(tmp_path / "whole")
+
+
 def test_it_ends_before_positions_are_drawn_too_often_and_goes_on_with_more(tmp_path: Path) -> None:
     config = replace(CONFIG, max_reuse=2.0)
     record(tmp_path / "data", rounds=60)

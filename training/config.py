@@ -44,6 +44,8 @@ class TrainConfig:
     """Beta of the power law: how fast the window grows, per new position, when it begins to lag."""
     window_max: int = 4_000_000
     """The window never grows beyond this; a position takes 260 bytes of memory."""
+    sampling: Literal["uniform", "recent"] = "uniform"
+    """How to draw from the window: uniformly, or the newer of two draws, whose chance rises linearly with its place."""
     max_reuse: float = 8.0
     """Draws for each recorded position, at most, over the whole run; training ends early instead."""
     relist_steps: int = 200

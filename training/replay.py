@@ -6,7 +6,7 @@ so a new shard takes the place of the oldest positions and nothing moves:
 
 ```
  0        n_total - window                     n_total
- | forgotten |  drawn from uniformly            |
+ | forgotten |  drawn from                      |
              [ ring of `capacity` >= window rows ]
 ```
 
@@ -61,6 +61,7 @@ class Replay:
         relative_to: Path,
         capacity: int,
         window: Callable[[int], int],
+        recent: bool = False,
         on_event: Callable[[str], None],
     ) -> None:
         self.entries: list[ShardEntry] = []
@@ -71,6 +72,7 @@ class Replay:
         self._relative_to = relative_to
         self._capacity = capacity
         self._window = window
+        self._recent = recent
         self._on_event = on_event
         self._first = 0  # the lowest number that was read into the ring
         # Memory that was never written takes no room, so a small run pays for what it has.
@@ -119,9 +121,16 @@ class Replay:
         )
 
     def draw(self, n: int, random: np.random.Generator) -> Positions:
-        """`n` positions, uniformly and with replacement from the window; `random` advances."""
-        window = self.window
-        rows = random.integers(self.n_total - window, self.n_total, n) % self._capacity
+        """`n` positions, with replacement from the window; `random` advances.
+
+        All alike, or with `recent` the newer of two such draws: position i of w, from the oldest, comes with
+        probability (2 i + 1) / w^2, so the newest twice as often as the mean and the oldest hardly ever.
+        """
+        first = self.n_total - self.window
+        rows = random.integers(first, self.n_total, n)
+        if self._recent:
+            rows = np.maximum(rows, random.integers(first, self.n_total, n))
+        rows %= self._capacity
         return Positions(self._observation[rows], _shares(self._policy[rows]), self._value[rows])
 
     def _take(self, name: str) -> None:

@@ -130,7 +130,14 @@ class _Run:
             slope=config.window_slope,
             maximum=config.window_max,
         )
-        self.replay = Replay(records, relative_to=out, capacity=config.window_max, window=limit, on_event=on_event)
+        self.replay = Replay(
+            records,
+            relative_to=out,
+            capacity=config.window_max,
+            window=limit,
+            recent=config.sampling == "recent",
+            on_event=on_event,
+        )
         if state is not None:
             self.replay.restore(state.shards)
         self.replay.find_new()
