@@ -75,8 +75,8 @@ class Display:
         self.say(f"records  {folder.shards}  ({summary['records']:,} decisions)")
         self.say(f"picture  {folder.picture}")
         self.say(f"summary  {folder.summary}")
-        self.say(f"next     blobzero selfplay --rounds {10 * summary['config']['rounds']} --out {folder.path}"
-                 "   plays on in the same folder")  # fmt: skip
+        more = f"--rounds {10 * summary['config']['rounds']} --out {folder.path}"
+        self.say(f"next     the same command with {more} plays on in the same folder")
 
     def _compare(self, summary: dict[str, Any]) -> None:
         machine = summary["machine"]

@@ -131,6 +131,7 @@ class LoopRun:
                 rounds=self.settings.rounds_of(generation),
                 players=self.settings.players,
                 cards=self.settings.cards,
+                unit=self.settings.unit,
                 determinizations=search.determinizations,
                 simulations=search.simulations,
                 c_puct=search.c_puct,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.errors import InvalidConfig
 
 PRESETS: Final = Path(__file__).with_name("presets")
@@ -41,6 +41,8 @@ class LoopSettings:
     players: tuple[int, ...]
     cards: tuple[int, ...]
     """Each pair that the deck allows is drawn as often as any other."""
+    unit: Unit
+    """`round`: self-play's rounds each on its own; `game`: whole games, as many as hold a generation's rounds."""
     steps: int
     """Training steps of a generation."""
     learning_rate: float
@@ -87,7 +89,7 @@ class LoopSettings:
 
     def deal(self) -> DealConfig:
         """Which rounds are dealt."""
-        return DealConfig(players=self.players, cards=self.cards)
+        return DealConfig(players=self.players, cards=self.cards, unit=self.unit)
 
     def meets_bots(self, generation: int) -> bool:
         """Whether a generation plays the fixed opponents."""

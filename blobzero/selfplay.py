@@ -23,8 +23,9 @@ from clients.sizing import Auto, Size, choose_size
 from clients.statistics import ModelCounts, ModelStatistics
 from clients.telemetry import History
 from clients.worker import WorkerConfig
-from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.contract import MODEL_NAME
+from mcts_ext.deals import games_for
 from mcts_ext.errors import InvalidConfig
 
 
@@ -37,13 +38,15 @@ class SelfPlayConfig:
     """Play rounds against a served network; records, a summary and a picture are left in a folder."""
 
     rounds: int = 1000
-    """Rounds to play in all; those that the folder holds already are not played again."""
+    """Rounds to play in all, of whole games as many as hold so many; what the folder holds is not played again."""
     minutes: float | None = None
     """Stop after so long, if the rounds have not ended it before."""
     players: tuple[int, ...] = (4,)
     """Players at the table; several numbers are drawn from uniformly."""
     cards: tuple[int, ...] = (5,)
-    """Cards dealt to each; several numbers are drawn from uniformly."""
+    """Cards dealt to each, in a game in its first round; several numbers are drawn from uniformly."""
+    unit: Unit = "round"
+    """Rounds each on its own, dealer and trump drawn, or whole games with the points so far in what a player sees."""
     determinizations: int = 3
     """Deals searched for each decision."""
     simulations: int = 30
@@ -103,7 +106,7 @@ class SelfPlayConfig:
         )
 
     def deal(self) -> DealConfig:
-        return DealConfig(players=self.players, cards=self.cards)
+        return DealConfig(players=self.players, cards=self.cards, unit=self.unit)
 
     def size(self) -> Size:
         """Workers and games, chosen here where they were left to us."""
@@ -252,7 +255,10 @@ def _play(
         for index in range(size.workers)
     ]
     history = History()
-    with Fleet(workers, logs=folder.logs, on_event=display.say) as fleet, display.live(config.rounds, config.minutes):
+    rounds = config.rounds
+    if config.unit == "game":
+        _, rounds = games_for(rounds, seed=config.seed, deal=config.deal())
+    with Fleet(workers, logs=folder.logs, on_event=display.say) as fleet, display.live(rounds, config.minutes):
         fleet.wait_ready()
         started_with = len(folder.finished_rounds())
         if started_with:
@@ -283,5 +289,5 @@ def _play(
 
 def _is_old_setting(config: SelfPlayConfig) -> bool:
     """Whether the old system's published rates are for these rounds and this search, with a network."""
-    setting = (config.players, config.cards, config.determinizations, config.simulations)
-    return config.evaluator in ("triton", "local") and setting == ((4,), (5,), 3, 30)
+    setting = (config.unit, config.players, config.cards, config.determinizations, config.simulations)
+    return config.evaluator in ("triton", "local") and setting == ("round", (4,), (5,), 3, 30)

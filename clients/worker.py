@@ -25,12 +25,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import AnswerPending
 from clients.evaluator import Evaluator
-from clients.records import finished_rounds, write_shard
+from clients.records import write_shard
+from clients.shares import Share
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.errors import BlobError
 from mcts_ext.pool import SelfPlayPool
@@ -42,7 +41,7 @@ STOP_CHECK_S = 0.5
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What one worker plays: the rounds r < rounds with r % workers == index that no shard holds yet."""
+    """What one worker plays: its share of the run's rounds, or of the whole games that hold so many (shares.py)."""
 
     index: int
     workers: int
@@ -65,9 +64,9 @@ class WorkerConfig:
     def from_json(line: str) -> "WorkerConfig":
         """The configuration in a line of JSON."""
         found: dict[str, Any] = json.loads(line)
-        deal = {key: tuple(value) for key, value in found.pop("deal").items()}
+        deal = found.pop("deal")
         return WorkerConfig(
-            deal=DealConfig(**deal),
+            deal=DealConfig(tuple(deal["players"]), tuple(deal["cards"]), deal["unit"]),
             search=SearchConfig(**found.pop("search")),
             evaluator=EvaluatorConfig(**found.pop("evaluator")),
             out=Path(found.pop("out")),
@@ -145,10 +144,17 @@ def _ask(pool: SelfPlayPool, evaluator: Evaluator, group: int) -> int:
 def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, report: Callable[..., None]) -> None:
     """Connect, report ready, wait for `go`, play, and leave every finished round on disk."""
     with connect(config.evaluator, on_event=lambda text: report("notice", text=text)) as evaluator:
-        done = finished_rounds(config.out / "shards")
-        mine = np.arange(config.index, config.rounds, config.workers, dtype=np.int64)
+        share = Share.left(
+            config.out / "shards",
+            config.deal,
+            seed=config.seed,
+            rounds=config.rounds,
+            index=config.index,
+            workers=config.workers,
+        )
         pool = SelfPlayPool(
-            mine[~np.isin(mine, np.fromiter(done, dtype=np.int64, count=len(done)))],
+            share.rounds,
+            totals=share.totals,
             seed=config.seed,
             deal=config.deal,
             search=config.search,

@@ -2,11 +2,15 @@
 """Settings of a search and of the rounds that self-play deals."""
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS
 from mcts_ext.errors import InvalidConfig
 
 MAX_LEAVES_PER_TREE = 256
+
+Unit = Literal["round", "game"]
+"""What self-play deals: rounds each on its own, or whole games."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,14 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class DealConfig:
-    """Which rounds are dealt: players and cards drawn uniformly from every allowed pair, dealer and trump uniformly."""
+    """Which rounds are dealt: players and cards drawn uniformly from every allowed pair, dealer and trump uniformly.
+
+    Of whole games, `cards` are those of the largest hand; only the first dealer is drawn, and trumps go round.
+    """
 
     players: tuple[int, ...] = (4,)
     cards: tuple[int, ...] = (5,)
+    unit: Unit = "round"
 
     def __post_init__(self) -> None:
         if not self.players or not self.cards:
@@ -65,6 +73,8 @@ class DealConfig:
             _check_range("players", n_players, 3, N_SEATS)
         for n_cards in self.cards:
             _check_range("cards", n_cards, 1, MAX_HAND)
+        if self.unit not in get_args(Unit):
+            raise InvalidConfig(f"expected unit of {', '.join(get_args(Unit))}, got {self.unit!r}")
         if not self.pairs():
             raise InvalidConfig(
                 f"expected players x cards of at most {N_CARDS_IN_DECK}, got {min(self.players)} x {min(self.cards)} = "

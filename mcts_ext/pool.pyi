@@ -16,6 +16,7 @@ class SelfPlayPool:
         self,
         rounds: Sequence[int] | NDArray[np.int64],
         *,
+        totals: NDArray[np.uint16] | None = None,
         seed: int,
         deal: DealConfig,
         search: SearchConfig,

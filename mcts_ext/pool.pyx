@@ -7,12 +7,13 @@ server, another group is searched. Decisions, moves, the ends of rounds and thei
 in C: Python runs once per batch.
 
 A round is a function of (seed, round number) and the network alone: it draws from a random stream of its own, and
-neither the pool's size nor the company its rows keep changes it.
+neither the pool's size nor the company its rows keep changes it. The rounds of a whole game are played one after the
+other in one place of the pool, each with the totals of those before it.
 """
 
 cimport cython
 from libc.math cimport pow
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
@@ -20,10 +21,11 @@ from mcts_ext.batch cimport (
     BatchC, CacheC, batch_alloc, batch_answer, batch_clear, batch_free, cache_alloc, cache_clear, cache_free,
 )
 from mcts_ext.cards cimport lowest, nth_bit
+from mcts_ext.deals cimport DealsC, deals_check, deals_n_rounds, deals_set, deals_start
 from mcts_ext.observe cimport observe
-from mcts_ext.rng cimport RngC, rng_below, rng_seed, rng_uniform
+from mcts_ext.rng cimport RngC, rng_uniform
 from mcts_ext.rules cimport (
-    StateC, state_action_offset, state_apply, state_deal, state_is_over, state_score, state_skip_forced,
+    StateC, state_action_offset, state_apply, state_is_over, state_score, state_skip_forced,
 )
 from mcts_ext.search cimport (
     CountsC, SearchC, SearchParamsC, check_answer, search_alloc, search_apply, search_collect, search_free,
@@ -57,6 +59,7 @@ cdef struct GameC:
     RngC     rng
     SearchC  search
     int64_t  round_number
+    int      n_rounds_left       # of the game, the one that is played included; 1 where rounds are independent
     bint     is_playing
     int      n_records
     RecordC[MAX_DECISIONS] records
@@ -66,8 +69,11 @@ cdef struct GameC:
 cdef class SelfPlayPool:
     """Plays the rounds numbered in `rounds`, `n_games` at a time in `n_groups` groups.
 
+    Where the deal is of whole games, each of `rounds` is followed by the rest of its game (deals.pyx numbers them).
+
     Args:
         rounds: `[n]` int64 round numbers, played in this order.
+        totals: `[n, S]` uint16, the points before each of them by seat; None for none.
         seed: of the run; a round's random stream comes from (seed, round number).
         deal, search: DealConfig and SearchConfig.
         n_games: rounds side by side. A group's batch holds at most n_games / n_groups * determinizations *
@@ -84,35 +90,36 @@ cdef class SelfPlayPool:
     cdef int n_finished, finished_capacity
     cdef readonly int n_games, n_groups
     cdef int64_t[::1] rounds
+    cdef uint16_t[:, ::1] totals
     cdef int64_t next_round
     cdef int64_t model_version   # that answered last
     cdef int64_t n_playing
-    cdef uint64_t seed
-    cdef int n_pairs
-    cdef int[64][2] pairs        # (players, cards) to draw from
+    cdef DealsC deals
     cdef list _rows
     cdef list _views
 
-    def __cinit__(self, rounds, *, seed, deal, search, n_games=256, n_groups=2, cache_entries=65536):
+    def __cinit__(self, rounds, *, totals=None, seed, deal, search, n_games=256, n_groups=2, cache_entries=65536):
         if not 1 <= n_games <= 1_000_000:
             raise InvalidConfig(f"expected at least 1 game in the pool, got {n_games}")
         if n_groups < 1:
             raise InvalidConfig(f"expected at least 1 group, got {n_groups}")
         self.n_games = n_games
         self.n_groups = min(n_groups, n_games)
-        self.seed = seed & 0xFFFFFFFFFFFFFFFF
         self.rounds = np.ascontiguousarray(rounds, dtype=np.int64)
+        n_rounds = self.rounds.shape[0]
+        if totals is None:
+            totals = np.zeros((n_rounds, MAX_SEATS), dtype=np.uint16)
+        if totals.shape != (n_rounds, MAX_SEATS):
+            raise InvalidConfig(f"expected totals [{n_rounds}, {MAX_SEATS}], got {list(totals.shape)}")
+        self.totals = np.ascontiguousarray(totals, dtype=np.uint16)
         self.params = search_params(search)
-        pairs = deal.pairs()
-        self.n_pairs = len(pairs)
-        for i, (n_players, n_cards) in enumerate(pairs):
-            self.pairs[i][0] = n_players
-            self.pairs[i][1] = n_cards
+        deals_set(&self.deals, seed, deal)
+        deals_check(&self.deals, self.rounds)
         self.games = <GameC*>calloc(n_games, sizeof(GameC))
         self.batches = <BatchC*>calloc(self.n_groups, sizeof(BatchC))
         if self.games == NULL or self.batches == NULL:
             raise MemoryError(f"expected room for {n_games} games; play fewer at once")
-        max_cards = max(n_cards for _, n_cards in pairs)
+        max_cards = max(n_cards for _, n_cards in deal.pairs())
         for i in range(n_games):
             search_alloc(&self.games[i].search, &self.params, max_cards)
         cache_alloc(&self.cache, cache_entries)
@@ -234,7 +241,7 @@ cdef class SelfPlayPool:
 
     @property
     def n_unfinished(self):
-        """Rounds not yet finished, those not begun included."""
+        """Of `rounds`: how many are not finished, or their games not, those not begun included."""
         return self.rounds.shape[0] - self.next_round + self.n_playing
 
     @property
@@ -257,7 +264,7 @@ cdef class SelfPlayPool:
             if not game.is_playing:
                 if self.next_round == self.rounds.shape[0]:
                     return 0
-                self._start_round(game)
+                self._start_next(game)
             if not search_collect(&game.search, &self.params, batch, &self.cache, &self.counts):
                 return 0
             self._move(game)
@@ -266,18 +273,17 @@ cdef class SelfPlayPool:
             else:
                 search_start(&game.search, &self.params, &game.state, &game.rng)
 
-    cdef void _start_round(self, GameC* game) noexcept nogil:
-        cdef int pair, dealer, trump, n_players
+    cdef void _start_next(self, GameC* game) noexcept nogil:
+        """Begin the next of `rounds`."""
         game.round_number = self.rounds[self.next_round]
+        game.n_rounds_left = deals_n_rounds(&self.deals, game.round_number)
+        game.is_playing = True
+        self._start_round(game, &self.totals[self.next_round, 0])
         self.next_round += 1
         self.n_playing += 1
-        rng_seed(&game.rng, self.seed, <uint64_t>game.round_number)
-        pair = rng_below(&game.rng, self.n_pairs)
-        n_players = self.pairs[pair][0]
-        dealer = rng_below(&game.rng, n_players)
-        trump = rng_below(&game.rng, 5)                      # 4 is NO_TRUMP
-        state_deal(&game.state, n_players, self.pairs[pair][1], dealer, trump, &game.rng)
-        game.is_playing = True
+
+    cdef void _start_round(self, GameC* game, const uint16_t* totals) noexcept nogil:
+        deals_start(&self.deals, game.round_number, totals, &game.state, &game.rng)
         game.n_records = 0
         search_start(&game.search, &self.params, &game.state, &game.rng)    # the first bid is never forced
 
@@ -307,10 +313,11 @@ cdef class SelfPlayPool:
         return self.params.temperature + (self.params.temperature_final - self.params.temperature) * progress
 
     cdef int _finish_round(self, GameC* game) except -1 nogil:
-        """Give every record its outcome and hand the round over."""
+        """Give every record its outcome, hand the round over and begin the next of its game."""
         cdef int needed = self.n_finished + game.n_records
         cdef RecordC* grown
         cdef RecordC* record
+        cdef uint16_t[MAX_SEATS] totals
         cdef int i, k, n = game.state.n_players
         if needed > self.finished_capacity:
             grown = <RecordC*>realloc(self.finished, 2 * needed * sizeof(RecordC))
@@ -324,9 +331,17 @@ cdef class SelfPlayPool:
                 record.values[k] = <float>state_score(&game.state, (record.seat + k) % n) / (10 + game.state.n_cards)
             memcpy(&self.finished[self.n_finished], record, sizeof(RecordC))
             self.n_finished += 1
-        game.is_playing = False
-        self.n_playing -= 1
         self.counts.rounds += 1
+        game.n_rounds_left -= 1
+        if game.n_rounds_left > 0:
+            memcpy(totals, game.state.totals, sizeof(totals))
+            for k in range(n):
+                totals[k] += <uint16_t>state_score(&game.state, k)
+            game.round_number += 1
+            self._start_round(game, totals)
+        else:
+            game.is_playing = False
+            self.n_playing -= 1
         return 0
 
 

@@ -29,6 +29,7 @@ def blobzero(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--cards", "14"], "expected cards in 1..13, got 14"),
         (["--workers", "0"], "expected --workers in 1..1024, got 0"),
         (["--rounds", "0"], "expected --rounds in 1.."),
+        (["--unit", "game", "--players", "8", "--cards", "7"], "expected players x cards of at most 52, got 8 x 7"),
         (["--minutes", "0"], "expected --minutes above 0, got 0.0"),
         (["--simulations", "0"], "expected simulations in 1.."),
         (["--evaluator", "hash", "--url", "localhost:1"], "expected --url only with --evaluator triton"),
@@ -52,6 +53,7 @@ def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:
     assert blobzero("selfplay", "--rouns", "3", cwd=tmp_path).returncode == 2
     assert blobzero("selfpaly", cwd=tmp_path).returncode == 2
     assert blobzero("selfplay", "--workers", "many", cwd=tmp_path).returncode == 2
+    assert blobzero("selfplay", "--unit", "match", cwd=tmp_path).returncode == 2
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
@@ -95,6 +97,17 @@ def test_json_has_the_promised_keys_and_the_folder_can_be_played_on(tmp_path: Pa
     other = blobzero(*flags, "--seed", "6", "--rounds", "30", cwd=tmp_path)
     assert other.returncode == 1
     assert "expected the same run in run, got another seed (5, now 6)" in other.stderr
+
+
+def test_whole_games_are_played_and_played_on(tmp_path: Path) -> None:
+    """3 players and 2 cards: games of five rounds, 2 1 1 1 2 cards."""
+    flags = ["selfplay", "--evaluator", "hash", "--simulations", "4", "--unit", "game", "--players", "3"]
+    flags += ["--cards", "2", "--out", "run", "--workers", "1", "--json"]
+    first = json.loads(blobzero(*flags, "--rounds", "6", cwd=tmp_path).stdout)
+    assert (first["rounds"], first["config"]["unit"]) == (10, "game")
+    assert json.loads(blobzero(*flags, "--rounds", "15", cwd=tmp_path).stdout)["rounds"] == 5
+    expected = {32 * game + index for game in range(3) for index in range(5)}
+    assert finished_rounds(tmp_path / "run" / "shards") == expected
 
 
 @pytest.mark.slow

@@ -16,12 +16,25 @@ from clients.connect import EvaluatorConfig, Kind
 from clients.fleet import Fleet, FleetError
 from clients.records import read_shards, shard_paths
 from clients.worker import WorkerConfig
-from mcts_ext.config import SearchConfig
+from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.deals import ROUNDS_APART, games_for
 from mcts_ext.records import Records
+
+SEED = 11
+ROUNDS = DealConfig()
+GAMES = DealConfig(players=(3,), cards=(2, 5), unit="game")
+EITHER = pytest.mark.parametrize("deal", [ROUNDS, GAMES], ids=["rounds", "games"])
 
 
 def configs(
-    out: Path, *, workers: int, rounds: int, games: int = 64, kind: Kind = "hash", simulations: int = 8
+    out: Path,
+    *,
+    workers: int,
+    rounds: int,
+    games: int = 64,
+    kind: Kind = "hash",
+    simulations: int = 8,
+    deal: DealConfig = ROUNDS,
 ) -> list[WorkerConfig]:
     (out / "shards").mkdir(parents=True, exist_ok=True)
     return [
@@ -29,9 +42,10 @@ def configs(
             index=index,
             workers=workers,
             rounds=rounds,
-            seed=11,
+            seed=SEED,
             out=out,
             evaluator=EvaluatorConfig(kind=kind),
+            deal=deal,
             search=SearchConfig(simulations=simulations),
             games=games,
             shard_seconds=0.2,
@@ -58,22 +72,38 @@ def in_order(out: Path) -> Records:
     return Records(**{field.name: getattr(records, field.name)[order] for field in fields(Records)})
 
 
+def assert_all_once(records: Records, rounds: int, deal: DealConfig) -> int:
+    """Every round is there, and none twice; how many there are."""
+    found = np.unique(records.round)
+    if deal.unit == "round":
+        assert found.tolist() == list(range(rounds))
+    else:
+        n_games, n_rounds = games_for(rounds, seed=SEED, deal=deal)
+        assert len(found) == n_rounds >= rounds
+        assert np.unique(found // ROUNDS_APART).tolist() == list(range(n_games))
+    pairs = list(zip(records.round.tolist(), records.decision.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    return len(found)
+
+
 @pytest.mark.slow
-def test_one_worker_and_four_play_the_same_rounds(tmp_path: Path) -> None:
-    one = play(configs(tmp_path / "one", workers=1, rounds=150))
-    play(configs(tmp_path / "four", workers=4, rounds=150, games=7))
+@EITHER
+def test_one_worker_and_four_play_the_same_rounds(deal: DealConfig, tmp_path: Path) -> None:
+    one = play(configs(tmp_path / "one", workers=1, rounds=150, deal=deal))
+    play(configs(tmp_path / "four", workers=4, rounds=150, games=7, deal=deal))
     alone, together = in_order(tmp_path / "one"), in_order(tmp_path / "four")
-    assert len(np.unique(alone.round)) == 150
+    n_rounds = assert_all_once(alone, 150, deal)
     for field in fields(Records):
         np.testing.assert_array_equal(getattr(alone, field.name), getattr(together, field.name))
-    assert one.counts["rounds"] == 150
+    assert one.counts["rounds"] == n_rounds
     assert one.counts["records"] == len(alone)
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_no_round_is_lost_or_doubled(tmp_path: Path) -> None:
+@EITHER
+def test_a_killed_worker_is_replaced_and_no_round_is_lost_or_doubled(deal: DealConfig, tmp_path: Path) -> None:
     said: list[str] = []
-    workers = configs(tmp_path, workers=2, rounds=3000, games=16)
+    workers = configs(tmp_path, workers=2, rounds=3000, games=16, deal=deal)
     with Fleet(workers, logs=tmp_path / "logs", on_event=said.append) as fleet:
         fleet.wait_ready()
         fleet.go()
@@ -84,15 +114,13 @@ def test_a_killed_worker_is_replaced_and_no_round_is_lost_or_doubled(tmp_path: P
             fleet.poll(0.2)
         assert fleet.n_restarts == 1
     assert said == ["worker 1 was killed by signal 9; starting it again"]
-    records = in_order(tmp_path)
-    assert list(np.unique(records.round)) == list(range(3000))
-    pairs = list(zip(records.round.tolist(), records.decision.tolist(), strict=True))
-    assert len(set(pairs)) == len(pairs)
+    assert_all_once(in_order(tmp_path), 3000, deal)
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    workers = configs(tmp_path, workers=1, rounds=3000)
+@EITHER
+def test_a_stopped_run_goes_on_where_it_stopped(deal: DealConfig, tmp_path: Path) -> None:
+    workers = configs(tmp_path, workers=1, rounds=3000, deal=deal)
     with Fleet(workers, logs=tmp_path / "logs") as fleet:
         fleet.wait_ready()
         fleet.go()
@@ -104,8 +132,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     done = len(np.unique(in_order(tmp_path).round))
     assert 0 < done < 3000
     rest = play(workers)
-    assert rest.counts["rounds"] == 3000 - done
-    assert list(np.unique(in_order(tmp_path).round)) == list(range(3000))
+    assert done + rest.counts["rounds"] == assert_all_once(in_order(tmp_path), 3000, deal)
 
 
 def test_a_worker_that_gives_up_says_why(tmp_path: Path) -> None:

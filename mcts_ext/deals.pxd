@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rounds self-play deals: each on its own, or those of whole games (game.py) with the totals carried on."""
+
+from libc.stdint cimport int64_t, uint16_t, uint64_t
+
+from mcts_ext.rng cimport RngC
+from mcts_ext.rules cimport StateC
+
+cpdef enum:
+    ROUNDS_APART = 32            # round i of game g has number ROUNDS_APART * g + i; a game has 28 rounds at most
+
+cdef struct DealsC:
+    uint64_t seed
+    int pairs[64][2]             # (players, cards) to draw from
+    int n_pairs
+    bint is_games                # whole games: `cards` is the largest hand
+
+cdef struct TableC:              # what the rounds of one game share
+    int n_players
+    int n_cards                  # of an independent round, or of the largest hand
+    int dealer                   # of the first round
+
+cdef inline int table_n_rounds(const TableC* table) noexcept nogil:
+    """Rounds of a game: down to one card, one card for every player once, up again."""
+    return 2 * (table.n_cards - 1) + table.n_players
+
+cdef int deals_set(DealsC* deals, seed, deal) except -1
+cdef int deals_check(const DealsC* deals, const int64_t[::1] numbers) except -1
+cdef int deals_n_rounds(const DealsC* deals, int64_t number) noexcept nogil
+cdef void deals_start(
+    const DealsC* deals, int64_t number, const uint16_t* totals, StateC* state, RngC* rng
+) noexcept nogil

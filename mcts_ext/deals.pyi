@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+from mcts_ext.config import DealConfig
+
+ROUNDS_APART: int
+
+def games_for(rounds: int, *, seed: int, deal: DealConfig) -> tuple[int, int]: ...

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deal the rounds of self-play by their numbers.
+
+An independent round is a function of (seed, number). The rounds of game g are numbered from `ROUNDS_APART * g`:
+players, cards and first dealer come from the game's own random stream, the hands from the round's; the totals are
+handed in. So a game can go on from any of its rounds.
+"""
+
+from libc.string cimport memcpy
+
+from mcts_ext.rng cimport rng_below, rng_seed
+from mcts_ext.rules cimport state_deal
+
+from mcts_ext.errors import InvalidConfig
+
+
+cdef int deals_set(DealsC* deals, seed, deal) except -1:
+    """Fill in what a DealConfig says."""
+    pairs = deal.pairs()
+    deals.seed = seed & 0xFFFFFFFFFFFFFFFF
+    deals.is_games = deal.unit == "game"
+    deals.n_pairs = len(pairs)
+    for i, (n_players, n_cards) in enumerate(pairs):
+        deals.pairs[i][0] = n_players
+        deals.pairs[i][1] = n_cards
+    return 0
+
+
+cdef int deals_check(const DealsC* deals, const int64_t[::1] numbers) except -1:
+    """Raise InvalidConfig unless every number is a round's."""
+    cdef Py_ssize_t i
+    for i in range(numbers.shape[0]):
+        if deals_n_rounds(deals, numbers[i]) < 1:
+            raise InvalidConfig(f"expected the number of a round of some game, got {numbers[i]}")
+    return 0
+
+
+cdef void _draw_table(const DealsC* deals, TableC* table, RngC* rng) noexcept nogil:
+    cdef int pair = rng_below(rng, deals.n_pairs)
+    table.n_players = deals.pairs[pair][0]
+    table.n_cards = deals.pairs[pair][1]
+    table.dealer = rng_below(rng, table.n_players)
+
+
+cdef void _game_table(const DealsC* deals, int64_t number, TableC* table) noexcept nogil:
+    """The table of the game that a round belongs to."""
+    cdef RngC rng
+    rng_seed(&rng, deals.seed, <uint64_t>(number | (ROUNDS_APART - 1)))      # no round has this number
+    _draw_table(deals, table, &rng)
+
+
+cdef int deals_n_rounds(const DealsC* deals, int64_t number) noexcept nogil:
+    """Rounds from this one to the end of its game, itself included; 0 or less: the game has no such round."""
+    cdef TableC table
+    if not deals.is_games:
+        return 1
+    _game_table(deals, number, &table)
+    return table_n_rounds(&table) - <int>(number & (ROUNDS_APART - 1))
+
+
+cdef void deals_start(
+    const DealsC* deals, int64_t number, const uint16_t* totals, StateC* state, RngC* rng
+) noexcept nogil:
+    """Deal a round before its first bid; rng becomes its stream. `totals` are the points before it, by seat."""
+    cdef TableC table
+    cdef int index, n_cards, trump
+    rng_seed(rng, deals.seed, <uint64_t>number)
+    if not deals.is_games:
+        _draw_table(deals, &table, rng)
+        trump = rng_below(rng, 5)                            # 4 is NO_TRUMP
+        state_deal(state, table.n_players, table.n_cards, table.dealer, trump, rng)
+        return
+    _game_table(deals, number, &table)
+    index = <int>(number & (ROUNDS_APART - 1))
+    n_cards = max(table.n_cards - index, 1, table.n_cards + 1 + index - table_n_rounds(&table))
+    state_deal(state, table.n_players, n_cards, (table.dealer + index) % table.n_players, index % 5, rng)
+    memcpy(state.totals, totals, sizeof(state.totals))
+    state.game_round = <unsigned char>index
+    state.start_cards = <unsigned char>table.n_cards
+
+
+def games_for(rounds, *, seed, deal):
+    """How many games, from game 0 on, hold at least so many rounds, and how many rounds they hold.
+
+    Raises:
+        InvalidConfig: the deal is of independent rounds.
+    """
+    cdef DealsC deals
+    cdef int64_t wanted = rounds
+    cdef int64_t n_games = 0
+    cdef int64_t n_rounds = 0
+    if deal.unit != "game":
+        raise InvalidConfig(f"expected a deal of whole games, got unit {deal.unit!r}")
+    deals_set(&deals, seed, deal)
+    with nogil:
+        while n_rounds < wanted:
+            n_rounds += deals_n_rounds(&deals, n_games * ROUNDS_APART)
+            n_games += 1
+    return n_games, n_rounds
