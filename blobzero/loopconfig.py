@@ -4,7 +4,7 @@
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.errors import InvalidConfig
@@ -13,10 +13,22 @@ PRESETS: Final = Path(__file__).with_name("presets")
 
 Gate = Literal["none", "better"]
 
+RAMP: Final = "first and last generation"
+PAIRS: Final = {
+    "rounds": RAMP,
+    "determinizations": RAMP,
+    "simulations": RAMP,
+    "match_search": "determinizations and simulations",
+    "temperature": "start and end of a round",
+}
+"""What the two numbers of a pair are."""
+
+WORDS: Final = {int: "whole number", float: "number", str: "string"}
+
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What a loop does. A pair of numbers is a ramp, from the first generation to the last."""
+    """What a loop does. Rounds, determinizations and simulations are ramps, from the first generation to the last."""
 
     network: str
     """Preset of the network."""
@@ -62,15 +74,17 @@ class LoopSettings:
     """`better`: a network that the match with the version before does not find better is rolled back."""
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(LoopSettings).items():
+            _check_type(name, getattr(self, name), kind)
         for name in ("generations", "steps", "window", "deals", "bots_every"):
             if getattr(self, name) < 1:
                 raise InvalidConfig(f"expected {name} of at least 1, got {getattr(self, name)}")
         if self.gate not in get_args(Gate):
             raise InvalidConfig(f"expected gate of {', '.join(get_args(Gate))}, got {self.gate!r}")
-        for progress in (0.0, 1.0):
-            if self._ramp(self.rounds, progress) < 1:
-                raise InvalidConfig(f"expected rounds of at least 1, got {self.rounds}")
-            self.search_of(round(progress * (self.generations - 1)))
+        if min(self.rounds) < 1:
+            raise InvalidConfig(f"expected rounds of at least 1, got {list(self.rounds)}")
+        for determinizations, simulations in zip(self.determinizations, self.simulations, strict=True):
+            self._search(determinizations, simulations)
         self.search_of_matches()
         self.deal()
 
@@ -133,11 +147,27 @@ def load_settings(preset: str) -> LoopSettings:
     if wrong:
         names = ", ".join(sorted(known_names))
         raise InvalidConfig(f"expected the settings {names} in {path}, got a difference in {', '.join(wrong)}")
-    try:
-        return LoopSettings(**{name: _frozen(value) for name, value in found.items()})
-    except TypeError as error:
-        raise InvalidConfig(f"expected the types of blobzero/presets/demo.toml in {path}, got {error}") from error
+    return LoopSettings(**{name: _frozen(value) for name, value in found.items()})
 
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _check_type(name: str, value: Any, kind: Any) -> None:
+    """Raise InvalidConfig unless a setting has the type that its field says; the ranges are checked later."""
+    if get_origin(kind) is Literal:
+        return
+    is_tuple = get_origin(kind) is tuple
+    item = get_args(kind)[0] if is_tuple else kind
+    words = WORDS[item]
+    if name in PAIRS:
+        wanted = f"of two {words}s, {PAIRS[name]}"
+    else:
+        wanted = f"as a list of {words}s" if is_tuple else f"as a {words}"
+    items = value if is_tuple and isinstance(value, tuple) else (value,)
+    is_sound = isinstance(value, tuple) == is_tuple and (name not in PAIRS or len(items) == 2)
+    kinds = (int, float) if item is float else (item,)
+    if not is_sound or any(not isinstance(v, kinds) or isinstance(v, bool) for v in items):
+        shown = list(value) if isinstance(value, tuple) else value
+        raise InvalidConfig(f"expected {name} {wanted}, got {shown!r}")

@@ -48,7 +48,38 @@ def test_a_ramp_is_even() -> None:
         ("players = [4]", "players = [9]", "expected players in 3..8, got 9"),
         ("steps = ", "stops = ", "got a difference in steps, stops"),
         ("generations = 14", "generations = ", "expected TOML"),
-        ("rounds = [", "rounds = [0, ", "rounds"),
+        ("rounds = [8000, 8000]", "rounds = [5]", "rounds of two whole numbers, first and last generation, got [5]"),
+        ("rounds = [8000, 8000]", "rounds = [5, 6, 7]", "rounds of two whole numbers, first and last generation, got"),
+        ("rounds = [8000, 8000]", "rounds = 5", "rounds of two whole numbers, first and last generation, got 5"),
+        ("rounds = [8000, 8000]", "rounds = [5, 6.5]", "rounds of two whole numbers, first and last generation, got"),
+        ("rounds = [8000, 8000]", "rounds = [8000, 0]", "expected rounds of at least 1, got [8000, 0]"),
+        ("rounds = [8000, 8000]", "rounds = [-1, 5]", "expected rounds of at least 1, got [-1, 5]"),
+        ("simulations = [4, 4]", "simulations = [4, 0]", "expected simulations in 1..1000000, got 0"),
+        ("determinizations = [8, 8]", "determinizations = []", "determinizations of two whole numbers"),
+        ("determinizations = [8, 8]", "determinizations = [8, true]", "determinizations of two whole numbers"),
+        (
+            "match_search = [3, 30]",
+            "match_search = [3]",
+            "two whole numbers, determinizations and simulations, got [3]",
+        ),
+        ("temperature = [1.0, 1.0]", "temperature = [1.0]", "of two numbers, start and end of a round, got [1.0]"),
+        (
+            "temperature = [1.0, 1.0]",
+            'temperature = ["1", 1]',
+            "of two numbers, start and end of a round, got ['1', 1]",
+        ),
+        ("players = [4]", "players = 4", "expected players as a list of whole numbers, got 4"),
+        ("players = [4]", 'players = ["4"]', "expected players as a list of whole numbers, got ['4']"),
+        ("players = [4]", "players = []", "expected at least one number of players and of cards, got none"),
+        ('bots = ["heuristic"]', 'bots = "heuristic"', "expected bots as a list of strings, got 'heuristic'"),
+        ('bots = ["heuristic"]', "bots = [1]", "expected bots as a list of strings, got [1]"),
+        ("steps = 1500", "steps = 1500.5", "expected steps as a whole number, got 1500.5"),
+        ("c_puct = 1.0", 'c_puct = "1.0"', "expected c_puct as a number, got '1.0'"),
+        ("c_puct = 1.0", "c_puct = [1.0]", "expected c_puct as a number, got [1.0]"),
+        ('network = "small"', "network = 1", "expected network as a string, got 1"),
+        ('unit = "round"', 'unit = "match"', "expected unit of round, game, got 'match'"),
+        ('unit = "round"', "unit = [1]", "expected unit of round, game, got (1,)"),
+        ('gate = "none"', "gate = 0", "expected gate of none, better, got 0"),
     ],
 )
 def test_wrong_settings_are_named(old: str, new: str, says: str, tmp_path: Path) -> None:
@@ -61,6 +92,17 @@ def test_wrong_settings_are_named(old: str, new: str, says: str, tmp_path: Path)
     assert says in str(caught.value)
     with pytest.raises(InvalidConfig, match="expected a preset of demo, reference, or a TOML file, got 'nothing'"):
         load_settings("nothing")
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+@pytest.mark.parametrize("ends", [{"rounds": (5, 0)}, {"simulations": (4, 0)}, {"determinizations": (0, 8)}])
+def test_both_ends_of_a_ramp_are_checked(ends: dict[str, tuple[int, int]], generations: int) -> None:
+    with pytest.raises(InvalidConfig, match="expected"):
+        replace(load_settings("demo"), generations=generations, **ends)  # type: ignore[arg-type]
+
+
+def test_a_number_may_be_whole() -> None:
+    assert replace(load_settings("demo"), temperature=(1, 0), c_puct=2).search_of(0).temperature_final == 0
 
 
 def small() -> LoopSettings:
