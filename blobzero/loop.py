@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from blobzero.loopconfig import LoopSettings, load_settings
+from blobzero.match import MatchConfig
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from clients.report import write_json
 from clients.sizing import choose_size
@@ -132,13 +133,7 @@ class LoopRun:
                 players=self.settings.players,
                 cards=self.settings.cards,
                 unit=self.settings.unit,
-                determinizations=search.determinizations,
-                simulations=search.simulations,
-                c_puct=search.c_puct,
-                q_scale=search.q_scale,
-                dirichlet_fraction=search.dirichlet_fraction,
-                temperature=search.temperature,
-                temperature_final=search.temperature_final,
+                **SelfPlayConfig.of(search),
                 workers=size.workers,
                 games=size.games,
                 groups=size.groups,
@@ -223,14 +218,16 @@ class LoopRun:
     def _match(self, generation: int, name: str, version: int, opponent: str, url: str) -> dict[str, Any]:
         """Play one match, unless its file is there; what it says."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
-        search = self.settings.search_of_matches()
+        search = [
+            text
+            for flag, value in MatchConfig.of(self.settings.search_of_matches()).items()
+            for text in (f"--{flag.replace('_', '-')}", str(value))
+        ]
         command = [
             sys.executable, "-m", "blobzero.cli", "match", f"version:{version}", opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(self.settings.deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
-            "--determinizations", str(search.determinizations), "--simulations", str(search.simulations),
-            "--c-puct", str(search.c_puct), "--q-scale", str(search.q_scale),
-            "--seed", str(self.seed + generation), "--out", str(path),
+            *search, "--seed", str(self.seed + generation), "--out", str(path),
         ]  # fmt: skip
         if not path.is_file():
             done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)

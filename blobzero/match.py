@@ -19,11 +19,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from blobzero.searchflags import SearchFlags
 from clients.match import DealResult, MatchCounts, Player, play
 from clients.players import Source, Spec, open_players, parse
 from clients.rating import Estimate, anytime_estimate, decided_after, elo, estimate
 from clients.report import machine, write_json
-from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.config import DealConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 
@@ -33,9 +34,9 @@ LOOK_EVERY = 16
 """Deals between two looks of the sequential test; a look judges all deals since the one before."""
 
 
-@dataclass(frozen=True)
-class MatchConfig:
-    """Players meet over duplicate deals: everybody plays every hand, and the difference has an interval."""
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Who meets, and over which deals."""
 
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Two or more of: random, heuristic, ismcts[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx,
@@ -48,14 +49,15 @@ class MatchConfig:
     """Seats at the table; several numbers are drawn from uniformly."""
     cards: tuple[int, ...] = (5,)
     """Cards dealt to each; several numbers are drawn from uniformly."""
-    determinizations: int = 3
-    """Deals searched for each decision."""
-    simulations: int = 30
-    """Simulations in each of them."""
-    c_puct: float = 1.5
-    """Weight of the network's prior against the values found."""
-    q_scale: float = 0.0
-    """Play the largest of log prior + q_scale * Q; 0: the most visited."""
+
+    def deal(self) -> DealConfig:
+        return DealConfig(players=self.players, cards=self.cards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchConfig(SearchFlags, Meeting):
+    """Players meet over duplicate deals: everybody plays every hand, and the difference has an interval."""
+
     stop_when_decided: bool = False
     """Stop as soon as the first two players' difference is decided, by an interval that may be watched."""
     url: str | None = None
@@ -70,17 +72,6 @@ class MatchConfig:
     """Write the result to this JSON file."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the result as JSON on standard output."""
-
-    def search(self) -> SearchConfig:
-        return SearchConfig(
-            determinizations=self.determinizations,
-            simulations=self.simulations,
-            c_puct=self.c_puct,
-            q_scale=self.q_scale,
-        )
-
-    def deal(self) -> DealConfig:
-        return DealConfig(players=self.players, cards=self.cards)
 
     def specs(self) -> list[Spec]:
         """The players, read.

@@ -13,11 +13,11 @@ from typing import Final, Literal
 
 from rich.console import Console
 
+from blobzero.searchflags import SearchFlags
 from blobzero.seat import OPPONENTS, Left, Seat
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import EvaluatorError
 from clients.table import Player, SearchPlayer, play_game, play_round
-from mcts_ext.config import SearchConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.game import TRUMPS, Game
@@ -29,9 +29,9 @@ SERVER_TIMEOUT_S: Final = 10.0
 MAX_NAME: Final = 12
 
 
-@dataclass(frozen=True)
-class PlayConfig:
-    """Play Blob in the terminal against the network; it says what it thinks when asked."""
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Who answers the search, and what is played."""
 
     url: str | None = None
     """HOST:PORT of a Triton server's gRPC endpoint; without it one is started here."""
@@ -47,24 +47,20 @@ class PlayConfig:
     """A whole game, or one round with dealer and trump drawn at random."""
     seed: int | None = None
     """Of the deals and the searches; drawn, and shown, unless given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayConfig(SearchFlags, Table):
+    """Play Blob in the terminal against the network; it says what it thinks when asked."""
+
     determinizations: int = 3
     """Deals that an opponent searches for each decision."""
-    simulations: int = 30
-    """Simulations in each of them."""
     c_puct: float = 1.0
     """Weight of the network's prior against the values found."""
     q_scale: float = 10.0
     """An opponent plays the largest of log prior + q_scale * Q; 0: the most visited."""
     name: str = "You"
     """What to call you."""
-
-    def search(self) -> SearchConfig:
-        return SearchConfig(
-            determinizations=self.determinizations,
-            simulations=self.simulations,
-            c_puct=self.c_puct,
-            q_scale=self.q_scale,
-        )
 
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range."""

@@ -14,6 +14,7 @@ import tyro
 
 from blobzero.display import Display
 from blobzero.runfolder import RunFolder
+from blobzero.searchflags import SearchFlags
 from blobzero.stopping import stop_signals
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
@@ -23,7 +24,7 @@ from clients.sizing import Auto, Size, choose_size
 from clients.statistics import ModelCounts, ModelStatistics
 from clients.telemetry import History
 from clients.worker import WorkerConfig
-from mcts_ext.config import DealConfig, SearchConfig, Unit
+from mcts_ext.config import DealConfig, Unit
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.deals import games_for
 from mcts_ext.errors import InvalidConfig
@@ -33,9 +34,9 @@ def _default_out() -> Path:
     return Path("data") / datetime.now().strftime("selfplay-%Y%m%d-%H%M%S")
 
 
-@dataclass(frozen=True)
-class SelfPlayConfig:
-    """Play rounds against a served network; records, a summary and a picture are left in a folder."""
+@dataclass(frozen=True, kw_only=True)
+class Dealt:
+    """What self-play deals, and how much of it."""
 
     rounds: int = 1000
     """Rounds to play in all, of whole games as many as hold so many; what the folder holds is not played again."""
@@ -47,12 +48,15 @@ class SelfPlayConfig:
     """Cards dealt to each, in a game in its first round; several numbers are drawn from uniformly."""
     unit: Unit = "round"
     """Rounds each on its own, dealer and trump drawn, or whole games with the points so far in what a player sees."""
-    determinizations: int = 3
-    """Deals searched for each decision."""
-    simulations: int = 30
-    """Simulations in each of them."""
-    c_puct: float = 1.5
-    """Weight of the network's prior against the values found."""
+
+    def deal(self) -> DealConfig:
+        return DealConfig(players=self.players, cards=self.cards, unit=self.unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfPlayConfig(SearchFlags, Dealt):
+    """Play rounds against a served network; records, a summary and a picture are left in a folder."""
+
     q_scale: float = 0.0
     """Weight of the values found in the policy that is recorded, softmax(log prior + q_scale * Q); 0: shares of
     visits."""
@@ -92,21 +96,6 @@ class SelfPlayConfig:
     """Seconds to wait for a server that is away before giving up."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the summary as JSON on standard output, everything else on standard error."""
-
-    def search(self) -> SearchConfig:
-        return SearchConfig(
-            determinizations=self.determinizations,
-            simulations=self.simulations,
-            c_puct=self.c_puct,
-            q_scale=self.q_scale,
-            dirichlet_fraction=self.dirichlet_fraction,
-            temperature=self.temperature,
-            temperature_final=self.temperature_final,
-            leaves_per_tree=self.leaves_per_tree,
-        )
-
-    def deal(self) -> DealConfig:
-        return DealConfig(players=self.players, cards=self.cards, unit=self.unit)
 
     def size(self) -> Size:
         """Workers and games, chosen here where they were left to us."""

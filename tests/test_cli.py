@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from blobzero.match import MatchConfig
+from blobzero.play import PlayConfig
+from blobzero.searchflags import SearchFlags
+from blobzero.selfplay import SelfPlayConfig
 from clients.records import finished_rounds, read_provenance, shard_paths
+from mcts_ext.config import SearchConfig
+from mcts_ext.errors import InvalidConfig
 
 
 def blobzero(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -47,6 +53,15 @@ def test_a_mistake_costs_one_line(arguments: list[str], says: str, tmp_path: Pat
     assert lines[-1].startswith("blobzero: ")
     assert "Traceback" not in done.stderr + done.stdout
     assert finished_rounds(tmp_path) == set()
+
+
+@pytest.mark.parametrize("command", [SelfPlayConfig, MatchConfig, PlayConfig])
+def test_flags_make_the_search_that_they_name(command: type[SearchFlags]) -> None:
+    search = SearchConfig(determinizations=7, simulations=11, c_puct=0.3, q_scale=4.0)
+    more = {"contestants": ("random", "random")} if command is MatchConfig else {}
+    assert command(**command.of(search), **more).search() == search
+    with pytest.raises(InvalidConfig, match="expected simulations in"):
+        command(simulations=0, **more).search()
 
 
 def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:
