@@ -10,79 +10,106 @@ from numpy.typing import NDArray
 
 Generations = Sequence[Mapping[str, Any]]
 
-PARTS: Final = ("selfplay", "train", "publish", "match")
+PARTS: Final = {"selfplay": "self-play", "train": "training", "publish": "publishing", "match": "matches"}
+"""The parts of a generation, and what they are called."""
+CROWD: Final = 40
+"""Points of a line from which on they have no marks of their own."""
 
 
 def strength(generations: Generations) -> bytes:
     """Difference of the round scores in every match, with its 95% interval, by generation and opponent."""
-    figure, axes = _figure("generation", "round score, first minus second player")
-    opponents = sorted(
-        {name for one in generations for name in one["matches"]}, key=lambda name: (name != "before", name)
-    )
-    for i, name in enumerate(opponents):
-        points = [
-            (one["generation"], one["matches"][name]["difference"]) for one in generations if name in one["matches"]
-        ]
-        at = np.array([generation for generation, _ in points]) + 0.06 * i
-        mean = np.array([found["mean"] for _, found in points])
-        below = mean - np.array([found["low"] for _, found in points])
-        above = np.array([found["high"] for _, found in points]) - mean
+    figure, (axes,) = _figure("generation", "score a round, this version less the other")
+    for i, name in enumerate(opponents(generations)):
         label = "against the version before" if name == "before" else f"against {name}"
-        axes.errorbar(at, mean, yerr=[below, above], fmt="o-", capsize=3, label=label, alpha=0.9)
+        _intervals(axes, generations, name, "difference", label=label, shift=0.12 * i)
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.legend()
     return _png(figure)
 
 
 def rating(generations: Generations) -> bytes:
-    """Elo above the untrained network: the sum of the matches against the version before, and how sure it is."""
-    figure, axes = _figure("generation", "Elo above the untrained network")
+    """Elo above the untrained network, the sum of the matches against the version before, and above each bot."""
+    figure, (axes,) = _figure("generation", "Elo")
     steps = [one["matches"]["before"]["elo"] if one["promoted"] else None for one in generations]
     total = np.cumsum([0.0 if elo is None else elo["mean"] for elo in steps])
     spread = [0.0 if elo is None else (elo["high"] - elo["low"]) / 2 for elo in steps]
     width = np.sqrt(np.cumsum(np.square(spread)))  # the matches are independent
     at = [one["generation"] for one in generations]
-    axes.plot(at, total, "o-")
+    axes.plot(at, total, _marked("o", at), label="above the untrained network, added up")
     axes.fill_between(at, total - width, total + width, alpha=0.2)
+    for i, name in enumerate(opponents(generations)[1:], start=1):
+        _intervals(axes, generations, name, "elo", label=f"above {name}, measured", shift=0.12 * i)
     axes.axhline(0, color="grey", linewidth=0.8)
+    axes.legend()
     return _png(figure)
 
 
 def losses(metrics: Sequence[Mapping[str, Any]]) -> bytes:
-    """Every loss that the trainer wrote down, by step."""
-    figure, axes = _figure("training step", "loss")
-    names = [name for name in metrics[0] if name.endswith("loss")] if metrics else []
-    for name in names:
-        label = name.replace("_", " ")
-        axes.plot([one["step"] for one in metrics], [one[name] for one in metrics], ".-", label=label)
-    if names:
-        axes.legend()
+    """Every loss that the trainer wrote down, by step; the value's, which is far smaller, below the others."""
+    figure, (top, bottom) = _figure("training step", "loss", "value loss", height=5.5)
+    at = [one["step"] for one in metrics]
+    for name in metrics[0]:
+        axes = bottom if name == "value_loss" else top
+        if name.endswith("loss"):
+            label = {"loss": "policy loss + weight x value loss"}.get(name, name.replace("_", " "))
+            color = {"policy_loss": "tab:orange", "value_loss": "tab:green"}.get(name, "tab:blue")
+            axes.plot(at, [one[name] for one in metrics], _marked(".", at), label=label, color=color)
+    for axes in (top, bottom):
+        axes.set_ylim(bottom=0)
+    top.legend()
+    _thousands(bottom.xaxis)
     return _png(figure)
 
 
 def rates(generations: Generations) -> bytes:
     """Self-play's rounds and evaluations, by generation."""
-    figure, axes = _figure("generation", "rounds / min")
+    figure, both = _figure("generation", "rounds / min", "evaluations / s", height=5)
     at = [one["generation"] for one in generations]
-    axes.plot(at, [one["selfplay"]["rounds_per_min"] for one in generations], "o-", color="tab:blue")
-    axes.set_ylim(bottom=0)
-    right = axes.twinx()
-    right.plot(at, [one["selfplay"]["evaluations_per_s"] for one in generations], "s--", color="tab:orange")
-    right.set_ylabel("evaluations / s", color="tab:orange")
-    right.set_ylim(bottom=0)
+    for axes, name, color in zip(
+        both, ("rounds_per_min", "evaluations_per_s"), ("tab:blue", "tab:orange"), strict=True
+    ):
+        axes.plot(at, [one["selfplay"][name] for one in generations], _marked("o", at), color=color)
+        axes.set_ylim(bottom=0)
+        _thousands(axes.yaxis)
     return _png(figure)
 
 
 def time_spent(generations: Generations) -> bytes:
     """Where each generation's time went."""
-    figure, axes = _figure("generation", "seconds")
+    found = {part: np.array([one["seconds"][part] for one in generations]) for part in PARTS}
+    whole = sum(found.values(), np.zeros(len(generations)))
+    unit, seconds = next(pair for pair in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if _is_fit(whole, pair[1]))
+    figure, (axes,) = _figure("generation", unit)
     at = [one["generation"] for one in generations]
     bottom = np.zeros(len(at))
-    for part in PARTS:
-        seconds = np.array([one["seconds"][part] for one in generations])
-        axes.bar(at, seconds, bottom=bottom, label=part)
-        bottom = bottom + seconds
-    axes.legend()
+    for part, name in PARTS.items():
+        share = found[part].sum() / max(whole.sum(), 1e-9)
+        height = found[part] / seconds
+        axes.bar(at, height, bottom=bottom, width=0.8 if len(at) < CROWD else 1.0, label=f"{name}, {100 * share:.0f}%")
+        bottom = bottom + height
+    axes.set_xlim(at[0] - 0.6, at[-1] + 0.6)
+    axes.grid(False, axis="x")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)  # as they are stacked
+    return _png(figure)
+
+
+def projection(days: Mapping[str, tuple[float, str]]) -> bytes:
+    """How long something takes, as bars on a logarithmic axis.
+
+    Args:
+        days: what -> (days, the same in words); what begins with "old" is drawn in grey.
+    """
+    figure, (axes,) = _figure("days", "", height=0.7 + 0.45 * len(days))
+    values = [value for value, _ in days.values()]
+    colors = ["tab:grey" if name.startswith("old") else "tab:blue" for name in days]
+    bars = axes.barh(list(days), values, color=colors)
+    axes.bar_label(bars, [words for _, words in days.values()], padding=4)
+    axes.set_xscale("log")
+    axes.set_xlim(min(values) / 3, max(values) * 4)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
     return _png(figure)
 
 
@@ -92,37 +119,75 @@ def bids_made(made: Mapping[tuple[int, int], tuple[int, int]]) -> bytes:
     Args:
         made: (cards, seat) -> (made, rounds).
     """
-    figure, axes = _figure("seat, in the order of bidding", "cards dealt")
     sizes = sorted({cards for cards, _ in made})
     seats = sorted({seat for _, seat in made})
+    figure, (axes,) = _figure(
+        "seat in the order of bidding, the dealer last", "cards dealt", height=1 + 0.4 * len(sizes)
+    )
     shares: NDArray[np.float64] = np.full((len(sizes), len(seats)), np.nan)
     for (cards, seat), (n_made, n_rounds) in made.items():
         shares[sizes.index(cards), seats.index(seat)] = n_made / n_rounds
-    image = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
-        axes.text(
-            column, row, f"{100 * share:.0f}%", ha="center", va="center", color="white" if share < 0.6 else "black"
-        )
+        if np.isfinite(share):  # not every table has so many seats
+            color = "white" if share > 0.6 else "black"
+            axes.text(column, row, f"{100 * share:.0f}%", ha="center", va="center", color=color)
     axes.grid(False)
-    axes.set_xticks(range(len(seats)), [f"{seat + 1}." for seat in seats])
+    axes.set_xticks(range(len(seats)), [str(seat + 1) for seat in seats])
     axes.set_yticks(range(len(sizes)), [str(cards) for cards in sizes])
-    figure.colorbar(image, label="bids made")
     return _png(figure)
 
 
-def _figure(across: str, up: str) -> tuple[Any, Any]:
+def opponents(generations: Generations) -> list[str]:
+    """Everybody that some generation met, the version before first."""
+    names = {name for one in generations for name in one["matches"]}
+    return sorted(names, key=lambda name: (name != "before", name))
+
+
+def _intervals(axes: Any, generations: Generations, name: str, figure: str, *, label: str, shift: float) -> None:
+    """A line with intervals over the matches against one opponent; an end that is infinitely far is left out."""
+    met = [one for one in generations if name in one["matches"]]
+    at = np.array([one["generation"] for one in met]) + shift
+    found = [one["matches"][name][figure] for one in met]
+    mean, low, high = (np.array([one[key] for one in found], float) for key in ("mean", "low", "high"))
+    if len(at) < CROWD:
+        lengths = [(mean - low).tolist(), (high - mean).tolist()]
+        axes.errorbar(at, mean, yerr=lengths, fmt="o-", capsize=3, label=label, alpha=0.9)
+    else:
+        line = axes.plot(at, mean, label=label)[0]
+        axes.fill_between(at, low, high, alpha=0.2, color=line.get_color())
+
+
+def _marked(mark: str, points: Sequence[float]) -> str:
+    """A line's format, with marks unless they would crowd."""
+    return f"{mark}-" if len(points) < CROWD else "-"
+
+
+def _is_fit(seconds: NDArray[np.float64], unit: int) -> bool:
+    return unit == 1 or float(seconds.max(initial=0.0)) >= 10 * unit
+
+
+def _thousands(axis: Any) -> None:
+    axis.set_major_formatter("{x:,.0f}")
+
+
+def _figure(across: str, *up: str, height: float = 4) -> tuple[Any, tuple[Any, ...]]:
+    """A figure of as many panels, one above the other, as there are labels for them."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    return figure, axes
+    figure, found = plt.subplots(len(up), 1, figsize=(8, height), layout="constrained", sharex=True, squeeze=False)
+    panels = tuple(found[:, 0])
+    for axes, label in zip(panels, up, strict=True):
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+    panels[-1].set_xlabel(across)
+    figure.align_ylabels()
+    return figure, panels
 
 
 def _png(figure: Any) -> bytes:

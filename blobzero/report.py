@@ -110,39 +110,84 @@ def _sections(
             "Elo",
             charts.rating(generations),
             "Matches against the version before, added up; the band adds their variances. Elo is not transitive in a "
-            "game of several players: the matches against fixed opponents are the firmer ground.",
+            "game of several players: the matches against fixed opponents are the firmer ground. 95% intervals.",
         ),
         Section(
             "rates", "Self-play", charts.rates(generations), "Whole generations, their beginning and end included."
         ),
         Section("time", "Where the time went", charts.time_spent(generations), ""),
+        Section(
+            "projection", "Five million rounds", charts.projection(_projection(generations)), _setting(generations)
+        ),
     ]
     if metrics:
         found.insert(2, Section("losses", "Losses", charts.losses(metrics), ""))
-    made = _bids_made(run / "selfplay" / f"{generations[-1]['generation']:03}" / "shards")
+    made = bids_made(run / "selfplay" / f"{generations[-1]['generation']:03}" / "shards")
     if made:
-        note = "In the last generation's self-play, where moves are drawn by temperature and with root noise."
+        note = "In the last generation's self-play, where moves are drawn from the policy, not the best ones taken."
         found.append(Section("bids", "Bids made", charts.bids_made(made), note))
     return found
 
 
-def _bids_made(shards: Path) -> dict[tuple[int, int], tuple[int, int]]:
-    """(cards, seat in the order of bidding) -> (bids made, rounds), of every seat that decided something."""
+def bids_made(shards: Path) -> dict[tuple[int, int], tuple[int, int]]:
+    """(cards, seat in the order of bidding) -> (bids made, rounds)."""
     try:
         records = read_shards(shard_paths(shards))
     except ShardError:
         return {}
     if not len(records):
         return {}
-    keys = np.stack([records.round, records.seat.astype(np.int64)], axis=1)
-    first = np.unique(keys, axis=0, return_index=True)[1]
-    rows, outcome = records.observation[first].astype(np.int64), records.value[first, 0]
-    cards, players = rows[:, AT_N_CARDS], rows[:, AT_N_PLAYERS]
-    order = (players - 1 - rows[:, AT_DEALER]) % players  # the dealer, whose relative seat is 0 to itself, bids last
-    is_made = np.rint(outcome * (10 + cards)) >= MADE_BID
-    total: Counter[tuple[int, int]] = Counter(zip(cards.tolist(), order.tolist(), strict=True))
-    made: Counter[tuple[int, int]] = Counter(zip(cards[is_made].tolist(), order[is_made].tolist(), strict=True))
+    first = np.unique(records.round, return_index=True)[1]  # a record knows how everybody fared
+    rows = records.observation[first].astype(np.int64)
+    cards, players, dealer = rows[:, AT_N_CARDS], rows[:, AT_N_PLAYERS], rows[:, AT_DEALER]
+    is_made = np.rint(records.value[first] * (10 + cards[:, None])) >= MADE_BID
+    total: Counter[tuple[int, int]] = Counter()
+    made: Counter[tuple[int, int]] = Counter()
+    for relative in range(int(players.max())):
+        order = (relative - dealer - 1) % players
+        for found, mask in ((total, players > relative), (made, (players > relative) & is_made[:, relative])):
+            found.update(zip(cards[mask].tolist(), order[mask].tolist(), strict=True))
     return {key: (made[key], total[key]) for key in total}
+
+
+def _projection(generations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, str]]:
+    """Days that the old system's rounds take, and the same in words."""
+    measured = [one for one in generations if one["selfplay"]["rounds"]]  # not gone on with when all was played
+    found = {}
+    if measured:
+        rounds = sum(one["selfplay"]["rounds"] for one in measured)
+        seconds = sum(sum(one["seconds"].values()) for one in measured)
+        rate = measured[-1]["selfplay"]["rounds_per_min"]
+        found["self-play alone, at the last generation's rate"] = OLD_ROUNDS / rate / 1440
+        found["everything, at the mean rate of this loop"] = OLD_ROUNDS * seconds / rounds / 86400
+    days = {name: (each, _duration(each)) for name, each in found.items()}
+    for name, old in zip(("one estimate", "the other"), OLD_DAYS, strict=True):
+        days[f"old system, everything, {name}"] = (old, f"{old} days")
+    return days
+
+
+def _duration(days: float) -> str:
+    """A time in the unit that suits it."""
+    if days >= 2:
+        return f"{days:.1f} days"
+    return f"{24 * days:.1f} hours" if days >= 2 / 24 else f"{1440 * days:.1f} min"
+
+
+def _setting(generations: Sequence[Mapping[str, Any]]) -> str:
+    """What the projection compares."""
+    here = _machine(generations)
+    config = generations[-1]["selfplay"].get("config", {})
+    search = f", {config['determinizations']} x {config['simulations']} at last" if config else ""
+    return (
+        f"Here: {here['cores']} cores, {here['cpu']}, the network and search of this loop{search}. The old system: "
+        "Ryzen 9 7950X and RTX 4060, a network of 4.9M parameters, 1 x 15 to 5 x 50; its times are its own estimates."
+    )
+
+
+def _machine(generations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What the last generation was played on."""
+    found: Mapping[str, Any] = generations[-1]["selfplay"].get("machine") or machine()
+    return found
 
 
 def _body(generations: Sequence[Mapping[str, Any]], sections: Sequence[Section]) -> str:
@@ -159,23 +204,26 @@ def _body(generations: Sequence[Mapping[str, Any]], sections: Sequence[Section])
 def _summary(generations: Sequence[Mapping[str, Any]]) -> str:
     last = generations[-1]
     seconds = sum(sum(one["seconds"].values()) for one in generations)
-    rounds = sum(one["selfplay"]["rounds"] for one in generations)
-    per_min = last["selfplay"]["rounds_per_min"]
+    rounds = sum(one["selfplay"]["rounds"] + one["selfplay"].get("rounds_before", 0) for one in generations)
+    here = _machine(generations)
     rows = [
         ("generations", f"{len(generations)}"),
         ("version", f"{last['version']}"),
         ("rounds of self-play", f"{rounds:,}"),
-        ("training steps", f"{last['train'].get('step', '')}"),
-        ("time in all", f"{seconds / 60:.1f} min"),
-        ("of it in training", f"{100 * sum(one['seconds']['train'] for one in generations) / seconds:.0f}%"),
-        ("5 million rounds at the last generation's rate", f"{OLD_ROUNDS / per_min / 1440:.1f} days"),
-        ("the old system's", f"{OLD_DAYS[0]} and {OLD_DAYS[1]} days (Ryzen 9 7950X, RTX 4060)"),
-        ("machine", f"{machine()['cores']} cores, {html.escape(str(machine()['cpu']))}"),
+        ("training steps", f"{last['train'].get('step', 0):,}"),
+        ("time in all", _duration(seconds / 86400)),
+        ("machine", f"{here['cores']} cores, {here['cpu']}"),
     ]
     for name, found in last["matches"].items():
-        difference = found["difference"]
-        words = f"{difference['mean']:+.2f} ({difference['low']:+.2f} to {difference['high']:+.2f})"
-        rows.append(
-            (f"score per round against {html.escape('the version before' if name == 'before' else name)}", words)
-        )
-    return "<table>" + "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows) + "</table>"
+        opponent = "the version before" if name == "before" else name
+        rows.append((f"score a round against {opponent}", _interval(found["difference"], 2)))
+        rows.append((f"Elo above {opponent}", _interval(found["elo"], 0)))
+    rows += [(f"5 million rounds: {name}", words) for name, (_, words) in _projection(generations).items()]
+    lines = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
+    return "<table>" + "".join(lines) + "</table>"
+
+
+def _interval(found: Mapping[str, float | None], digits: int) -> str:
+    """A number and its 95% interval; an end that is infinitely far as an ellipsis."""
+    mean, low, high = ("..." if found[key] is None else f"{found[key]:+.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"

@@ -104,11 +104,16 @@ def draw(history: History, path: Path, *, title: str, comparable: bool) -> None:
         top.plot([0, total.seconds], [0, rate * total.seconds / 60], color="tab:red", linestyle=style, label=label)
     top.set_ylabel("rounds finished")
     top.set_ylim(bottom=0)
-    top.legend(loc="upper left", fontsize="small")
+    if comparable:
+        top.legend(loc="upper left", fontsize="small")
+    top.yaxis.set_major_formatter("{x:,.0f}")
 
     bottom.plot(seconds, [step.evaluations_per_s for _, step in steps], color="tab:orange")
+    if not steps:  # too short a run to be cut into steps
+        bottom.axhline(total.evaluations_per_s, color="tab:orange")
     bottom.set_ylabel("evaluations / s", color="tab:orange")
     bottom.set_ylim(bottom=0)
+    bottom.yaxis.set_major_formatter("{x:,.0f}")
     bottom.set_xlabel("seconds of play")
     rows = [(at, step.mean_execution_rows) for at, step in steps if step.mean_execution_rows is not None]
     if rows:

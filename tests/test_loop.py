@@ -2,16 +2,23 @@
 """The learning loop's settings, its folder and its report."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from blobzero.loop import LoopError, LoopRun
 from blobzero.loopconfig import PRESETS, LoopSettings, load_settings
-from blobzero.report import ReportConfig, ReportError, report
-from mcts_ext.config import SearchConfig
+from blobzero.report import ReportConfig, ReportError, bids_made, report
+from clients.records import write_shard
+from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.decode import decode
 from mcts_ext.errors import InvalidConfig
+from mcts_ext.pool import SelfPlayPool
+from mcts_ext.rules import Round
+from tests.evaluators import run_pool, uniform
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.toml")))
@@ -146,9 +153,50 @@ def test_the_report_is_one_page(tmp_path: Path) -> None:
     (tmp_path / "train" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert report(ReportConfig(tmp_path)) == 0
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     assert "http" not in page
     assert "+0.50 (-0.50 to +1.50)" in page
-    assert "0.9 days" in page  # 5 million at 4,000 a minute
-    for name in ("strength", "rating", "losses", "rates", "time"):
+    for days in ("20.8 hours", "2.9 days", "66 days", "71 days"):  # 5 million at 4,000 a minute; 5 s for 100 rounds
+        assert days in page
+    for name in ("strength", "rating", "losses", "rates", "time", "projection"):
         assert (tmp_path / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("n_generations", [1, 50])
+def test_a_report_of_few_or_many_generations_and_intervals_without_end(n_generations: int, tmp_path: Path) -> None:
+    """A match of one deal has no interval; lines of many points lose their marks."""
+    for generation in range(n_generations):
+        finished(tmp_path, generation)
+    path = tmp_path / "generations" / "000.json"
+    result = json.loads(path.read_text())
+    result["matches"]["heuristic"]["difference"] = {"mean": 0.5, "low": None, "high": None}
+    path.write_text(json.dumps(result))
+    assert report(ReportConfig(tmp_path)) == 0
+    result["selfplay"] |= {"rounds": 0, "rounds_per_min": 0.0, "rounds_before": 100}  # killed after its self-play
+    path.write_text(json.dumps(result))
+    assert report(ReportConfig(tmp_path)) == 0
+    assert f"<td>{100 * n_generations:,}</td>" in (tmp_path / "report.html").read_text()
+    assert ("+0.50 (... to ...)" in (tmp_path / "report.html").read_text()) == (n_generations == 1)
+
+
+def test_bids_made_are_counted_by_hand_size_and_seat(tmp_path: Path) -> None:
+    """Bids and tricks of rounds played again here; a dealer whose bid was forced counts like everybody."""
+    search, deal = SearchConfig(determinizations=1, simulations=2), DealConfig(players=(3, 5), cards=(1, 4))
+    records = run_pool(SelfPlayPool(range(300), seed=1, deal=deal, search=search), uniform)
+    write_shard(tmp_path / "0.parquet", records, provenance={})
+    made, total = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
+    for number in range(300):
+        rows = np.flatnonzero(records.round == number)
+        opening = decode(records.observation[rows[0]].tobytes())
+        leader = int(records.seat[rows[0]])
+        hands = np.roll(np.array([opening.hand, *opening.others]), leader, axis=0).tolist()
+        table = Round(hands, dealer=(leader - 1) % opening.n_players, trump=opening.trump)
+        pending = records.action[rows].tolist()
+        while not table.is_over:
+            legal = table.legal_actions()
+            table.apply(pending.pop(0) if len(legal) > 1 else legal[0])
+        for place in range(table.n_players):
+            seat = (leader + place) % table.n_players
+            total[table.n_cards, place] += 1
+            made[table.n_cards, place] += table.bids[seat] == table.tricks_won[seat]
+    assert bids_made(tmp_path) == {key: (made[key], total[key]) for key in total}
