@@ -44,7 +44,7 @@ bench: build  ## measure rules, search, inference, self-play and search quality 
 debug: build  ## the engine's tests with checks of indices and divisions compiled in
 	BLOBZERO_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
 	pytest -n 2 tests/test_rules.py tests/test_rules_twin.py tests/test_determinize.py tests/test_observe.py \
-	  tests/test_search.py tests/test_maxn.py tests/test_pool.py; \
+	  tests/test_search.py tests/test_maxn.py tests/test_pool.py tests/test_games.py; \
 	  status=$$?; $(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
 
 check: build  ## lint and types
