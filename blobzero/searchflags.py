@@ -21,6 +21,8 @@ class SearchFlags:
     """Simulations in each of them."""
     c_puct: float = 1.5
     """Weight of the network's prior against the values found."""
+    even_root: bool = False
+    """Visit the actions at the root equally often; for many determinizations with as many simulations as actions."""
     q_scale: float = 0.0
     """Play the largest of log prior + q_scale * Q; 0: the most visited."""
 
@@ -31,6 +33,17 @@ class SearchFlags:
             InvalidConfig: a flag out of range.
         """
         return SearchConfig(**{name: getattr(self, name) for name in self._names()})
+
+    @classmethod
+    def typed(cls, search: SearchConfig) -> list[str]:
+        """The same as they are typed."""
+        typed = []
+        for name, value in cls.of(search).items():
+            flag = name.replace("_", "-")
+            typed += (
+                [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+            )
+        return typed
 
     @classmethod
     def of(cls, search: SearchConfig) -> dict[str, Any]:

@@ -116,7 +116,7 @@ cdef class FreeSearch:
         for _turn in range(self.simulations):
             for i in range(self.n_trees):
                 slot = &self.slots[i]
-                slot.leaf = tree_descend(&slot.tree, self.c_puct, self.fpu_reduction, &slot.state)
+                slot.leaf = tree_descend(&slot.tree, self.c_puct, self.fpu_reduction, False, &slot.state)
             for i in range(self.n_trees):
                 self._finish(&self.slots[i])
         for i in range(self.n_trees):

@@ -27,6 +27,9 @@ class SearchConfig:
     """Weight of the prior against the value: c_puct of PUCT."""
     fpu_reduction: float = 0.1
     """First-play urgency: an unvisited child counts as its parent's value less this."""
+    even_root: bool = False
+    """Visit the actions at the root equally often, and let PUCT choose below: with as many simulations as actions each
+    deal tells the value of each action. Meant for `q_scale`; shares of visits would say nothing."""
     dirichlet_alpha: float = 1.0
     """Concentration of the root noise, Dir(alpha)."""
     dirichlet_fraction: float = 0.25

@@ -15,6 +15,7 @@ cdef struct SearchParamsC:      # mirrors SearchConfig, which explains the field
     int    leaves_per_tree
     float  c_puct
     float  fpu_reduction
+    bint   even_root
     double dirichlet_alpha
     double dirichlet_fraction
     double temperature

@@ -40,6 +40,7 @@ cdef SearchParamsC search_params(object config) except *:
     params.leaves_per_tree = config.leaves_per_tree
     params.c_puct = config.c_puct
     params.fpu_reduction = config.fpu_reduction
+    params.even_root = config.even_root
     params.dirichlet_alpha = config.dirichlet_alpha
     params.dirichlet_fraction = config.dirichlet_fraction
     params.temperature = config.temperature
@@ -125,7 +126,7 @@ cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC*
         asked = False
         while tree.n_waiting < params.leaves_per_tree and tree.n_simulations <= params.simulations:
             leaf = &leaves[tree.n_waiting]
-            leaf.node = tree_descend(tree, params.c_puct, params.fpu_reduction, &leaf.state)
+            leaf.node = tree_descend(tree, params.c_puct, params.fpu_reduction, params.even_root, &leaf.state)
             counts.simulations += 1
             if state_is_over(&leaf.state):
                 _score(&leaf.state, values)

@@ -47,7 +47,8 @@ cdef struct TreeC:
 cdef int tree_alloc(TreeC* tree, int32_t capacity) except -1
 cdef void tree_free(TreeC* tree) noexcept nogil
 cdef void tree_reset(TreeC* tree) noexcept nogil
-cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, StateC* state) noexcept nogil
+cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint even_root,
+                          StateC* state) noexcept nogil
 cdef void tree_expand(TreeC* tree, int32_t leaf, const StateC* state, uint64_t legal, const float* priors,
                       float value) noexcept nogil
 cdef void tree_backup(TreeC* tree, int32_t leaf, const float* values) noexcept nogil

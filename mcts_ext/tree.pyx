@@ -63,9 +63,24 @@ cdef inline int32_t _select(const NodeC* nodes, const NodeC* node, float c_puct,
     return best
 
 
-cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, StateC* state) noexcept nogil:
+cdef inline int32_t _least_visited(const NodeC* nodes, const NodeC* node) noexcept nogil:
+    """The child with the fewest visits, those in flight included; the likeliest of equals."""
+    cdef int32_t best = node.first_child
+    cdef int32_t index, difference
+    cdef const NodeC* child
+    for index in range(node.first_child + 1, node.first_child + node.n_children):
+        child = &nodes[index]
+        difference = child.n_visits + child.n_in_flight - nodes[best].n_visits - nodes[best].n_in_flight
+        if difference < 0 or (difference == 0 and child.prior > nodes[best].prior):
+            best = index
+    return best
+
+
+cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint even_root,
+                          StateC* state) noexcept nogil:
     """Begin one simulation: walk to a leaf, an unexpanded node or the end of the round.
 
+    With `even_root` the root's children are visited equally often; below, and without, PUCT chooses.
     Leaves the leaf's position in `state` (forced moves played) and one visit in flight on every node of the path.
     """
     cdef NodeC* nodes = tree.nodes
@@ -74,7 +89,10 @@ cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, StateC
     tree.n_simulations += 1
     while nodes[index].n_children > 0:
         nodes[index].n_in_flight += 1
-        index = _select(nodes, &nodes[index], c_puct, fpu_reduction)
+        if even_root and index == 0:
+            index = _least_visited(nodes, &nodes[0])
+        else:
+            index = _select(nodes, &nodes[index], c_puct, fpu_reduction)
         _prefetch(&nodes[nodes[index].first_child])    # its children, while the move is made
         _prefetch(&nodes[nodes[index].first_child + 2])
         state_apply(state, nodes[index].action)

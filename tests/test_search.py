@@ -56,6 +56,7 @@ def test_every_visit_is_where_the_slow_twin_has_it(leaves: int) -> None:
             dirichlet_fraction=0.0,
             c_puct=random.choice([0.5, 1.5, 4.0]),
             fpu_reduction=random.choice([0.0, 0.1, 0.6]),
+            even_root=random.choice([False, True]),
         )
         search = Search(table, config, seed=seed)
         root = puct.search(determinized(table, seat_to_act(table), seed=seed), config, hashed)

@@ -54,7 +54,10 @@ def _descend(root: Node, table: Round, config: SearchConfig) -> tuple[list[Node]
     root.n_in_flight += 1
     while path[-1].children:
         node = path[-1]
-        scores = {action: _score(node, child, config) for action, child in node.children.items()}
+        if config.even_root and node is root:
+            scores = {a: (-child.n_visits - child.n_in_flight, child.prior) for a, child in node.children.items()}
+        else:
+            scores = {a: (_score(node, child, config), 0.0) for a, child in node.children.items()}
         action = max(scores, key=lambda a: (scores[a], -a))
         path.append(node.children[action])
         path[-1].n_in_flight += 1
