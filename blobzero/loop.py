@@ -152,10 +152,11 @@ class LoopRun:
         before, version = self._publish(report.checkpoint, url)
         published = time.monotonic()
         self.say(f"generation {generation}: version {version}; matches")
-        matches = {"before": self._match(generation, "before", version, f"version:{before}", url)}
+        matches = {"before": self._match(generation, "before", version, f"version:{before}", self.settings.deals, url)}
         if self.settings.meets_bots(generation):
+            deals = self.settings.deals_against_bots(generation)
             for bot in self.settings.bots:
-                matches[bot] = self._match(generation, bot, version, bot, url)
+                matches[bot] = self._match(generation, bot, version, bot, deals, url)
         is_better = matches["before"]["difference"]["mean"] > 0
         if self.settings.gate == "better" and not is_better:
             from export.publish import rollback
@@ -215,19 +216,15 @@ class LoopRun:
         report = publish(checkpoint, repository=self.models, url=url)
         return published[-1].version, report.version
 
-    def _match(self, generation: int, name: str, version: int, opponent: str, url: str) -> dict[str, Any]:
+    def _match(self, generation: int, name: str, version: int, opponent: str, deals: int, url: str) -> dict[str, Any]:
         """Play one match, unless its file is there; what it says."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
-        search = [
-            text
-            for flag, value in MatchConfig.of(self.settings.search_of_matches()).items()
-            for text in (f"--{flag.replace('_', '-')}", str(value))
-        ]
         command = [
             sys.executable, "-m", "blobzero.cli", "match", f"version:{version}", opponent,
-            "--url", url, "--repository", str(self.models), "--deals", str(self.settings.deals),
+            "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
-            *search, "--seed", str(self.seed + generation), "--out", str(path),
+            *MatchConfig.typed(self.settings.search_of_matches()),
+            "--seed", str(self.seed + generation), "--out", str(path),
         ]  # fmt: skip
         if not path.is_file():
             done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)

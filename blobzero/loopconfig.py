@@ -66,6 +66,8 @@ class LoopSettings:
     """Positions that training draws from, at most."""
     deals: int
     """Of each match."""
+    final_deals: int
+    """Of the last generation's matches with the fixed opponents."""
     bots: tuple[str, ...]
     """Fixed opponents."""
     bots_every: int
@@ -76,7 +78,7 @@ class LoopSettings:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(LoopSettings).items():
             _check_type(name, getattr(self, name), kind)
-        for name in ("generations", "steps", "window", "deals", "bots_every"):
+        for name in ("generations", "steps", "window", "deals", "final_deals", "bots_every"):
             if getattr(self, name) < 1:
                 raise InvalidConfig(f"expected {name} of at least 1, got {getattr(self, name)}")
         if self.gate not in get_args(Gate):
@@ -108,6 +110,10 @@ class LoopSettings:
     def meets_bots(self, generation: int) -> bool:
         """Whether a generation plays the fixed opponents."""
         return (generation + 1) % self.bots_every == 0 or generation == self.generations - 1
+
+    def deals_against_bots(self, generation: int) -> int:
+        """Deals of each of these matches."""
+        return self.final_deals if generation == self.generations - 1 else self.deals
 
     def _progress(self, generation: int) -> float:
         return generation / max(1, self.generations - 1)
