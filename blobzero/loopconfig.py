@@ -23,7 +23,7 @@ PAIRS: Final = {
 }
 """What the two numbers of a pair are."""
 
-WORDS: Final = {int: "whole number", float: "number", str: "string"}
+WORDS: Final = {int: "whole number", float: "number", str: "string", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class LoopSettings:
     """The policy of a search in self-play is softmax(log prior + q_scale * Q); 0 takes the shares of visits."""
     match_q_scale: float
     """The same in matches, whose searches are to play well rather than to teach."""
+    match_even_root: bool
+    """Whether matches visit the actions at the root equally often (`SearchConfig.even_root`)."""
     dirichlet_fraction: float
     """Share of the root noise in self-play."""
     temperature: tuple[float, float]
@@ -101,7 +103,7 @@ class LoopSettings:
 
     def search_of_matches(self) -> SearchConfig:
         """The search of every match."""
-        return replace(self._search(*self.match_search), q_scale=self.match_q_scale)
+        return replace(self._search(*self.match_search), q_scale=self.match_q_scale, even_root=self.match_even_root)
 
     def deal(self) -> DealConfig:
         """Which rounds are dealt."""
@@ -170,10 +172,10 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
     if name in PAIRS:
         wanted = f"of two {words}s, {PAIRS[name]}"
     else:
-        wanted = f"as a list of {words}s" if is_tuple else f"as a {words}"
+        wanted = f"as a list of {words}s" if is_tuple else f"as {words}" if item is bool else f"as a {words}"
     items = value if is_tuple and isinstance(value, tuple) else (value,)
     is_sound = isinstance(value, tuple) == is_tuple and (name not in PAIRS or len(items) == 2)
     kinds = (int, float) if item is float else (item,)
-    if not is_sound or any(not isinstance(v, kinds) or isinstance(v, bool) for v in items):
+    if not is_sound or any(not isinstance(v, kinds) or isinstance(v, bool) != (item is bool) for v in items):
         shown = list(value) if isinstance(value, tuple) else value
         raise InvalidConfig(f"expected {name} {wanted}, got {shown!r}")

@@ -51,6 +51,7 @@ def test_a_ramp_is_even() -> None:
     ("old", "new", "says"),
     [
         ("generations = 12", "generations = 0", "expected generations of at least 1, got 0"),
+        ("even_root = true", "even_root = 1", "expected match_even_root as true or false, got 1"),
         ('gate = "none"', 'gate = "often"', "expected gate of none, better, got 'often'"),
         ("players = [4]", "players = [9]", "expected players in 3..8, got 9"),
         ("steps = ", "stops = ", "got a difference in steps, stops"),
