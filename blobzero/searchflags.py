@@ -19,6 +19,9 @@ class SearchFlags:
     """Deals searched for each decision."""
     simulations: int = 30
     """Simulations in each of them."""
+    candidates: int = 0
+    """Deals drawn for each decision, of which those are searched that fit best what the others have bid and played; 0:
+    the first ones drawn."""
     c_puct: float = 1.5
     """Weight of the network's prior against the values found."""
     even_root: bool = False

@@ -19,6 +19,10 @@ class SearchConfig:
 
     determinizations: int = 3
     """Deals drawn for each decision, each with a tree of its own (D)."""
+    candidates: int = 0
+    """Deals from which these are drawn, in proportion to how likely the network finds what the other seats have bid and
+    played in them; 0 searches the first deals drawn, all as likely as each other. Costs an evaluation for each choice
+    of another seat so far, of each candidate."""
     simulations: int = 30
     """Descents of each tree after its root is expanded (K)."""
     leaves_per_tree: int = 1
@@ -43,6 +47,11 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         _check_range("determinizations", self.determinizations, 1, 10_000)
+        _check_range("candidates", self.candidates, 0, 10_000)
+        if 0 < self.candidates < self.determinizations:
+            raise InvalidConfig(
+                f"expected candidates of at least determinizations {self.determinizations}, or 0, got {self.candidates}"
+            )
         _check_range("simulations", self.simulations, 1, 1_000_000)
         _check_range("leaves_per_tree", self.leaves_per_tree, 1, MAX_LEAVES_PER_TREE)
         _check_range("c_puct", self.c_puct, 0.0, 100.0)
@@ -52,6 +61,11 @@ class SearchConfig:
         _check_range("dirichlet_fraction", self.dirichlet_fraction, 0.0, 1.0)
         _check_range("temperature", self.temperature, 0.0, 100.0)
         _check_range("temperature_final", self.temperature_final, 0.0, 100.0)
+
+    @property
+    def rows(self) -> int:
+        """Evaluations that one decision waits for at once, at most."""
+        return max(self.determinizations * self.leaves_per_tree, self.candidates)
 
     def without_noise(self) -> "SearchConfig":
         """The same search as a player uses it: no root noise, the likeliest move."""

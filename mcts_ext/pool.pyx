@@ -76,8 +76,7 @@ cdef class SelfPlayPool:
         totals: `[n, S]` uint16, the points before each of them by seat; None for none.
         seed: of the run; a round's random stream comes from (seed, round number).
         deal, search: DealConfig and SearchConfig.
-        n_games: rounds side by side. A group's batch holds at most n_games / n_groups * determinizations *
-            leaves_per_tree rows.
+        n_games: rounds side by side. A group's batch holds at most n_games / n_groups * SearchConfig.rows rows.
         cache_entries: evaluations remembered, about 104 bytes each; 0 for none.
     """
 
@@ -126,7 +125,7 @@ cdef class SelfPlayPool:
         cdef uint8_t[:, ::1] view
         self._rows = []
         self._views = []
-        rows_per_game = search.determinizations * search.leaves_per_tree
+        rows_per_game = search.rows
         for group in range(self.n_groups):
             batch_alloc(&self.batches[group], rows_per_game * (self._first(group + 1) - self._first(group)))
             rows = np.zeros((self.batches[group].capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)

@@ -8,9 +8,11 @@ from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport StateC
 from mcts_ext.tree cimport TreeC
 from mcts_ext.types cimport MAX_LEGAL
+from mcts_ext.weighing cimport WeighingC
 
 cdef struct SearchParamsC:      # mirrors SearchConfig, which explains the fields
     int    determinizations
+    int    candidates
     int    simulations
     int    leaves_per_tree
     float  c_puct
@@ -39,6 +41,7 @@ cdef struct CountsC:            # what a search or pool has done so far
 cdef struct SearchC:
     TreeC*   trees              # [determinizations]
     LeafC*   leaves             # [determinizations, leaves_per_tree]
+    WeighingC weighing          # without candidates where every deal drawn is searched
     float[MAX_LEGAL] noise      # root noise over the legal actions, shared by the trees
     uint64_t legal              # at the root
     int      n_legal

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The search of one decision: determinizations, a tree on each, leaves out, evaluations in, visits added up.
 
-`search_start` draws the determinizations and the root noise. `search_collect` runs every tree until its leaves wait
-for the network (or it is done) and adds their rows to a batch; `search_apply` expands and backs up once the batch is
-answered. A tree takes up to `leaves_per_tree` leaves in one *wave* and backs them up together, in order, whether the
-cache or the network answered: so a result never depends on what happened to be cached or batched together.
+`search_start` draws the determinizations, or the candidates that are weighed first (weighing.pyx), and the root noise.
+`search_collect` runs every tree until its leaves wait for the network (or it is done) and adds their rows to a batch;
+`search_apply` expands and backs up once the batch is answered. A tree takes up to `leaves_per_tree` leaves in one
+*wave* and backs them up together, in order, whether the cache or the network answered: so a result never depends on
+what happened to be cached or batched together.
 """
 
 cimport cython
@@ -26,6 +27,9 @@ from mcts_ext.tree cimport (
     NodeC, TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
+from mcts_ext.weighing cimport (
+    weighing_alloc, weighing_apply, weighing_collect, weighing_free, weighing_kept, weighing_start,
+)
 
 import numpy as np
 
@@ -36,6 +40,7 @@ cdef SearchParamsC search_params(object config) except *:
     """The C mirror of a SearchConfig."""
     cdef SearchParamsC params
     params.determinizations = config.determinizations
+    params.candidates = config.candidates
     params.simulations = config.simulations
     params.leaves_per_tree = config.leaves_per_tree
     params.c_puct = config.c_puct
@@ -57,6 +62,8 @@ cdef int search_alloc(SearchC* search, const SearchParamsC* params, int max_card
     search.leaves = <LeafC*>calloc(params.determinizations * params.leaves_per_tree, sizeof(LeafC))
     if search.trees == NULL or search.leaves == NULL:
         raise MemoryError("expected room for a search; ask for fewer determinizations or leaves at once")
+    if params.candidates > 0:
+        weighing_alloc(&search.weighing, params.candidates)
     for i in range(params.determinizations):
         tree_alloc(&search.trees[i], 1 + (params.simulations + 1) * (max_cards + 1))
     return 0
@@ -67,6 +74,7 @@ cdef void search_free(SearchC* search, const SearchParamsC* params) noexcept nog
     if search.trees != NULL:
         for i in range(params.determinizations):
             tree_free(&search.trees[i])
+    weighing_free(&search.weighing)
     free(search.trees)
     free(search.leaves)
     memset(search, 0, sizeof(SearchC))
@@ -87,6 +95,10 @@ cdef void search_start(SearchC* search, const SearchParamsC* params, const State
             search.noise[i] = <float>(gamma[i] / total) if total > 0.0 else <float>(1.0 / search.n_legal)
     for i in range(params.determinizations):
         tree_reset(&search.trees[i])
+    if params.candidates > 0:
+        weighing_start(&search.weighing, state, rng)
+        return
+    for i in range(params.determinizations):
         memcpy(&search.trees[i].root, state, sizeof(StateC))
         determinize(&search.trees[i].root, state.seat_to_act, rng)
 
@@ -103,10 +115,15 @@ cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* b
                          CountsC* counts) noexcept nogil:
     """Run every tree until it waits or is done, adding rows to the batch; True when all are done.
 
-    The batch has room for determinizations * leaves_per_tree rows more.
+    The batch has room for SearchConfig.rows rows more.
     """
     cdef bint done = True
     cdef int i
+    if params.candidates > 0 and not search.weighing.is_done:
+        if not weighing_collect(&search.weighing, batch, cache, &counts.leaves):
+            return False
+        for i in range(params.determinizations):
+            memcpy(&search.trees[i].root, weighing_kept(&search.weighing, i, params.determinizations), sizeof(StateC))
     for i in range(params.determinizations):
         if not _run_tree(search, params, i, batch, cache, counts):
             done = False
@@ -145,8 +162,10 @@ cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC*
 
 
 cdef void search_apply(SearchC* search, const SearchParamsC* params, const BatchC* batch) noexcept nogil:
-    """Expand and back up every leaf that waits; the batch has been answered."""
+    """Weigh the candidates, or expand and back up every leaf that waits; the batch has been answered."""
     cdef int i
+    if params.candidates > 0:
+        weighing_apply(&search.weighing, batch)
     for i in range(params.determinizations):
         _finish_wave(search, params, i, batch)
 
@@ -256,7 +275,7 @@ cdef class Search:
             raise ValueError(f"expected a choice to search, got legal actions {table.legal_actions()}")
         self.params = search_params(config)
         search_alloc(&self.search, &self.params, table.state.n_cards)
-        batch_alloc(&self.batch, config.determinizations * config.leaves_per_tree)
+        batch_alloc(&self.batch, config.rows)
         self._rows = np.zeros((self.batch.capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
         self._view = self._rows
         self.batch.rows = &self._view[0, 0]
@@ -293,6 +312,19 @@ cdef class Search:
         with nogil:
             search_apply(&self.search, &self.params, &self.batch)
         batch_clear(&self.batch)
+
+    def deals(self):
+        """The deals that are searched, a Round each; with candidates only once these are weighed."""
+        cdef Round deal
+        found = []
+        for i in range(self.params.determinizations if not self._is_weighing() else 0):
+            deal = Round.__new__(Round)
+            memcpy(&deal.state, &self.search.trees[i].root, sizeof(StateC))
+            found.append(deal)
+        return found
+
+    cdef bint _is_weighing(self) noexcept:
+        return self.params.candidates > 0 and not self.search.weighing.is_done
 
     def visits(self):
         """Visits per action, `{action: N}`, summed over the determinizations."""
