@@ -33,14 +33,12 @@ from mcts_ext.search cimport (
 )
 from mcts_ext.tree cimport check_tree
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
+from mcts_ext.weighing cimport MAX_ACTIONS
 
 import numpy as np
 
 from mcts_ext.errors import InvalidConfig, InvalidEvaluation
 from mcts_ext.records import Records
-
-cdef enum:
-    MAX_DECISIONS = 60           # 8 bids + 52 cards
 
 cdef struct RecordC:             # one decision, until its round ends and its value is known
     uint8_t[OBSERVATION_BYTES] observation
@@ -62,7 +60,7 @@ cdef struct GameC:
     int      n_rounds_left       # of the game, the one that is played included; 1 where rounds are independent
     bint     is_playing
     int      n_records
-    RecordC[MAX_DECISIONS] records
+    RecordC[MAX_ACTIONS] records
 
 
 @cython.final

@@ -317,14 +317,13 @@ cdef class Search:
         """The deals that are searched, a Round each; with candidates only once these are weighed."""
         cdef Round deal
         found = []
-        for i in range(self.params.determinizations if not self._is_weighing() else 0):
+        if self.params.candidates > 0 and not self.search.weighing.is_done:
+            return found
+        for i in range(self.params.determinizations):
             deal = Round.__new__(Round)
             memcpy(&deal.state, &self.search.trees[i].root, sizeof(StateC))
             found.append(deal)
         return found
-
-    cdef bint _is_weighing(self) noexcept:
-        return self.params.candidates > 0 and not self.search.weighing.is_done
 
     def visits(self):
         """Visits per action, `{action: N}`, summed over the determinizations."""

@@ -48,7 +48,6 @@ cdef void weighing_start(WeighingC* weighing, const StateC* state, RngC* rng) no
     for seat in range(state.n_players):
         played[seat] = 0
     weighing.seat = state.seat_to_act
-    weighing.n_actions = 0
     for i in range(state.n_bids):
         weighing.actions[i] = <uint8_t>state.bids[(state.dealer + 1 + i) % state.n_players]
     for i in range(state.n_plays):
@@ -72,6 +71,11 @@ cdef void weighing_start(WeighingC* weighing, const StateC* state, RngC* rng) no
     weighing.pick = rng_uniform(rng)
 
 
+cdef inline bint _is_telling(const WeighingC* weighing, const CandidateC* candidate) noexcept nogil:
+    """Whether another seat than the one that searches has a choice now."""
+    return candidate.replayed.seat_to_act != weighing.seat and candidate.legal & (candidate.legal - 1) != 0
+
+
 cdef bint weighing_collect(WeighingC* weighing, BatchC* batch, CacheC* cache, int64_t* n_asked) noexcept nogil:
     """Replay until the network must be asked, adding rows to the batch and to `n_asked`; True when all is weighed."""
     cdef CandidateC* candidate
@@ -82,7 +86,7 @@ cdef bint weighing_collect(WeighingC* weighing, BatchC* batch, CacheC* cache, in
         for i in range(weighing.n):
             candidate = &weighing.candidates[i]
             candidate.legal = state_legal(&candidate.replayed)
-            if weighing.seat != candidate.replayed.seat_to_act and candidate.legal & (candidate.legal - 1):
+            if _is_telling(weighing, candidate):
                 candidate.row = batch_ask(
                     batch, cache, &candidate.replayed, candidate.legal, &candidate.evaluation, &asked)
                 n_asked[0] += 1
@@ -110,7 +114,7 @@ cdef void _weigh(WeighingC* weighing, const BatchC* batch) noexcept nogil:
     cdef int i
     for i in range(weighing.n):
         candidate = &weighing.candidates[i]
-        if weighing.seat != candidate.replayed.seat_to_act and candidate.legal & (candidate.legal - 1):
+        if _is_telling(weighing, candidate):
             evaluation = &candidate.evaluation if candidate.row < 0 else &batch.evaluations[candidate.row]
             below = (<uint64_t>1 << (action - state_action_offset(&candidate.replayed))) - 1
             candidate.log_weight += log(max(<double>evaluation.priors[popcount(candidate.legal & below)], LEAST))
