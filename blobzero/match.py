@@ -39,8 +39,9 @@ class Meeting:
     """Who meets, and over which deals."""
 
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Two or more of: random, heuristic, ismcts[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx,
-    FILE.safetensors; one that searches may end in @DxK, its own determinizations and simulations."""
+    """Two or more of: random, heuristic, ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest,
+    version:N, FILE.onnx, FILE.safetensors; one that searches may end in @DxK, its own determinizations and
+    simulations."""
     deals: int = 1000
     """Deals; each is played once for every player in the match."""
     seed: int = 0
@@ -86,7 +87,7 @@ class MatchConfig(SearchFlags, Meeting):
         self.search()
         self.deal()
         specs = [parse(text) for text in self.contestants]
-        if max(self.players) > 7 and any(spec.kind == "ismcts" for spec in specs):
+        if max(self.players) > 7 and any(spec.is_openspiel for spec in specs):
             raise InvalidConfig(f"expected at most 7 seats with ismcts, got {max(self.players)}")
         return specs
 

@@ -11,13 +11,17 @@ and differs from our players in four ways:
 - It resamples without regard to the voids that were shown.
 - It is no function of its seed: it breaks ties in the order of hash tables, which changes from one to the next.
 
+`FairISMCTSBot` is the same without the knowledge of the cards in play.
+
 OpenSpiel is installed with the extra `dev`; it is imported when the first such player is made.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
 from mcts_ext.contract import FIRST_CARD_ACTION, N_CARDS_IN_DECK
+from mcts_ext.determinize import determinized
 from mcts_ext.errors import BlobError, InvalidConfig
 from mcts_ext.rules import Round
 
@@ -27,6 +31,8 @@ NO_CARD_TURNED_UP: Final = -5
 MAX_PLAYERS: Final = 7
 _EXPLORATION: Final = 0.7
 """UCB1's constant as a share of the largest return."""
+_DEALS: Final = 40
+"""Of a fair search; fewer and more are weaker (docs/log.md)."""
 
 
 class OpenSpielMissing(BlobError):
@@ -44,24 +50,50 @@ class ISMCTSBot:
     """
 
     def __init__(self, simulations: int) -> None:
-        if not 1 <= simulations <= 10_000_000:
-            raise InvalidConfig(f"expected ismcts:SIMULATIONS in 1..10000000, got {simulations}")
+        if not 2 <= simulations <= 10_000_000:
+            raise InvalidConfig(f"expected ismcts:SIMULATIONS in 2..10000000, got {simulations}")
         self._simulations = simulations
         self._pyspiel = load_pyspiel()
 
     def choose(self, table: Round, *, seed: int) -> int:
         """See `Bot`; the same seed need not give the same action."""
-        pyspiel, seed = self._pyspiel, seed & 0x7FFFFFFF
-        state = mirror(table)
-        bot = pyspiel.ISMCTSBot(
+        return _likeliest(self._visits(mirror(table), self._simulations, seed & 0x7FFFFFFF))
+
+    def _visits(self, state: Any, simulations: int, seed: int) -> Counter[int]:
+        """By OpenSpiel's action, its share of the visits."""
+        bot = self._pyspiel.ISMCTSBot(
             seed,
-            pyspiel.RandomRolloutEvaluator(1, seed),
+            self._pyspiel.RandomRolloutEvaluator(1, seed),
             _EXPLORATION * state.get_game().max_utility(),
-            self._simulations,
+            simulations,
             -1,  # a new deal for every simulation
-            pyspiel.ISMCTSFinalPolicyType.MAX_VISIT_COUNT,
+            self._pyspiel.ISMCTSFinalPolicyType.NORMALIZED_VISIT_COUNT,
         )
-        return our_action(bot.step(state))
+        return Counter(dict(bot.get_policy(state)))
+
+
+class FairISMCTSBot(ISMCTSBot):
+    """`ISMCTSBot` with what the rules let a player know: any card it has not seen may be another's, or undealt.
+
+    OpenSpiel's search can be told no such thing. So it is run with a share of the simulations in each of `_DEALS`
+    rounds whose other hands are dealt from all unseen cards, as for our own search (mcts_ext/determinize.pyx): in each
+    it knows which cards are in play, but they are others each time. The visits are added up.
+    """
+
+    def choose(self, table: Round, *, seed: int) -> int:
+        """See `Bot`; the same seed need not give the same action."""
+        seat = table.seat_to_act
+        assert seat is not None
+        n_deals = min(_DEALS, self._simulations // 2)  # the first simulation makes the root, and visits nothing
+        visits: Counter[int] = Counter()
+        for i in range(n_deals):
+            state = mirror(determinized(table, seat, seed=seed, stream=i))
+            visits.update(self._visits(state, self._simulations // n_deals, (seed + i) & 0x7FFFFFFF))
+        return _likeliest(visits)
+
+
+def _likeliest(visits: Counter[int]) -> int:
+    return our_action(visits.most_common(1)[0][0])
 
 
 def mirror(table: Round) -> Any:

@@ -5,6 +5,7 @@
 | --- | --- |
 | `random`, `heuristic` | clients/bots.py |
 | `ismcts`, `ismcts:SIMULATIONS` | OpenSpiel's, clients/ismcts.py; 1,000 simulations unless given |
+| `ismcts-fair`, `ismcts-fair:SIMULATIONS` | the same, which is not told which cards are in play |
 | `search-uniform` | our search with an evaluator that knows nothing |
 | `latest` | our search with the version that the server answers with when the match begins |
 | `version:N` | our search with that version |
@@ -38,9 +39,10 @@ from mcts_ext.errors import InvalidConfig
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
 
-Kind = Literal["random", "heuristic", "ismcts", "search-uniform", "latest", "version", "file"]
+Kind = Literal["random", "heuristic", "ismcts", "ismcts-fair", "search-uniform", "latest", "version", "file"]
 KNOWN: Final = (
-    "random, heuristic, ismcts[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx or FILE.safetensors"
+    "random, heuristic, ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx "
+    "or FILE.safetensors"
 )
 ISMCTS_SIMULATIONS: Final = 1000
 
@@ -52,7 +54,7 @@ class Spec:
     text: str
     kind: Kind
     number: int = 0
-    """Of `version:N`, or the simulations of `ismcts`."""
+    """Of `version:N`, or the simulations of OpenSpiel's."""
     path: Path = Path()
     """Of a file."""
     search: tuple[int, int] | None = None
@@ -62,6 +64,11 @@ class Spec:
     def needs_server(self) -> bool:
         """Whether it is a version of a served model."""
         return self.kind in ("latest", "version")
+
+    @property
+    def is_openspiel(self) -> bool:
+        """Whether it is a search of OpenSpiel's."""
+        return self.kind in ("ismcts", "ismcts-fair")
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,9 @@ def parse(text: str) -> Spec:
         return Spec(text, "random")
     if word == "heuristic":
         return Spec(text, "heuristic")
-    if name == "ismcts" and (word == name or number.isdecimal()):
-        return Spec(text, "ismcts", number=int(number or ISMCTS_SIMULATIONS))
+    if name in ("ismcts", "ismcts-fair") and (word == name or number.isdecimal()):
+        kind: Kind = "ismcts" if name == "ismcts" else "ismcts-fair"
+        return Spec(text, kind, number=int(number or ISMCTS_SIMULATIONS))
     raise _unknown(text)
 
 
@@ -133,10 +141,11 @@ def _open(spec: Spec, search: SearchConfig, networks: "_Networks") -> Player:
         return BotPlayer(spec.text, RandomBot())
     if spec.kind == "heuristic":
         return BotPlayer(spec.text, HeuristicBot())
-    if spec.kind == "ismcts":
-        from clients.ismcts import ISMCTSBot  # OpenSpiel is there for development alone
+    if spec.is_openspiel:
+        from clients.ismcts import FairISMCTSBot, ISMCTSBot  # OpenSpiel is there for development alone
 
-        return BotPlayer(spec.text, ISMCTSBot(spec.number), f"OpenSpiel, {spec.number} simulations")
+        bot = ISMCTSBot(spec.number) if spec.kind == "ismcts" else FairISMCTSBot(spec.number)
+        return BotPlayer(spec.text, bot, f"OpenSpiel, {spec.number} simulations")
     if spec.search is not None:
         search = replace(search, determinizations=spec.search[0], simulations=spec.search[1])
     evaluator, what = networks.open(spec)

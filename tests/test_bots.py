@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clients.bots import Bot, HeuristicBot, RandomBot
-from clients.ismcts import ISMCTSBot, mirror, our_action, their_action
+from clients.ismcts import FairISMCTSBot, ISMCTSBot, mirror, our_action, their_action
 from clients.match import BotPlayer, play
 from clients.players import parse
 from clients.rating import estimate
@@ -50,7 +50,10 @@ def with_other_hidden_cards(table: Round, seed: int) -> Round:
     return copy
 
 
-@pytest.mark.parametrize(("bot", "rounds"), [(RandomBot(), 150), (HeuristicBot(), 150), (ISMCTSBot(20), 15)])
+BOTS = [(RandomBot(), 150), (HeuristicBot(), 150), (ISMCTSBot(20), 15), (FairISMCTSBot(20), 10)]
+
+
+@pytest.mark.parametrize(("bot", "rounds"), BOTS)
 def test_a_bot_plays_legal_cards_and_the_same_again(bot: Bot, rounds: int) -> None:
     for number in range(rounds):
         table = deal(number, most_players=7)
@@ -129,6 +132,12 @@ def test_the_map_to_openspiel_holds_at_every_step() -> None:
     assert n_steps > 1000
 
 
+def test_one_of_openspiels_knows_which_cards_are_in_play_and_the_fair_one_does_not() -> None:
+    # The lowest trump, to lead, wins unless another trump was dealt: most likely none, but here there is one.
+    table = Round([[TWO], [SEVEN], [HEARTS + SEVEN]], dealer=2, trump=0)
+    assert [bot.choose(table, seed=1) for bot in (ISMCTSBot(400), FairISMCTSBot(4000))] == [0, 1]
+
+
 def test_openspiel_takes_no_eighth_player() -> None:
     with pytest.raises(InvalidConfig, match="at most 7"):
         ISMCTSBot(10).choose(Round.deal(8, 2, 0, 0, 1), seed=0)
@@ -136,6 +145,10 @@ def test_openspiel_takes_no_eighth_player() -> None:
 
 def test_specs_are_read() -> None:
     assert (parse("ismcts").number, parse("ismcts:50").number, parse("version:12").number) == (1000, 50, 12)
+    assert [(spec.kind, spec.number) for spec in map(parse, ("ismcts-fair", "ismcts-fair:9"))] == [
+        ("ismcts-fair", 1000),
+        ("ismcts-fair", 9),
+    ]
     assert parse("latest@1x15").search == (1, 15)
     assert parse("runs/a@b/model.onnx@2x20").search == (2, 20)
     assert str(parse("runs/a@b/model.onnx").path) == "runs/a@b/model.onnx"
