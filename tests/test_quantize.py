@@ -69,9 +69,8 @@ def test_every_product_is_int8_and_the_file_says_so(int8_file: Path, network: Bl
     graph = onnx.load(str(int8_file)).graph
     weights = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8 and tensor.dims]
     large = [list(tensor.dims) for tensor in weights if len(tensor.dims) == 2]
-    n_products = (
-        2 * network.config.n_blocks + 5
-    )  # of the blocks, the context, to and from suits; the heads stay float32
+    # Of the blocks, the context, to and from suits; the orders and the heads stay float32.
+    n_products = 2 * network.config.n_blocks + 5
     assert len(large) == n_products
     metadata = read_metadata(int8_file)
     assert metadata["precision"] == "int8"

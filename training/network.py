@@ -37,6 +37,8 @@ class NetworkConfig:
     """Numbers per row between blocks."""
     suit_width: int
     """Numbers per row and suit before and after the blocks."""
+    order_width: int
+    """Numbers per card in contest; 13 cards a suit are read and summed, so that narrow rows are worth their product."""
     hidden: int
     """Numbers per row inside a block."""
     n_blocks: int
@@ -45,8 +47,8 @@ class NetworkConfig:
 
 
 PRESETS: Final[dict[str, NetworkConfig]] = {
-    "reference": NetworkConfig(width=256, suit_width=112, hidden=768, n_blocks=6, n_pattern_ranks=8),
-    "small": NetworkConfig(width=64, suit_width=64, hidden=256, n_blocks=4, n_pattern_ranks=5),
+    "reference": NetworkConfig(width=256, suit_width=112, order_width=32, hidden=768, n_blocks=6, n_pattern_ranks=8),
+    "small": NetworkConfig(width=64, suit_width=64, order_width=32, hidden=256, n_blocks=4, n_pattern_ranks=5),
 }
 
 
@@ -75,7 +77,8 @@ class BlobNet(nn.Module):
         self.context = nn.Linear(self.decoder.n_context, config.width)
         self.suit_context = nn.Linear(self.decoder.n_context, config.suit_width)
         self.suits = nn.Linear(self.decoder.n_suits, config.suit_width, bias=False)
-        self.orders = nn.Embedding(self.decoder.n_orders, config.suit_width)
+        self.orders = nn.Embedding(self.decoder.n_orders, config.order_width)
+        self.from_orders = nn.Linear(config.order_width, config.suit_width, bias=False)
         self.patterns = nn.Embedding(self.decoder.n_patterns, config.suit_width)
         self.from_suits = nn.Linear(config.suit_width, config.width, bias=False)
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.n_blocks)))
@@ -100,7 +103,7 @@ class BlobNet(nn.Module):
 
     def answer(self, context: Tensor, suits: Tensor, orders: Tensor, patterns: Tensor) -> tuple[Tensor, Tensor]:
         """What follows the decoder, in the type of the weights: logits, `policy` `[B, A]` and `value` `[B, 1, S]`."""
-        each = self.suits(suits) + self.orders(orders).sum(2) + self.patterns(patterns)
+        each = self.suits(suits) + self.from_orders(self.orders(orders).sum(2)) + self.patterns(patterns)
         each = torch.relu(each + self.suit_context(context).unsqueeze(1))  # [B, 4, suit_width]
         x = self.context(context) + self.from_suits(each.sum(1))
         # [B, 1, width]: at rank 2 OpenVINO does not fuse a norm with the rounding to int8 behind it (20% of a row).
