@@ -23,10 +23,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from blobzero.loopconfig import LoopSettings, load_settings
 from blobzero.match import MatchConfig
+from blobzero.metrics import LoopMetrics, serve_metrics
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from clients.report import write_json
 from clients.sizing import choose_size
@@ -52,12 +54,19 @@ class LoopConfig:
     """Folder for everything: models, records, training, matches."""
     seed: int = 0
     """Of the network's weights, the deals, the training and the matches."""
+    metrics: str | None = None
+    """Serve Prometheus metrics at ADDRESS:PORT, or with a PORT alone on 127.0.0.1."""
 
 
 def loop(config: LoopConfig) -> int:
     """Run all generations that are not finished; the exit status."""
     settings = load_settings(config.preset)
-    run = LoopRun(config.out, settings, config.seed)
+    with serve_metrics(config.metrics) as registry:
+        return _run(config, settings, LoopMetrics(registry))
+
+
+def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> int:
+    run = LoopRun(config.out, settings, config.seed, metrics)
     run.open()
     left = [g for g in range(settings.generations) if not run.result(g).is_file()]
     if left:
@@ -75,8 +84,9 @@ def loop(config: LoopConfig) -> int:
 class LoopRun:
     """One loop and its folder."""
 
-    def __init__(self, out: Path, settings: LoopSettings, seed: int) -> None:
+    def __init__(self, out: Path, settings: LoopSettings, seed: int, metrics: LoopMetrics | None = None) -> None:
         self.out = out
+        self.metrics = metrics or LoopMetrics(CollectorRegistry())
         self.settings = settings
         self.seed = seed
         self.models = out / "models"
@@ -124,6 +134,7 @@ class LoopRun:
 
     def play(self, generation: int, url: str) -> int:
         """Self-play of one generation; its exit status."""
+        self.metrics.generation(generation)
         search = self.settings.search_of(generation)
         size = choose_size("auto", "auto", "auto", network_is_here=True)
         self.say(f"generation {generation}: self-play, {search.determinizations} x {search.simulations}")
@@ -140,7 +151,8 @@ class LoopRun:
                 seed=self.seed + SEEDS_APART * generation,
                 out=self.out / "selfplay" / f"{generation:03}",
                 url=url,
-            )
+            ),
+            metrics=self.metrics.fleet,
         )
 
     def finish(self, generation: int, url: str) -> None:
@@ -162,6 +174,7 @@ class LoopRun:
             from export.publish import rollback
 
             rollback(self.models, before, url=url)
+            self.metrics.published("rolled_back")
             self.say(f"generation {generation}: version {version} is no better than {before}; rolled back")
         summary = json.loads((self.out / "selfplay" / f"{generation:03}" / "summary.json").read_text())
         result = {
@@ -202,10 +215,12 @@ class LoopRun:
             records=[self.out / "selfplay"],
             out=self.out / "train",
             until_step=self.settings.steps * (generation + 1),
+            on_progress=lambda progress: self.metrics.trained(progress.step, progress.metrics),
         )
 
     def _publish(self, checkpoint: Path, url: str) -> tuple[int, int]:
         """The version before, and the version of this checkpoint, which is not published twice."""
+        from export.errors import ExportError
         from export.publish import publish
         from export.registry import Registry
 
@@ -213,7 +228,12 @@ class LoopRun:
         known = [entry for entry in published if entry.source == str(checkpoint) and entry.same_as is None]
         if known:
             return max(e.version for e in published if e.version < known[0].version), known[0].version
-        report = publish(checkpoint, repository=self.models, url=url)
+        try:
+            report = publish(checkpoint, repository=self.models, url=url)
+        except ExportError:
+            self.metrics.published("refused")
+            raise
+        self.metrics.published("ok")
         return published[-1].version, report.version
 
     def _match(self, generation: int, name: str, version: int, opponent: str, deals: int, url: str) -> dict[str, Any]:
@@ -233,4 +253,5 @@ class LoopRun:
             if done.returncode:
                 raise LoopError(f"expected the match against {opponent} to end well, got status {done.returncode}")
         found: dict[str, Any] = json.loads(path.read_text())
+        self.metrics.matched(name, found["difference"])
         return found

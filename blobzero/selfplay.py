@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from blobzero.display import Display
+from blobzero.metrics import FleetMetrics, serve_metrics
 from blobzero.runfolder import RunFolder
 from blobzero.searchflags import SearchFlags
 from blobzero.stopping import stop_signals
@@ -94,6 +95,8 @@ class SelfPlayConfig(SearchFlags, Dealt):
     """Play with this version, which the server must serve; without it rounds follow the newest as it changes."""
     server_timeout: float = 60.0
     """Seconds to wait for a server that is away before giving up."""
+    metrics: str | None = None
+    """Serve Prometheus metrics at ADDRESS:PORT, or with a PORT alone on 127.0.0.1."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the summary as JSON on standard output, everything else on standard error."""
 
@@ -128,14 +131,18 @@ class SelfPlayConfig(SearchFlags, Dealt):
             )
 
 
-def selfplay(config: SelfPlayConfig) -> int:
-    """Play, report, and return the exit status: 0, or 130 when interrupted."""
+def selfplay(config: SelfPlayConfig, *, metrics: FleetMetrics | None = None) -> int:
+    """Play, report, and return the exit status: 0, or 130 when interrupted. `metrics` are the caller's to serve."""
     config.check()
     folder = RunFolder(config.out)
     folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search())})
     display = Display(to_stderr=config.json)
-    with stop_signals() as was_stopped, _server(config, folder, display.say) as server:
-        history, extra = _play(config, folder, server, display, was_stopped)
+    with (
+        serve_metrics(config.metrics) as registry,
+        stop_signals() as was_stopped,
+        _server(config, folder, display.say) as server,
+    ):
+        history, extra = _play(config, folder, server, display, was_stopped, metrics or FleetMetrics(registry))
         if server.cpu_seconds is not None:
             extra["server_cpu_s"] = round(sum(server.cpu_seconds()) - server.cpu_at_start, 3)
     summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
@@ -215,6 +222,7 @@ def _play(
     server: _Server,
     display: Display,
     was_stopped: Callable[[], bool],
+    metrics: FleetMetrics,
 ) -> tuple[History, dict[str, Any]]:
     """Run the fleet to its end; what it did, and what a summary needs beside the counts."""
     evaluator = EvaluatorConfig(
@@ -260,6 +268,7 @@ def _play(
         while not fleet.is_done:
             fleet.poll(1.0)
             history.add(time.monotonic() - start, fleet.counts, server.read())
+            metrics.update(fleet)
             display.update(history)
             if not is_stopping and (was_stopped() or time.monotonic() >= deadline):
                 is_stopping = True

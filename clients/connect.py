@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clients.evaluator import Evaluator, HashEvaluator, UniformEvaluator
+from clients.requestcounts import RequestCounts
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import InvalidConfig
 
@@ -29,8 +30,10 @@ class EvaluatorConfig:
     """How long to wait for a server that is away before giving up."""
 
 
-def connect(config: EvaluatorConfig, *, on_event: Callable[[str], None]) -> Evaluator:
-    """Open it and check that it fits the contract; the caller closes it.
+def connect(
+    config: EvaluatorConfig, *, on_event: Callable[[str], None], counts: RequestCounts | None = None
+) -> Evaluator:
+    """Open it and check that it fits the contract; the caller closes it. Its requests to a server go into `counts`.
 
     Raises:
         EvaluatorError: unreachable, unknown model, or a model of another shape.
@@ -45,6 +48,7 @@ def connect(config: EvaluatorConfig, *, on_event: Callable[[str], None]) -> Eval
             model_version=config.model_version,
             server_timeout_s=config.server_timeout_s,
             on_event=on_event,
+            counts=counts,
         )
     if config.kind == "local":
         from clients.local import LocalEvaluator

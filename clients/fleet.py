@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
+from clients.requestcounts import RequestTotals
 from clients.worker import WorkerConfig
 from mcts_ext.errors import BlobError
 
@@ -47,6 +48,8 @@ class _Worker:
     listener: threading.Thread
     is_ready: bool = False
     is_done: bool = False
+    model_version: int | None = None
+    """Of the last answer."""
     n_restarts: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     """Of this process."""
@@ -162,6 +165,7 @@ class Fleet:
             worker.counts = Counter(message)
             worker.is_done = event == "done"
         elif event == "version":
+            worker.model_version = message["version"]
             self.model_versions.add(message["version"])
         elif event == "notice":
             self._on_event(f"worker {worker.config.index}: {message['text']}")
@@ -203,11 +207,30 @@ class Fleet:
     @property
     def counts(self) -> dict[str, float]:
         """Counts over all workers so far; `COUNTS` names them."""
+        total = self._total()
+        return {name: total[name] for name in COUNTS}
+
+    @property
+    def requests(self) -> RequestTotals:
+        """What all workers asked of a server so far."""
+        return RequestTotals.of(self._total())
+
+    def _total(self) -> Counter[str]:
         total: Counter[str] = Counter()
         for worker in self._workers:
             total += worker.earlier
             total += worker.counts
-        return {name: total[name] for name in COUNTS}
+        return total
+
+    @property
+    def model_version(self) -> int | None:
+        """The newest version that a worker had its last answer from; None before the first."""
+        return max((w.model_version for w in self._workers if w.model_version is not None), default=None)
+
+    @property
+    def n_playing(self) -> int:
+        """Workers that are ready and have rounds left."""
+        return sum(worker.is_ready and not worker.is_done for worker in self._workers) if self._is_playing else 0
 
     @property
     def pids(self) -> list[int]:

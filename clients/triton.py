@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from clients.channel import Failure, classify, open_channel
 from clients.errors import AnswerPending, EvaluatorClosed, EvaluatorError, ServerFailed, UnsoundAnswer
 from clients.evaluator import Evaluation, check_evaluation, check_observations
+from clients.requestcounts import MIXED, RequestCounts
 from clients.served_model import check_served_model
 from clients.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
@@ -56,6 +57,8 @@ class _Part:
     batch: _Batch
     rows: slice
     answer: Evaluation | None = None
+    sent_at: float = 0.0
+    done_at: float = 0.0
     failing_since: float | None = None
     n_failures: int = 0
 
@@ -70,6 +73,7 @@ class TritonEvaluator:
         request_timeout_s: deadline of one request.
         server_timeout_s: how long to repeat what fails before giving up; 0 for no repeats.
         on_event: told, in one line each, that the server went away and that it is back.
+        counts: where requests are counted, for whoever reports them.
 
     Raises:
         EvaluatorError: no server within `server_timeout_s`, or no model, or one that does not fit the contract.
@@ -84,6 +88,7 @@ class TritonEvaluator:
         request_timeout_s: float = 20.0,
         server_timeout_s: float = 60.0,
         on_event: Callable[[str], None] = lambda text: None,
+        counts: RequestCounts | None = None,
     ) -> None:
         self._url = url
         self._model = model
@@ -91,6 +96,7 @@ class TritonEvaluator:
         self._request_timeout_s = request_timeout_s
         self._server_timeout_s = server_timeout_s
         self._on_event = on_event
+        self._counts = counts or RequestCounts()
         self._request = service_pb2.ModelInferRequest(model_name=model, model_version=model_version)
         self._request.inputs.add(name=INPUT_NAME, datatype="UINT8", shape=[0, OBSERVATION_BYTES])
         self._request.outputs.add(name=POLICY_NAME)
@@ -201,18 +207,25 @@ class TritonEvaluator:
             left_s = part.failing_since + self._server_timeout_s - time.monotonic()
             deadline_s = min(deadline_s, max(left_s, _LEAST_DEADLINE_S))
         rows = part.batch.observations[part.rows]
+        part.sent_at = time.monotonic()
         self._request.inputs[0].shape[0] = len(rows)
         try:
             call = self._infer.future(encode_request(self._request, rows), timeout=deadline_s)
         except ValueError as error:  # gRPC's word for a channel that another thread has just closed
             raise _closed() from error
-        call.add_done_callback(lambda done: self._finished.put((part, done)))
+
+        def finish(done: grpc.Future) -> None:
+            part.done_at = time.monotonic()  # when it came, not when the caller has time for it
+            self._finished.put((part, done))
+
+        call.add_done_callback(finish)
 
     def _send_again(self) -> None:
         """Send the parts whose pause is over."""
         while self._paused and self._paused[0][0] <= time.monotonic():
             part = heapq.heappop(self._paused)[2]
             if not part.batch.is_dropped:
+                self._counts.sent_again()
                 self._send(part)
 
     def _next_finished(self, deadline: float) -> tuple[_Part, grpc.Future] | None:
@@ -232,6 +245,7 @@ class TritonEvaluator:
             self._failed(part, classify(call))
             return None
         answer = part.answer = self._read(call.result(), n_rows=part.rows.stop - part.rows.start)
+        self._counts.answered(part.done_at - part.sent_at)
         self._failing.discard(part)
         if not self._failing:
             self._tell_back()
@@ -247,7 +261,7 @@ class TritonEvaluator:
         for i in stale:
             parts[i].answer = None
             reason = f"model versions {answers[i].model_version} and {answer.model_version} within one batch"
-            self._failed(parts[i], Failure(ServerFailed, reason, may_pass=True), is_away=False)
+            self._failed(parts[i], Failure(ServerFailed, reason, may_pass=True), is_mixed=True)
         if stale:
             return None
         return Evaluation(
@@ -256,8 +270,9 @@ class TritonEvaluator:
             answer.model_version,
         )
 
-    def _failed(self, part: _Part, failure: Failure, *, is_away: bool = True) -> None:
+    def _failed(self, part: _Part, failure: Failure, *, is_mixed: bool = False) -> None:
         """Plan to send a part again, or raise if that can't help or has been tried for long enough."""
+        self._counts.failed(MIXED if is_mixed else failure.kind.__name__)
         now = time.monotonic()
         part.failing_since = part.failing_since or now
         part.n_failures += 1
@@ -265,7 +280,7 @@ class TritonEvaluator:
         waited_s = now - part.failing_since
         if not failure.may_pass or waited_s + pause_s > self._server_timeout_s:
             raise failure.error(url=self._url, model=self._model, waited_s=waited_s)
-        if is_away:
+        if not is_mixed:  # the server is there
             self._failing.add(part)
             self._tell_away(failure)
         heapq.heappush(self._paused, (now + pause_s, next(self._order), part))

@@ -8,7 +8,7 @@ outlives the fleet that started it, however that died.
 ```
 in   {config}                     then "go", and "stop" or the end of the input
 out  {"event": "ready"}           connected, the model checked
-     {"event": "tick", ...}       counts so far, about once a second
+     {"event": "tick", ...}       counts so far, about once a second, also while nobody answers
      {"event": "version", ...}    another model version answers from now on
      {"event": "notice", "text"}  worth a line to people (the server went away)
      {"event": "done", ...}       counts at the end, every finished round on disk
@@ -29,6 +29,7 @@ from clients.connect import EvaluatorConfig, connect
 from clients.errors import AnswerPending
 from clients.evaluator import Evaluator
 from clients.records import write_shard
+from clients.requestcounts import RequestCounts
 from clients.shares import Share
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.errors import BlobError
@@ -114,7 +115,8 @@ def play(
 ) -> None:
     """Play the pool's rounds until all are done or `stop` is set; rounds in progress are then left behind.
 
-    Every group's batch but one is at the evaluator while the one left is searched.
+    Every group's batch but one is at the evaluator while the one left is searched. `on_batch` is called after each
+    answer, and every `STOP_CHECK_S` without one.
     """
     n_waiting = sum(_ask(pool, evaluator, group) for group in range(pool.n_groups))
     version: int | None = None
@@ -122,6 +124,7 @@ def play(
         try:
             group, answer = evaluator.wait(STOP_CHECK_S)
         except AnswerPending:
+            on_batch()
             continue
         if answer.model_version != version:
             if version is not None:
@@ -143,7 +146,8 @@ def _ask(pool: SelfPlayPool, evaluator: Evaluator, group: int) -> int:
 
 def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, report: Callable[..., None]) -> None:
     """Connect, report ready, wait for `go`, play, and leave every finished round on disk."""
-    with connect(config.evaluator, on_event=lambda text: report("notice", text=text)) as evaluator:
+    requests = RequestCounts()
+    with connect(config.evaluator, on_event=lambda text: report("notice", text=text), counts=requests) as evaluator:
         share = Share.left(
             config.out / "shards",
             config.deal,
@@ -169,7 +173,8 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
         last_tick = time.monotonic()
 
         def tick(event: str) -> None:
-            report(event, **pool.stats, records=shards.n_records, client_cpu_s=time.process_time() - cpu_before)
+            cpu_s = time.process_time() - cpu_before
+            report(event, **pool.stats, records=shards.n_records, client_cpu_s=cpu_s, **requests.flat())
 
         def on_batch() -> None:
             nonlocal last_tick

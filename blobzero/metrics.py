@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What self-play and the loop tell Prometheus, over HTTP.
+
+```
+Fleet ── once a second ──> FleetMetrics ─┐
+                                         ├─ registry ── GET /metrics, text format
+LoopRun ── as it happens ─> LoopMetrics ─┘
+```
+docs/monitoring.md says what to make of it. The names stand here and nowhere else.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clients.fleet import Fleet
+from clients.requestcounts import LATENCY_BOUNDS_S
+from mcts_ext.errors import InvalidConfig
+
+OUTCOMES: Final = ("ok", "refused", "rolled_back")
+"""Of a publish: taken; refused by parity or by the server; taken, but no better than the version before."""
+
+
+class FleetMetrics(Collector):
+    """The counts of a fleet as it last reported them; of several fleets, one after the other, each from 0."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._latest = [_workers(0)]
+        registry.register(self)
+
+    def update(self, fleet: Fleet) -> None:
+        """Take in what the fleet counts now."""
+        self._latest = _families(fleet)  # in one step: a scrape comes in another thread
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        yield from self._latest
+
+
+def _workers(n_playing: int) -> Metric:
+    return GaugeMetricFamily("blobzero_workers", "Self-play processes that play", value=n_playing)
+
+
+def _families(fleet: Fleet) -> list[Metric]:
+    counts, requests = fleet.counts, fleet.requests
+    families: list[Metric] = [_workers(fleet.n_playing)]
+    for name, text, value in (
+        ("rounds", "Rounds finished", counts["rounds"]),
+        ("decisions", "Decisions searched", counts["decisions"]),
+        ("simulations", "Simulations", counts["simulations"]),
+        ("evaluations", "Leaves that were sent to the network, a row each", counts["evaluations"]),
+        (
+            "cache_answers",
+            "Leaves that the cache, or the same row of the batch, answered",
+            counts["leaves"] - counts["evaluations"],
+        ),
+        ("records", "Decisions written to shards", counts["records"]),
+        ("client_cpu_seconds", "CPU time of the workers", counts["client_cpu_s"]),
+        ("worker_restarts", "Workers that died and were started again", fleet.n_restarts),
+        ("request_retries", "Requests that were sent again", requests.retries),
+    ):
+        families.append(CounterMetricFamily(f"blobzero_{name}", text, value=value))
+    failures = CounterMetricFamily("blobzero_request_failures", "Attempts at a request that failed", labels=["kind"])
+    for kind, count in requests.failures.items():
+        failures.add_metric([kind], count)
+    latency = HistogramMetricFamily("blobzero_request_seconds", "From sending a request to its answer, at the client")
+    cumulative, n_answers = [], 0
+    for bound, count in zip((*map(str, LATENCY_BOUNDS_S), "+Inf"), requests.buckets, strict=True):
+        n_answers += count
+        cumulative.append((bound, float(n_answers)))
+    latency.add_metric([], cumulative, requests.seconds)
+    families += [failures, latency]
+    if fleet.model_version is not None:
+        text = "Newest of the versions that answered the workers last"
+        families.append(GaugeMetricFamily("blobzero_model_version", text, value=fleet.model_version))
+    return families
+
+
+class LoopMetrics:
+    """What the loop has learned so far, and how that went."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"blobzero_{name}", text, labels, registry=registry)
+
+        self.fleet = FleetMetrics(registry)
+        self._generation = gauge("generation", "Generation that is being played or learned from")
+        self._step = gauge("train_step", "Steps taken")
+        self._loss = gauge("train_loss", "Mean over the last lines' steps", "part")
+        self._rate = gauge("train_rows_per_second", "Positions learned from")
+        self._window = gauge("window_positions", "Positions that batches are drawn from")
+        self._available = gauge("positions_available", "Positions recorded in all")
+        self._match = gauge("match_difference", "Points a round ahead of the opponent", "opponent", "bound")
+        self._publishes = Counter("blobzero_publishes", "New versions", ["outcome"], registry=registry)
+        for outcome in OUTCOMES:
+            self._publishes.labels(outcome)  # from 0, or the first would be no increase
+
+    def generation(self, number: int) -> None:
+        """A generation begins."""
+        self._generation.set(number)
+
+    def trained(self, step: int, line: Mapping[str, Any]) -> None:
+        """A step is done; `line` is the latest of metrics.jsonl, empty before the first."""
+        self._step.set(step)
+        if not line:
+            return
+        for part in ("policy", "value"):
+            self._loss.labels(part).set(line[f"{part}_loss"])
+        self._rate.set(line["rows_per_s"])
+        self._window.set(line["window"])
+        self._available.set(line["positions_available"])
+
+    def published(self, outcome: str) -> None:
+        """A version was published, or not; one of OUTCOMES."""
+        self._publishes.labels(outcome).inc()
+
+    def matched(self, opponent: str, difference: Mapping[str, float | None]) -> None:
+        """A match is over; its mean difference and the ends of the 95% interval, None where there is none."""
+        for bound, value in difference.items():
+            if value is not None:
+                self._match.labels(opponent, bound).set(value)
+
+
+@contextlib.contextmanager
+def serve_metrics(address: str | None) -> Iterator[CollectorRegistry]:
+    """A registry, served at PORT (on 127.0.0.1) or ADDRESS:PORT while the body runs; None: a registry nobody asks.
+
+    Raises:
+        InvalidConfig: not an address, or one that cannot be listened on.
+    """
+    registry = CollectorRegistry()
+    if address is None:
+        yield registry
+        return
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65536 or address.startswith(":"):
+        raise InvalidConfig(f"expected --metrics PORT or ADDRESS:PORT, got {address!r}; for example 9100")
+    ProcessCollector(registry=registry)
+    try:
+        server, thread = start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
+    except OSError as error:
+        raise InvalidConfig(f"expected to listen on {address}, got: {error}; choose another --metrics") from error
+    try:
+        yield registry
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
