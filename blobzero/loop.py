@@ -11,6 +11,9 @@
 ```
 Every part goes on where it was killed, and is finished once its file is there; so the loop can be killed anywhere.
 Workers follow the newest version by themselves.
+
+With `--records` others play (`blobzero selfplay` on other machines or in other containers): a generation begins once
+their shards hold its rounds. With `--url` a server that runs elsewhere serves `--repository`.
 """
 
 import contextlib
@@ -29,6 +32,7 @@ from rich.console import Console
 from blobzero.loopconfig import LoopSettings, load_settings
 from blobzero.match import MatchConfig
 from blobzero.metrics import LoopMetrics, serve_metrics
+from blobzero.others import RecordedRounds, wait_for_rounds
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from clients.report import write_json
 from clients.sizing import choose_size
@@ -54,6 +58,14 @@ class LoopConfig:
     """Folder for everything: models, records, training, matches."""
     seed: int = 0
     """Of the network's weights, the deals, the training and the matches."""
+    records: Path | None = None
+    """Folder of runs that others play and this loop learns from, instead of playing itself."""
+    repository: Path | None = None
+    """Model repository; `<out>/models` unless given."""
+    url: str | None = None
+    """HOST:PORT of a Triton server that serves the repository; without it one is started here."""
+    key_file: Path | None = None
+    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
     metrics: str | None = None
     """Serve Prometheus metrics at ADDRESS:PORT, or with a PORT alone on 127.0.0.1."""
 
@@ -66,7 +78,7 @@ def loop(config: LoopConfig) -> int:
 
 
 def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> int:
-    run = LoopRun(config.out, settings, config.seed, metrics)
+    run = LoopRun(config, settings, metrics)
     run.open()
     left = [g for g in range(settings.generations) if not run.result(g).is_file()]
     if left:
@@ -84,12 +96,14 @@ def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> in
 class LoopRun:
     """One loop and its folder."""
 
-    def __init__(self, out: Path, settings: LoopSettings, seed: int, metrics: LoopMetrics | None = None) -> None:
-        self.out = out
+    def __init__(self, config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics | None = None) -> None:
+        self.config = config
+        self.out = config.out
+        self.seed = config.seed
+        self.models = config.repository or config.out / "models"
         self.metrics = metrics or LoopMetrics(CollectorRegistry())
         self.settings = settings
-        self.seed = seed
-        self.models = out / "models"
+        self._recorded = RecordedRounds(config.records) if config.records else None
         self._console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
@@ -124,7 +138,10 @@ class LoopRun:
 
     @contextlib.contextmanager
     def server(self) -> Iterator[str]:
-        """A watched Triton of this loop's repository; its address."""
+        """A watched Triton of this loop's repository, unless one was named; its address."""
+        if self.config.url is not None:
+            yield self.config.url
+            return
         from serving.embedded import EmbeddedTriton, ServerConfig
         from serving.watch import Watch
 
@@ -133,8 +150,12 @@ class LoopRun:
             yield triton.url
 
     def play(self, generation: int, url: str) -> int:
-        """Self-play of one generation; its exit status."""
+        """Self-play of one generation, here or by others; its exit status."""
         self.metrics.generation(generation)
+        out = self.out / "selfplay" / f"{generation:03}"
+        if self._recorded is not None:
+            self._await_others(self._recorded, generation, url, out)
+            return 0
         search = self.settings.search_of(generation)
         size = choose_size("auto", "auto", "auto", network_is_here=True)
         self.say(f"generation {generation}: self-play, {search.determinizations} x {search.simulations}")
@@ -149,11 +170,21 @@ class LoopRun:
                 games=size.games,
                 groups=size.groups,
                 seed=self.seed + SEEDS_APART * generation,
-                out=self.out / "selfplay" / f"{generation:03}",
+                out=out,
                 url=url,
             ),
             metrics=self.metrics.fleet,
         )
+
+    def _await_others(self, recorded: RecordedRounds, generation: int, url: str, out: Path) -> None:
+        """Go on once others have recorded the rounds of all generations up to this one."""
+        before = sum(self.settings.rounds_of(earlier) for earlier in range(generation))
+        wanted = before + self.settings.rounds_of(generation)
+        self.say(f"generation {generation}: waiting for {wanted:,} rounds under {self.config.records}")
+        if not (out / "summary.json").is_file():
+            summary = wait_for_rounds(recorded, wanted, before=before, url=url, say=self.say)
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / "summary.json", summary)
 
     def finish(self, generation: int, url: str) -> None:
         """Training, publishing and matches of one generation."""
@@ -173,7 +204,7 @@ class LoopRun:
         if self.settings.gate == "better" and not is_better:
             from export.publish import rollback
 
-            rollback(self.models, before, url=url)
+            rollback(self.models, before, url=url, key_file=self.config.key_file)
             self.metrics.published("rolled_back")
             self.say(f"generation {generation}: version {version} is no better than {before}; rolled back")
         summary = json.loads((self.out / "selfplay" / f"{generation:03}" / "summary.json").read_text())
@@ -212,7 +243,7 @@ class LoopRun:
         )
         return train(
             config,
-            records=[self.out / "selfplay"],
+            records=[self.config.records or self.out / "selfplay"],
             out=self.out / "train",
             until_step=self.settings.steps * (generation + 1),
             on_progress=lambda progress: self.metrics.trained(progress.step, progress.metrics),
@@ -229,7 +260,7 @@ class LoopRun:
         if known:
             return max(e.version for e in published if e.version < known[0].version), known[0].version
         try:
-            report = publish(checkpoint, repository=self.models, url=url)
+            report = publish(checkpoint, repository=self.models, url=url, key_file=self.config.key_file)
         except ExportError:
             self.metrics.published("refused")
             raise

@@ -103,10 +103,16 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 def finished_rounds(folder: Path) -> set[int]:
     """The round numbers that stand in a run's shards."""
-    found: set[int] = set()
-    for path in shard_paths(folder):
-        found.update(np.unique(_array(_read(path, ["round"]).column("round"))).tolist())
-    return found
+    return set[int]().union(*map(rounds_of, shard_paths(folder)))
+
+
+def rounds_of(path: Path) -> set[int]:
+    """The round numbers that stand in one shard.
+
+    Raises:
+        ShardError: it cannot be read.
+    """
+    return set(np.unique(_array(_read(path, ["round"]).column("round"))).tolist())
 
 
 def _read(path: Path, columns: list[str] | None) -> pa.Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blobzero.loop import LoopError, LoopRun
+from blobzero.loop import LoopConfig, LoopError, LoopRun
 from blobzero.loopconfig import PRESETS, LoopSettings, load_settings
 from blobzero.report import ReportConfig, ReportError, bids_made, report
 from clients.records import write_shard
@@ -122,14 +122,17 @@ def small() -> LoopSettings:
 
 
 def test_a_folder_belongs_to_one_loop(tmp_path: Path) -> None:
-    LoopRun(tmp_path, small(), seed=1).open()
-    LoopRun(tmp_path, small(), seed=1).open()
-    for other in (LoopRun(tmp_path, small(), seed=2), LoopRun(tmp_path, replace(small(), steps=7), seed=1)):
+    LoopRun(LoopConfig(out=tmp_path, seed=1), small()).open()
+    LoopRun(LoopConfig(out=tmp_path, seed=1), small()).open()
+    for other in (
+        LoopRun(LoopConfig(out=tmp_path, seed=2), small()),
+        LoopRun(LoopConfig(out=tmp_path, seed=1), replace(small(), steps=7)),
+    ):
         with pytest.raises(LoopError, match="expected the same"):
             other.open()
     (tmp_path / "file").touch()
     with pytest.raises(LoopError, match="expected a folder to write"):
-        LoopRun(tmp_path / "file", small(), seed=1).open()
+        LoopRun(LoopConfig(out=tmp_path / "file", seed=1), small()).open()
 
 
 def finished(run: Path, generation: int) -> None:

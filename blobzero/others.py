@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-play that others do: how many rounds their shards hold, and waiting until they hold enough."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clients.errors import EvaluatorError
+from clients.records import ShardError, rounds_of
+from clients.report import summarize
+from clients.statistics import ModelStatistics
+from clients.telemetry import History
+from mcts_ext.contract import MODEL_NAME
+from training.shards import find_shards
+
+POLL_S = 1.0
+SAY_S = 60.0
+
+
+class RecordedRounds:
+    """Counts the rounds in the shards below a folder, reading each shard once."""
+
+    def __init__(self, records: Path) -> None:
+        self._records = records
+        self._rounds: dict[Path, int] = {}
+
+    def count(self) -> int:
+        """Rounds that stand in shards now; a shard that can't be read has none, and training will name it."""
+        for path in find_shards([self._records]):
+            if path not in self._rounds:
+                self._rounds[path] = 0
+                with contextlib.suppress(ShardError):
+                    self._rounds[path] = len(rounds_of(path))
+        return sum(self._rounds.values())
+
+
+def wait_for_rounds(
+    recorded: RecordedRounds, wanted: int, *, before: int, url: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Wait until `wanted` rounds are recorded, and sum up what happened meanwhile.
+
+    Args:
+        recorded: counts them.
+        wanted: since the first of all.
+        before: of these, what earlier generations asked for.
+        url: the server that the players ask; it counts their evaluations.
+        say: told once a minute how far they are.
+
+    Returns:
+        A summary as self-play of one's own leaves it; its `rounds` are those of the time spent waiting, its
+        `rounds_before` those that were there already.
+    """
+    history, began = History(), time.monotonic()
+    first, said = recorded.count(), began
+    with ModelStatistics(url, model=MODEL_NAME) as statistics:
+        at_first = None
+        while True:
+            found, now = recorded.count(), time.monotonic()
+            done = {"rounds": float(found - first)}
+            with contextlib.suppress(EvaluatorError):  # a server that is away has its own watch
+                counts = statistics.read()
+                at_first = at_first or counts
+                since = counts.minus(at_first)
+                names = ("executions", "execution_rows", "requests", "queue_s", "compute_s")
+                done |= {name: getattr(since, name) for name in names}
+                done["evaluations"] = done["leaves"] = since.execution_rows
+            history.add(now - began, done)
+            if found >= wanted:
+                return summarize(history, rounds_before=first - before)
+            if now - said >= SAY_S:
+                said = now
+                rate = history.recent(SAY_S).rounds_per_min
+                say(f"{found:,} of {wanted:,} rounds recorded, {rate:,.0f} a minute")
+            time.sleep(POLL_S)
