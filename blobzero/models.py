@@ -31,6 +31,8 @@ class ModelsConfig:
     """The model repository."""
     url: str | None = None
     """HOST:PORT of a server: also say what it makes of each version."""
+    key_file: Path | None = None
+    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
     all: bool = False
     """Also those that were withdrawn or unpublished, with the reason."""
     json: bool = False
@@ -47,6 +49,8 @@ class RollbackConfig:
     """The model repository."""
     url: str | None = None
     """HOST:PORT of a server on this repository's folder; it loads the version and its answers are compared."""
+    key_file: Path | None = None
+    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
     json: bool = False
     """Also print the outcome as one JSON object."""
 
@@ -61,6 +65,8 @@ class UnpublishConfig:
     """The model repository."""
     url: str | None = None
     """HOST:PORT of a server on this repository's folder; it lets the version go."""
+    key_file: Path | None = None
+    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ class DoctorConfig:
     """The model repository."""
     url: str | None = None
     """HOST:PORT of a server that serves it."""
+    key_file: Path | None = None
+    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
     mend: bool = False
     """Set right what killed commands left, and let the server read the repository again."""
     json: bool = False
@@ -87,7 +95,7 @@ def models(config: ModelsConfig) -> int:
     registry = Registry(config.repository)
     states: Mapping[int, str] = {}
     if config.url is not None:
-        with ModelServer(config.url) as server:
+        with ModelServer(config.url, key_file=config.key_file) as server:
             states = server.states()
     published = registry.published()
     current = published[-1] if published else None
@@ -140,7 +148,11 @@ def rollback(config: RollbackConfig) -> int:
     console = Console(stderr=True, highlight=False)
     with console.status("starting") as status:
         report = export.rollback(
-            config.repository, config.version, url=config.url, on_step=lambda step: status.update(DOING[step])
+            config.repository,
+            config.version,
+            url=config.url,
+            key_file=config.key_file,
+            on_step=lambda step: status.update(DOING[step]),
         )
     tell(console, report, repository=config.repository, as_json=config.json)
     return 0
@@ -150,7 +162,7 @@ def unpublish(config: UnpublishConfig) -> int:
     """Take out; the exit status."""
     from export import publish as export
 
-    export.unpublish(config.repository, config.version, url=config.url)
+    export.unpublish(config.repository, config.version, url=config.url, key_file=config.key_file)
     console = Console(stderr=True, highlight=False)
     console.print(f"version {config.version} is out of {config.repository}\nnext     blobzero models")
     return 0
@@ -161,8 +173,8 @@ def doctor(config: DoctorConfig) -> int:
     from export.doctor import examine, set_right
 
     if config.mend:
-        set_right(config.repository, url=config.url)
-    findings = examine(config.repository, url=config.url)
+        set_right(config.repository, url=config.url, key_file=config.key_file)
+    findings = examine(config.repository, url=config.url, key_file=config.key_file)
     if config.json:
         found = [asdict(finding) for finding in findings]
         json.dump({"repository": str(config.repository), "findings": found}, sys.stdout, indent=2)

@@ -48,6 +48,8 @@ class PublishConfig:
     """Folder of recorded positions to compare and calibrate with; the newest run under data/ unless given."""
     url: str | None = None
     """HOST:PORT of a server on this repository's folder; it loads the version and its answers are compared."""
+    key_file: Path | None = None
+    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
     keep: int | None = None
     """How many versions stay, the newest; all unless given."""
     if_absent: bool = False
@@ -76,6 +78,7 @@ def publish(config: PublishConfig) -> int:
             config.source or create_network(config.preset or "reference", seed=config.seed),
             repository=config.repository,
             url=config.url,
+            key_file=config.key_file,
             wish=Wish(config.precision, config.formats, config.records),
             keep=config.keep,
             seed=config.seed,

@@ -27,6 +27,8 @@ class ServeConfig:
     """Where the server writes its log; a temporary file unless given."""
     config_name: str | None = None
     """Take `configs/NAME.pbtxt` instead of `config.pbtxt`."""
+    key_file: Path | None = None
+    """A file with a secret: who does not send it can't load or unload models; publish and doctor take the same file."""
 
 
 def serve(config: ServeConfig) -> int:
@@ -44,5 +46,6 @@ def serve(config: ServeConfig) -> int:
             metrics_port=config.metrics_port,
             log_file=config.log_file,
             config_name=config.config_name,
+            key_file=config.key_file,
         )
     )

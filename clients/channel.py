@@ -7,6 +7,7 @@
 | DEADLINE_EXCEEDED | yes | RequestTimeout |
 | "no available versions": stopping, or the model is being loaded again | yes | ModelNotFound |
 | NOT_FOUND otherwise | no | ModelNotFound |
+| "protocol is restricted": the control API wants its key | no | KeyRefused |
 | INVALID_ARGUMENT | no | RequestRejected |
 | no Triton, or no leave to ask it | no | ServerFailed |
 | INTERNAL "Stub process is not healthy" (its supervisor restarts it), and anything else | yes | ServerFailed |
@@ -17,6 +18,7 @@ Repeating is always safe, for inference changes nothing on the server; the table
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 # gRPC's event-engine client costs a request of 512 rows 70 to 140 us more CPU (docs/log.md). Read when grpc loads.
@@ -26,6 +28,7 @@ import grpc
 
 from clients.errors import (
     EvaluatorError,
+    KeyRefused,
     ModelNotFound,
     RequestRejected,
     RequestTimeout,
@@ -44,6 +47,8 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),  # the callers repeat, and say so
 )
 
+KEY_HEADER: Final = "triton-grpc-protocol-admin-key"
+
 _FINAL: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: RequestRejected,
     grpc.StatusCode.NOT_FOUND: ModelNotFound,
@@ -58,10 +63,13 @@ _PASSING: Final = {
 _NO_VERSION: Final = ("has no available versions", "is not at ready state", "is not available")
 # of the model; of a version that was dropped; from the statistics
 
+_RESTRICTED: Final = "protocol is restricted"
+
 _ADVICE: Final[dict[type[EvaluatorError], str]] = {
     ServerUnreachable: "expected a Triton server at {url}; start one (blobzero serve) or name its gRPC endpoint",
     RequestTimeout: "expected answers from {url} in time; the server hangs or has more work than it can do",
     ModelNotFound: "expected model {model} at {url}; publish it (blobzero publish) or name another",
+    KeyRefused: "expected leave to change what {url} serves; name the file of its key (--key-file)",
     RequestRejected: "expected {url} to take the request; serve a model exported by this version of blobzero",
     ServerFailed: "expected {url} to answer; see the server's log",
 }
@@ -103,18 +111,42 @@ def classify(error: grpc.RpcError) -> Failure:
     reason = f"{code.name}: {details[:300]}"
     if any(words in details for words in _NO_VERSION):
         return Failure(ModelNotFound, reason, may_pass=True)
+    if _RESTRICTED in details:  # UNAVAILABLE, as Triton has it
+        return Failure(KeyRefused, reason, may_pass=False)
     if code in _FINAL:
         return Failure(_FINAL[code], reason, may_pass=False)
     return Failure(_PASSING.get(code, ServerFailed), reason, may_pass=True)
 
 
-def call_once(method: Callable[..., Any], request: Any, *, url: str, model: str, timeout_s: float) -> Any:
+def read_key(path: Path | None) -> tuple[tuple[str, str], ...]:
+    """The metadata by which a server knows who may use its control API; none without a file.
+
+    Raises:
+        InvalidConfig: the file cannot be read.
+    """
+    if path is None:
+        return ()
+    try:
+        return ((KEY_HEADER, path.read_text().strip()),)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"expected a file with the server's key at {path}, got {error}") from error
+
+
+def call_once(
+    method: Callable[..., Any],
+    request: Any,
+    *,
+    url: str,
+    model: str,
+    timeout_s: float,
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> Any:
     """Call one method, without repeats.
 
     Raises:
         EvaluatorError: the one its failure means.
     """
     try:
-        return method(request, timeout=timeout_s)
+        return method(request, timeout=timeout_s, metadata=metadata)
     except grpc.RpcError as error:
         raise classify(error).error(url=url, model=model) from error

@@ -8,6 +8,7 @@ EvaluatorError                every failure to get an evaluation; nothing was ap
 ├── RequestTimeout            the server let every deadline pass for so long
 ├── ModelNotFound             the server, or the disk, has no such model or version
 ├── ModelMismatch             the model's tensors, or its observation version, are not those of the contract
+├── KeyRefused                the control API asks for a key that was not given, or for another
 ├── RequestRejected           the question is wrong as it stands: a repeat would not help
 ├── UnsoundAnswer             the answer has the wrong size, or holds NaN or infinity
 ├── AnswerPending             not yet: the caller's own `timeout_s` passed, everything is still in flight
@@ -40,6 +41,10 @@ class ModelNotFound(EvaluatorError):
 
 class ModelMismatch(EvaluatorError):
     """The model's tensors, or its observation version, are not those of the contract."""
+
+
+class KeyRefused(EvaluatorError):
+    """The control API asks for a key that was not given, or for another."""
 
 
 class RequestRejected(EvaluatorError):

@@ -73,15 +73,24 @@ class Change:
         repository: the model repository; its configuration is written where it is missing.
         url: of a server that serves it; none to leave servers alone.
         on_step: told each of `STEPS` before it is taken.
+        key_file: holds the key of the server's control API, where it asks for one.
 
     Raises:
         BlobError: on entering, a subclass says why the repository can't be changed now.
     """
 
-    def __init__(self, repository: Path, url: str | None, on_step: OnStep = lambda step: None) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        url: str | None,
+        on_step: OnStep = lambda step: None,
+        *,
+        key_file: Path | None = None,
+    ) -> None:
         self.repository = repository
         self.on_step = on_step
-        self.server = None if url is None else ModelServer(url)
+        self.server = None if url is None else ModelServer(url, key_file=key_file)
+        self._key_file = key_file
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -92,7 +101,7 @@ class Change:
             self.on_step("lock")
             stack.enter_context(exclusive(self.repository))
             self.on_step("mend")
-            self.registry: Registry = mend(self.repository)
+            self.registry: Registry = mend(self.repository, key_file=self._key_file)
             ensure_config(self.repository)
             self._stack = stack.pop_all()
         return self

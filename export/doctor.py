@@ -46,12 +46,13 @@ class Finding:
     """What to do about it."""
 
 
-def examine(repository: Path, *, url: str | None = None) -> list[Finding]:
+def examine(repository: Path, *, url: str | None = None, key_file: Path | None = None) -> list[Finding]:
     """Everything that is found wrong; none is good health.
 
     Args:
         repository: the model repository.
         url: of a server that is to serve it; none leaves servers out.
+        key_file: holds the key of its control API, where it asks for one.
 
     Raises:
         RepositoryError: there is no repository.
@@ -65,18 +66,18 @@ def examine(repository: Path, *, url: str | None = None) -> list[Finding]:
         return [Finding(str(error).partition("; ")[0], str(error).partition("; ")[2])]
     found = [*_configurations(repository), *_folders(repository), *_versions(repository, registry)]
     if url is not None:
-        found += _server(repository, registry, url)
+        found += _server(repository, registry, url, key_file)
     return found
 
 
-def set_right(repository: Path, *, url: str | None = None) -> None:
+def set_right(repository: Path, *, url: str | None = None, key_file: Path | None = None) -> None:
     """Mend what killed commands left; a server reads the repository again.
 
     Raises:
         BlobError: the repository can't be changed now, or the server does not load what is there.
     """
     require_repository(repository)
-    with Change(repository, url) as change:
+    with Change(repository, url, key_file=key_file) as change:
         if change.server is not None:
             change.server.load()
 
@@ -130,9 +131,9 @@ def _versions(repository: Path, registry: Registry) -> Iterator[Finding]:
             yield Finding(f"version {entry.version} is {entry.state} in the registry, but has no folder", MEND)
 
 
-def _server(repository: Path, registry: Registry, url: str) -> Iterator[Finding]:
+def _server(repository: Path, registry: Registry, url: str, key_file: Path | None) -> Iterator[Finding]:
     wanted = registry.published()[-SERVED_VERSIONS:]
-    with ModelServer(url) as server:
+    with ModelServer(url, key_file=key_file) as server:
         try:
             server.require_live()
             states = server.states()

@@ -29,7 +29,7 @@ from export.server import ModelServer
 INTERRUPTED = "the command that published it was interrupted"
 
 
-def mend(repository: Path) -> Registry:
+def mend(repository: Path, *, key_file: Path | None = None) -> Registry:
     """Mend what can be; call it under the lock. The registry, as it is afterwards.
 
     Raises:
@@ -41,7 +41,7 @@ def mend(repository: Path) -> Registry:
         folder_is_there = version_folder(repository, entry.version).exists()
         if entry.state == "publishing":
             withdraw(repository, registry, entry, reason=INTERRUPTED)
-            _tell(entry.url)
+            _tell(entry.url, key_file)
         elif entry.state == "published" and not model_files(version_folder(repository, entry.version)):
             registry.put(entry.become("unpublished", note="its folder was gone"))
         elif entry.state != "published" and folder_is_there:
@@ -71,8 +71,8 @@ def _adopt(repository: Path, version: int) -> Entry | None:
     return Entry(version, "published", now(), files=file_hashes(folder), properties=properties, note=note)
 
 
-def _tell(url: str | None) -> None:
+def _tell(url: str | None, key_file: Path | None) -> None:
     """Let a server drop what was withdrawn, if it still is there."""
     if url is not None:
-        with ModelServer(url) as server:
+        with ModelServer(url, key_file=key_file) as server:
             server.load_until_done(within_s=0.0)

@@ -25,6 +25,7 @@ def publish(
     *,
     repository: Path,
     url: str | None = None,
+    key_file: Path | None = None,
     wish: Wish | None = None,
     keep: int | None = None,
     seed: int | None = None,
@@ -36,6 +37,7 @@ def publish(
         source: a checkpoint; a file of `blobzero export` (by its suffix, .onnx or .pt); or a network.
         repository: the model repository; its configuration is written where it is missing.
         url: `host:port` of the gRPC endpoint of a server that serves `repository`; it loads the new version.
+        key_file: holds the key of that server's control API, where it asks for one.
         wish: formats, precision and positions of what is exported here.
         keep: how many versions stay, the newest; none for all.
         seed: that a network was initialized from, where that is known.
@@ -49,7 +51,7 @@ def publish(
     file = _exported_file(source)
     if file is None:
         network, info = load_checkpoint(source) if isinstance(source, Path) else (source, describe(source, seed=seed))
-    with Change(repository, url, on_step) as change:
+    with Change(repository, url, on_step, key_file=key_file) as change:
         served = change.server.served() if change.server else None
         needed = None if served is None else _file_of(served.backend)
         folder = change.work_folder("export")
@@ -65,7 +67,12 @@ def publish(
 
 
 def rollback(
-    repository: Path, version: int | None = None, *, url: str | None = None, on_step: OnStep = lambda step: None
+    repository: Path,
+    version: int | None = None,
+    *,
+    url: str | None = None,
+    key_file: Path | None = None,
+    on_step: OnStep = lambda step: None,
 ) -> PublishReport:
     """Make an earlier version's network current again, as a new version with the same files.
 
@@ -74,13 +81,13 @@ def rollback(
     Args:
         repository: the model repository.
         version: the one to bring back; by default the network before the current one.
-        url, on_step: as of `publish`.
+        url, key_file, on_step: as of `publish`.
 
     Raises:
         BlobError: as of `publish`; RepositoryError: no such version.
     """
     require_repository(repository)
-    with Change(repository, url, on_step) as change:
+    with Change(repository, url, on_step, key_file=key_file) as change:
         published = change.registry.published()
         current = change.registry.get(published[-1]) if published else None
         if version is None:
@@ -104,14 +111,14 @@ def rollback(
         return change.bring_in(candidate, same_as=entry.origin)
 
 
-def unpublish(repository: Path, version: int, *, url: str | None = None) -> None:
+def unpublish(repository: Path, version: int, *, url: str | None = None, key_file: Path | None = None) -> None:
     """Take one version out of the repository, and off the server.
 
     Raises:
         RepositoryError: no such version, or it is the current one.
     """
     require_repository(repository)
-    with Change(repository, url) as change:
+    with Change(repository, url, key_file=key_file) as change:
         published = change.registry.published()
         present = numbers(repository)
         if version not in present:

@@ -3,13 +3,14 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.channel import call_once, open_channel
+from clients.channel import call_once, open_channel, read_key
 from clients.errors import EvaluatorError, ModelNotFound
 from clients.evaluator import evaluate
 from clients.triton import TritonEvaluator
@@ -35,10 +36,11 @@ class Served:
 
 
 class ModelServer:
-    """A connection to the control API of one server."""
+    """A connection to the control API of one server, whose key is in `key_file` where it asks for one."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, key_file: Path | None = None) -> None:
         self.url = url
+        self._key = read_key(key_file)
         self._channel = open_channel(url)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -120,4 +122,5 @@ class ModelServer:
         self.close()
 
     def _call(self, method: str, request: Any, *, timeout_s: float) -> Any:
-        return call_once(getattr(self._stub, method), request, url=self.url, model=MODEL_NAME, timeout_s=timeout_s)
+        asked = getattr(self._stub, method)
+        return call_once(asked, request, url=self.url, model=MODEL_NAME, timeout_s=timeout_s, metadata=self._key)

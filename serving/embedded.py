@@ -29,6 +29,7 @@ from mcts_ext.contract import MODEL_NAME
 from serving.errors import ModelNotFound, ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
 from serving.guardian import kill_group, remove_traces
 from serving.install import BACKENDS, PROJECT, find_installation, lay_out_backends
+from serving.key import restrictions
 from serving.ports import choose_ports
 from serving.probe import Probe
 from serving.watch import Watch
@@ -52,7 +53,7 @@ class ServerConfig:
     """The model loaded at the start; others can be loaded through the control API."""
 
     host: str = "127.0.0.1"
-    """The address to listen on. Whoever reaches it can load and unload models."""
+    """The address to listen on."""
 
     http_port: int | None = None
     """Port of the HTTP endpoint; none: a free one."""
@@ -68,6 +69,9 @@ class ServerConfig:
 
     config_name: str | None = None
     """Serve with `<model>/configs/<config_name>.pbtxt` instead of `config.pbtxt`."""
+
+    key_file: Path | None = None
+    """Holds a secret that the control API then asks for; without it whoever reaches the server can load models."""
 
     start_timeout_s: float = 60.0
     """How long the server may take from its start to its first answer."""
@@ -360,4 +364,6 @@ def _server_command(config: ServerConfig, ports: dict[str, int], folder: Path, s
     ]
     if config.config_name is not None:
         command.append(f"--model-config-name={config.config_name}")
+    if config.key_file is not None:
+        command += restrictions(config.key_file)
     return command

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m serving`: what `blobzero serve` does, in a container: the server's log goes where the container's goes."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import tyro
+
+from mcts_ext.errors import BlobError
+from serving.embedded import ServerConfig, serve
+
+POLL_S = 0.2
+
+
+def main() -> int:
+    """Serve until SIGTERM; the exit status."""
+    config = tyro.cli(ServerConfig, prog="python -m serving", description=ServerConfig.__doc__)
+    if config.log_file is not None:
+        threading.Thread(target=_follow, args=(config.log_file,), daemon=True).start()
+    try:
+        return serve(config)
+    except BlobError as error:
+        print(f"serving: {error}", file=sys.stderr)
+        return 1
+
+
+def _follow(path: Path) -> None:
+    """Copy what is appended to a file to standard error."""
+    path.touch()
+    with path.open(errors="replace") as log:
+        while True:
+            sys.stderr.write(log.read())
+            sys.stderr.flush()
+            time.sleep(POLL_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
