@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench debug check clean
+.PHONY: help build run test stack bench debug check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,10 @@ run: build  ## serve a network from a real Triton and play a thousand rounds aga
 	blobzero selfplay --rounds 1000 --minutes 2 --players 4 --cards 5 --determinizations 3 --simulations 30
 
 test: build  ## rules, search, and the path over gRPC to a real Triton
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --ignore tests/stack
+
+stack: build  ## the containers on a real Docker engine, from up to down; skipped where none answers
+	pytest tests/stack
 
 bench: build  ## measure rules, search, inference, self-play and search quality (about half an hour)
 	blobzero bench all

@@ -29,6 +29,19 @@ from blobzero.publish import PublishConfig, publish
 from blobzero.report import ReportConfig, report
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from blobzero.serve import ServeConfig, serve
+from blobzero.stack import (
+    DownConfig,
+    LogsConfig,
+    ScaleConfig,
+    StatusConfig,
+    UpConfig,
+    down,
+    logs,
+    scale,
+    status,
+    up,
+)
+from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
 from mcts_ext.errors import BlobError
 
@@ -36,6 +49,7 @@ Command = (
     Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
     | Annotated[PlayConfig, tyro.conf.subcommand("play")]
     | Annotated[ServeConfig, tyro.conf.subcommand("serve")]
+    | Annotated[TopConfig, tyro.conf.subcommand("top")]
     | Annotated[TrainCommand, tyro.conf.subcommand("train")]
     | Annotated[ExportConfig, tyro.conf.subcommand("export")]
     | Annotated[PublishConfig, tyro.conf.subcommand("publish")]
@@ -47,12 +61,18 @@ Command = (
     | Annotated[LoopConfig, tyro.conf.subcommand("loop")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
+    | Annotated[UpConfig, tyro.conf.subcommand("up")]
+    | Annotated[DownConfig, tyro.conf.subcommand("down")]
+    | Annotated[StatusConfig, tyro.conf.subcommand("status")]
+    | Annotated[LogsConfig, tyro.conf.subcommand("logs")]
+    | Annotated[ScaleConfig, tyro.conf.subcommand("scale")]
 )
 
 VERBS: dict[type, Callable[[Any], int]] = {
     SelfPlayConfig: selfplay,
     PlayConfig: play,
     ServeConfig: serve,
+    TopConfig: top,
     TrainCommand: train,
     ExportConfig: export,
     PublishConfig: publish,
@@ -64,6 +84,11 @@ VERBS: dict[type, Callable[[Any], int]] = {
     LoopConfig: loop,
     ReportConfig: report,
     BenchConfig: bench,
+    UpConfig: up,
+    DownConfig: down,
+    StatusConfig: status,
+    LogsConfig: logs,
+    ScaleConfig: scale,
 }
 
 

@@ -147,6 +147,7 @@ class LoopRun:
 
         triton = EmbeddedTriton(ServerConfig(repository=self.models, log_file=self.out / "logs" / "triton.log"))
         with triton, Watch(triton, on_event=self.say):
+            self.say(f"Triton answers at {triton.url}, metrics at {triton.metrics_url}")
             yield triton.url
 
     def play(self, generation: int, url: str) -> int:

@@ -2,6 +2,7 @@
 """The folder of one self-play run: what stands where, and whether a run may go on in it."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,17 @@ class RunFolder:
             ) from error
         except ValueError as error:
             raise RunFolderError(f"expected JSON in {self.config}, got {error}; choose another --out") from error
+
+    def seed(self) -> int:
+        """The seed of the run that the folder holds; one drawn now where it holds none."""
+        try:
+            return int(json.loads(self.config.read_text())["seed"])
+        except FileNotFoundError:
+            return secrets.randbits(31)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise RunFolderError(
+                f"expected a run's seed in {self.config}, got {error}; choose another --out"
+            ) from error
 
     def finished_rounds(self) -> set[int]:
         """Round numbers that stand in shards."""

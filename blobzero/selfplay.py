@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,8 +79,9 @@ class SelfPlayConfig(SearchFlags, Dealt):
     """Evaluations that a worker remembers, some 100 bytes each."""
     shard_seconds: float = 10.0
     """Seconds between shards; a worker that is killed plays what it had not written again."""
-    seed: int = 0
-    """Of the run: the same seed and network give the same rounds, whatever the number of workers."""
+    seed: int | Auto = 0
+    """Of the run: the same seed and network give the same rounds, whatever the number of workers; `auto`: any, which
+    the folder keeps."""
     out: Path = field(default_factory=_default_out)
     """Folder for records, logs and summary; one that holds the same run is continued."""
     evaluator: Kind = "triton"
@@ -135,6 +136,8 @@ def selfplay(config: SelfPlayConfig, *, metrics: FleetMetrics | None = None) -> 
     """Play, report, and return the exit status: 0, or 130 when interrupted. `metrics` are the caller's to serve."""
     config.check()
     folder = RunFolder(config.out)
+    if config.seed == "auto":
+        config = replace(config, seed=folder.seed())
     folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search())})
     display = Display(to_stderr=config.json)
     with (
@@ -148,7 +151,10 @@ def selfplay(config: SelfPlayConfig, *, metrics: FleetMetrics | None = None) -> 
     summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
     write_json(folder.summary, summary)
     comparable = _is_old_setting(config)
-    draw(history, folder.picture, title=folder.title(config.size().workers, config.search()), comparable=comparable)
+    try:
+        draw(history, folder.picture, title=folder.title(config.size().workers, config.search()), comparable=comparable)
+    except ModuleNotFoundError:  # matplotlib is left out where many workers run
+        display.say("no picture: matplotlib is not installed")
     display.summary(summary, folder, comparable=comparable)
     if config.json:
         print(json.dumps(summary))
@@ -234,6 +240,7 @@ def _play(
         server_timeout_s=config.server_timeout,
     )
     size = config.size()
+    assert config.seed != "auto"
     workers = [
         WorkerConfig(
             index=index,

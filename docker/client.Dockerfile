@@ -41,7 +41,7 @@ LABEL org.opencontainers.image.title="BlobZero" \
       org.opencontainers.image.licenses="Apache-2.0"
 # A new volume takes the owner of the folder it is mounted on. 1000 is also triton-server in NVIDIA's image.
 RUN useradd --uid 1000 --create-home blobzero \
-    && install -d -o blobzero -g blobzero /models /runs /run/secrets
+    && install -d -o blobzero -g blobzero /models /runs /keys
 ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 MPLCONFIGDIR=/tmp
 USER 1000:1000
 WORKDIR /runs

@@ -16,7 +16,7 @@ FROM ${PYTHON}
 LABEL org.opencontainers.image.title="BlobZero's Triton for CPUs" \
       org.opencontainers.image.description="NVIDIA Triton with Python-based backends: OpenVINO, ONNX Runtime" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --uid 1000 --create-home triton-server && install -d -o triton-server -g triton-server /models /run/secrets
+RUN useradd --uid 1000 --create-home triton-server && install -d -o triton-server -g triton-server /models /keys
 COPY --from=packages /opt/venv /opt/venv
 COPY mcts_ext/*.py /opt/app/mcts_ext/
 COPY serving /opt/app/serving

@@ -114,6 +114,16 @@ def test_json_has_the_promised_keys_and_the_folder_can_be_played_on(tmp_path: Pa
     assert "expected the same run in run, got another seed (5, now 6)" in other.stderr
 
 
+def test_a_seed_that_is_drawn_stays_with_the_folder(tmp_path: Path) -> None:
+    flags = ["selfplay", "--evaluator", "hash", "--simulations", "4", "--seed", "auto", "--json"]
+    found = [
+        json.loads(blobzero(*flags, "--out", out, "--rounds", rounds, cwd=tmp_path).stdout)["config"]["seed"]
+        for out, rounds in (("one", "5"), ("one", "10"), ("two", "5"))
+    ]
+    assert found[0] == found[1] != found[2]
+    assert len(finished_rounds(tmp_path / "one" / "shards")) == 10
+
+
 def test_whole_games_are_played_and_played_on(tmp_path: Path) -> None:
     """3 players and 2 cards: games of five rounds, 2 1 1 1 2 cards."""
     flags = ["selfplay", "--evaluator", "hash", "--simulations", "4", "--unit", "game", "--players", "3"]

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero top`: what server, self-play and training do at this moment, from their metrics endpoints."""
+
+import json
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from blobzero.scrape import Change, EndpointAway, Scrape, Span, scrape
+from mcts_ext.errors import InvalidConfig
+
+WINDOW_S = 10.0
+"""Rates are over so long: rounds end in waves, and workers report once a second."""
+
+
+@dataclass(frozen=True)
+class TopConfig:
+    """Show what server, self-play and training do at this moment, until Ctrl-C."""
+
+    url: tuple[str, ...] = ("127.0.0.1:8002", "127.0.0.1:9100")
+    """Metrics endpoints, HOST:PORT each, in any order: of Triton, of `selfplay --metrics`, of `loop --metrics`."""
+    interval: float = 2.0
+    """Seconds between two looks."""
+    once: bool = False
+    """Two looks, one table, and an end; also where standard output is no terminal."""
+    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Two looks, one line of JSON on standard output."""
+
+
+class Endpoint:
+    """One endpoint and what it said lately."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.reason = ""
+        """Why it is away; empty while it is there."""
+        self._scrapes: deque[Scrape] = deque()
+
+    def look(self) -> None:
+        """Read it now."""
+        try:
+            now = scrape(self.url)
+        except EndpointAway as error:
+            self.reason = str(error)
+            self._scrapes.clear()
+            return
+        self.reason = ""
+        self._scrapes.append(now)
+        while len(self._scrapes) > 2 and self._scrapes[1].at <= now.at - WINDOW_S:
+            self._scrapes.popleft()
+
+    @property
+    def span(self) -> Span | None:
+        """The window; None while it is away."""
+        return Span(self._scrapes[0], self._scrapes[-1]) if self._scrapes else None
+
+
+def top(config: TopConfig) -> int:
+    """Look until told to stop; the exit status: 1 if nobody answered when asked once."""
+    if not 0.1 <= config.interval <= 3600:
+        raise InvalidConfig(f"expected --interval in 0.1..3600, got {config.interval}")
+    endpoints = [Endpoint(url) for url in config.url]
+    try:
+        if config.once or config.json or not sys.stdout.isatty():
+            return _once(endpoints, config)
+        with Live(_page(endpoints), refresh_per_second=4, screen=True) as live:
+            while True:
+                _look(endpoints)
+                live.update(_page(endpoints))
+                time.sleep(config.interval)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _look(endpoints: list[Endpoint]) -> None:
+    for endpoint in endpoints:
+        endpoint.look()
+
+
+def _once(endpoints: list[Endpoint], config: TopConfig) -> int:
+    _look(endpoints)
+    if any(endpoint.span for endpoint in endpoints):
+        time.sleep(config.interval)
+        _look(endpoints)
+    if config.json:
+        away = {endpoint.url: endpoint.reason or None for endpoint in endpoints}
+        print(json.dumps({"away": away, **figures(_change(endpoints))}))
+    else:
+        Console(highlight=False).print(_page(endpoints))
+    return 0 if any(endpoint.span for endpoint in endpoints) else 1
+
+
+def _change(endpoints: list[Endpoint]) -> Change:
+    return Change([endpoint.span for endpoint in endpoints if endpoint.span])
+
+
+def figures(change: Change) -> dict[str, Any]:
+    """All that is known, by part; None for a part that no endpoint tells of, and for a figure that nobody knows.
+
+    Rates are over the endpoint's window; docs/monitoring.md says what each figure means.
+    """
+    return {
+        "selfplay": _selfplay(change) if change.has("blobzero_workers") else None,
+        "server": _server(change) if change.has("nv_inference_count") else None,
+        "training": _training(change) if change.has("blobzero_train_step") else None,
+    }
+
+
+def _selfplay(change: Change) -> dict[str, Any]:
+    evaluations, from_cache = change.rate("blobzero_evaluations_total"), change.rate("blobzero_cache_answers_total")
+    return {
+        "workers": int(change.total("blobzero_workers")),
+        "rounds_per_min": 60 * change.rate("blobzero_rounds_total"),
+        "evaluations_per_s": evaluations,
+        "cache_share": _ratio(from_cache, from_cache + evaluations),
+        "latency_p50_s": change.quantile(0.5, "blobzero_request_seconds"),
+        "latency_p99_s": change.quantile(0.99, "blobzero_request_seconds"),
+        "cores": change.rate("blobzero_client_cpu_seconds_total"),
+        "model_version": _whole(change.last("blobzero_model_version")),
+        "failures_per_s": {
+            kind: rate
+            for kind in change.label_values("blobzero_request_failures_total", "kind")
+            if (rate := change.rate("blobzero_request_failures_total", kind=kind))
+        },
+        "retries_per_s": change.rate("blobzero_request_retries_total"),
+        "worker_restarts": int(change.total("blobzero_worker_restarts_total")),
+        "rounds": int(change.total("blobzero_rounds_total")),
+    }
+
+
+def _server(change: Change) -> dict[str, Any]:
+    rows, requests = change.rate("nv_inference_count"), change.rate("nv_inference_request_success")
+    computed_us = sum(change.rate(f"nv_inference_compute_{part}_duration_us") for part in ("input", "infer", "output"))
+    queue_us = _ratio(change.rate("nv_inference_queue_duration_us"), requests)
+    compute_us = _ratio(computed_us, requests)
+    return {
+        "evaluations_per_s": rows,
+        "requests_per_s": requests,
+        "execution_rows": _ratio(rows, change.rate("nv_inference_exec_count")),
+        "queue_s": None if queue_us is None else queue_us / 1e6,
+        "compute_s": None if compute_us is None else compute_us / 1e6,
+        "pending": int(change.total("nv_inference_pending_request_count")),
+        "failures_per_s": change.rate("nv_inference_request_failure"),
+        "cpu": change.mean("nv_cpu_utilization"),
+        "gpu": change.mean("nv_gpu_utilization"),
+        "versions": [
+            int(version)
+            for version in change.label_values("nv_inference_count", "version")
+            if change.rate("nv_inference_count", version=version)
+        ],
+    }
+
+
+def _training(change: Change) -> dict[str, Any]:
+    return {
+        "generation": _whole(change.last("blobzero_generation")),
+        "step": _whole(change.last("blobzero_train_step")),
+        "policy_loss": change.last("blobzero_train_loss", part="policy"),
+        "value_loss": change.last("blobzero_train_loss", part="value"),
+        "window": _whole(change.last("blobzero_window_positions")),
+        "publishes": {
+            outcome: int(change.total("blobzero_publishes_total", outcome=outcome))
+            for outcome in change.label_values("blobzero_publishes_total", "outcome")
+        },
+        "match_difference": {
+            opponent: change.last("blobzero_match_difference", opponent=opponent, bound="mean")
+            for opponent in change.label_values("blobzero_match_difference", "opponent")
+        },
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _page(endpoints: list[Endpoint]) -> Group:
+    """Tables of all that is known, and a line for each endpoint that is away."""
+    parts: list[Table | Text] = []
+    for name, found in figures(_change(endpoints)).items():
+        if found is not None:
+            table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+            table.add_column(style="bold")
+            table.add_column(justify="right")
+            for row, text in _ROWS[name](found):
+                table.add_row(row, text)
+            parts += [table, Text()]
+    parts += [Text(f"{e.url} does not answer: {e.reason}", style="red") for e in endpoints if e.reason]
+    return Group(*parts)
+
+
+def _selfplay_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("rounds/min", f"{found['rounds_per_min']:,.0f}"),
+        ("evaluations/s", f"{found['evaluations_per_s']:,.0f}"),
+        ("answered by the cache", _share(found["cache_share"])),
+        ("latency: half, 99%", f"{_ms(found['latency_p50_s'])}, {_ms(found['latency_p99_s'])}"),
+        ("workers, cores", f"{found['workers']}, {found['cores']:.1f}"),
+        ("model version", _text(found["model_version"])),
+        ("failures/s", ", ".join(f"{kind} {rate:.1f}" for kind, rate in found["failures_per_s"].items()) or "0"),
+        ("sent again/s", f"{found['retries_per_s']:.1f}"),
+        ("workers restarted", _text(found["worker_restarts"])),
+        ("rounds so far", f"{found['rounds']:,}"),
+    ]
+
+
+def _server_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("evaluations/s", f"{found['evaluations_per_s']:,.0f}"),
+        ("rows an execution", "-" if found["execution_rows"] is None else f"{found['execution_rows']:.0f}"),
+        ("queue, compute", f"{_ms(found['queue_s'])}, {_ms(found['compute_s'])}"),
+        ("requests/s, pending", f"{found['requests_per_s']:,.0f}, {found['pending']}"),
+        ("failures/s", f"{found['failures_per_s']:.1f}"),
+        ("CPU, GPU", f"{_share(found['cpu'])}, {_share(found['gpu'])}"),
+        ("versions that answer", ", ".join(map(str, found["versions"])) or "-"),
+    ]
+
+
+def _training_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    losses = ("-" if found[name] is None else f"{found[name]:.4f}" for name in ("policy_loss", "value_loss"))
+    differences = (f"{opponent} {mean:+.2f}" for opponent, mean in found["match_difference"].items())
+    return [
+        ("generation, step", f"{_text(found['generation'])}, {_text(found['step'])}"),
+        ("loss: policy, value", ", ".join(losses)),
+        ("window", "-" if found["window"] is None else f"{found['window']:,}"),
+        ("publishes", ", ".join(f"{outcome} {count}" for outcome, count in found["publishes"].items())),
+        ("ahead, points a round", ", ".join(differences) or "-"),
+    ]
+
+
+_ROWS = {"selfplay": _selfplay_rows, "server": _server_rows, "training": _training_rows}
+
+
+def _text(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f}%"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.1f} ms"

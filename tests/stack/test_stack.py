@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CPU stack from `up` to `down`: each test goes on where the one before left it."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from clients.channel import open_channel
+from mcts_ext.contract import MODEL_NAME
+from tests.stack.conftest import Project
+
+import grpc  # isort: skip
+from tritonclient.grpc import service_pb2, service_pb2_grpc  # isort: skip
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # images are built in the first test
+
+COUNT = """
+import json, pathlib, collections
+from clients.records import read_shards
+found = {}
+for run in sorted(pathlib.Path("/runs/selfplay").iterdir()):
+    shards = sorted((run / "shards").glob("*.parquet"))
+    records = read_shards(shards)
+    keys = collections.Counter(zip(records.round.tolist(), records.decision.tolist()))
+    found[run.name] = {
+        "shards": len(shards), "records": len(records), "rounds": len(set(records.round.tolist())),
+        "twice": sum(n > 1 for n in keys.values()), "versions": sorted(set(records.model_version.tolist())),
+    }
+print(json.dumps(found))
+"""
+
+
+def recorded(project: Project) -> dict[str, dict[str, object]]:
+    """What the players' shards hold, by run."""
+    found: dict[str, dict[str, object]] = json.loads(project.in_trainer("python", "-c", COUNT))
+    return found
+
+
+def total(found: dict[str, dict[str, object]], what: str = "rounds") -> int:
+    return sum(int(str(run[what])) for run in found.values())
+
+
+def wait_for(what: Callable[[], bool], *, within_s: float) -> float:
+    """Seconds until it holds."""
+    began = time.monotonic()
+    while not what():
+        assert time.monotonic() - began < within_s
+        time.sleep(1.0)
+    return time.monotonic() - began
+
+
+def test_everything_is_healthy_within_two_minutes(project: Project) -> None:
+    began = time.monotonic()
+    project.compose("up", "-d")
+    wait_for(lambda: project.containers("triton")[0]["State"]["Health"]["Status"] == "healthy", within_s=120)
+    wait_for(lambda: project.containers("trainer")[0]["State"]["Status"] == "running", within_s=30)
+    assert time.monotonic() - began < 120
+
+
+def test_status_says_so_and_where_triton_listens(project: Project) -> None:
+    members = json.loads(project.blobzero("status", "--json"))
+    assert {member["service"] for member in members} == {"init", "triton", "selfplay", "trainer"}
+    triton = next(member for member in members if member["service"] == "triton")
+    assert triton["health"] == "healthy"
+    assert set(triton["listens"]) == {f"127.0.0.1:{port}" for port in project.ports.values()}
+
+
+def test_three_players_write_records(project: Project) -> None:
+    project.blobzero("scale", "3")
+    project.environment["BLOBZERO_SELFPLAY"] = "3"
+    wait_for(lambda: sum(run["records"] != 0 for run in recorded(project).values()) >= 3, within_s=90)
+
+
+def test_no_process_is_root_and_nothing_can_be_written_but_the_volumes(project: Project) -> None:
+    for service in ("triton", "selfplay", "trainer"):
+        for container in project.containers(service):
+            seen = subprocess.run(
+                ["docker", "top", container["Id"], "-eo", "pid,uid,comm"], capture_output=True, text=True, check=True
+            )
+            uids = {line.split()[1] for line in seen.stdout.splitlines()[1:]}
+            assert uids == {"1000"}, seen.stdout
+            assert container["HostConfig"]["ReadonlyRootfs"]
+            assert container["HostConfig"]["CapDrop"] == ["ALL"]
+    models = [mount for mount in project.containers("triton")[0]["Mounts"] if mount["Destination"] == "/models"]
+    assert [mount["RW"] for mount in models] == [False]
+
+
+def test_nobody_loads_a_model_without_the_key(project: Project) -> None:
+    with open_channel(f"127.0.0.1:{project.ports['TRITON_GRPC_PORT']}") as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name=MODEL_NAME), timeout=10)
+        assert "restricted" in str(caught.value)
+    publish = ["publish", "--preset", "small", "--repository", "/models", "--url", "triton:8001"]
+    refused = subprocess.run(
+        ["docker", "exec", project.containers("trainer")[0]["Id"], "blobzero", *publish],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "name the file of its key (--key-file)" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_players_follow_a_publish(project: Project) -> None:
+    publish = ["blobzero", "publish", "--preset", "small", "--seed", "5", "--repository", "/models"]
+    project.in_trainer(*publish, "--url", "triton:8001", "--key-file", "/keys/admin", "--json")
+    versions = json.loads(project.in_trainer("blobzero", "models", "--repository", "/models", "--json"))["versions"]
+    newest = max(entry["version"] for entry in versions)
+    assert newest > 1
+    playing = {container["Config"]["Hostname"] for container in project.containers("selfplay")}
+
+    def all_follow() -> bool:
+        found = {name.split("-")[0]: run["versions"] for name, run in recorded(project).items()}
+        return all(newest in found.get(host, []) for host in playing)  # type: ignore[operator]
+
+    wait_for(all_follow, within_s=90)
+
+
+def test_a_second_up_changes_nothing(project: Project) -> None:
+    def identities() -> set[tuple[str, str]]:
+        services = ("triton", "selfplay", "trainer")
+        return {(c["Id"], c["State"]["StartedAt"]) for service in services for c in project.containers(service)}
+
+    before = identities()
+    project.compose("up", "-d")
+    assert identities() == before
+
+
+def test_players_wait_for_a_server_that_was_killed(project: Project) -> None:
+    started = {c["Id"]: c["State"]["StartedAt"] for c in project.containers("selfplay")}
+    project.compose("kill", "triton")
+    time.sleep(5)
+    before = total(recorded(project))
+    project.compose("up", "-d", "triton")
+    wait_for(lambda: total(recorded(project)) > before + 100, within_s=120)
+    assert {c["Id"]: c["State"]["StartedAt"] for c in project.containers("selfplay")} == started
+    assert total(recorded(project), "twice") == 0
+
+
+def test_down_is_quick_and_leaves_every_record_readable(project: Project) -> None:
+    before = recorded(project)
+    began = time.monotonic()
+    project.blobzero("down")
+    assert time.monotonic() - began < 30
+    seen = project.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "trainer", "-c", COUNT)
+    after = json.loads(seen)
+    assert after.keys() >= before.keys()
+    for name, run in before.items():
+        assert after[name]["rounds"] >= run["rounds"]  # those finished on the way down too
+    assert total(after, "twice") == 0
