@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from serving.stack import Member, Stack
 
 Project = Annotated[Path, tyro.conf.arg(help="The checkout that holds compose.yaml.")]
+TOP = "docker compose exec trainer blobzero top --url triton:8002 selfplay:9100 localhost:9100"
+"""Metrics are not published on the host: this asks from inside."""
 SERVICES = ("init", "triton", "selfplay", "trainer", "prometheus", "grafana")
 
 
@@ -86,7 +88,7 @@ def up(config: UpConfig) -> int:
     stack = Stack(config.project, cpu=cpu, monitoring=config.monitoring)
     stack.up(scales={} if config.selfplay is None else {"selfplay": _at_least_one(config.selfplay)}, build=config.build)
     _show(console, stack.members())
-    console.print("next     blobzero logs --follow   or   blobzero top", markup=False)
+    console.print(f"next     blobzero logs --follow   or   {TOP}", markup=False)
     return 0
 
 

@@ -17,8 +17,8 @@ GRAFANA = ROOT / "docker" / "grafana"
 DASHBOARD = GRAFANA / "dashboards" / "blobzero.json"
 
 GPU_METRICS = ("nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes")
-"""What Triton has on a GPU host alone, of what we ask for. Its documentation (docs/user_guide/metrics.md, "GPU
-Metrics") names them so, a series a GPU, labelled `gpu_uuid`."""
+"""What Triton has on a GPU host alone, of what we ask for; named after a published listing, a series a GPU, labelled
+`gpu_uuid`, and never seen here."""
 
 needs_prometheus = pytest.mark.skipif(
     not (shutil.which("prometheus") and shutil.which("promtool")),
