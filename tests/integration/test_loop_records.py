@@ -20,7 +20,7 @@ BLOBZERO = (sys.executable, "-m", "blobzero.cli")
 
 def test_a_loop_learns_from_what_others_record(tmp_path: Path) -> None:
     preset, models, key = tmp_path / "tiny.toml", tmp_path / "models", tmp_path / "key"
-    preset.write_text(SETTINGS)
+    preset.write_text(SETTINGS.replace("generations = 3", "generations = 2"))
     key.write_text("0123456789abcdef0123")
     ensure_model(models, preset="small", seed=1)
     with EmbeddedTriton(ServerConfig(models, log_file=tmp_path / "triton.log", key_file=key)) as triton:
@@ -50,7 +50,7 @@ def test_a_loop_learns_from_what_others_record(tmp_path: Path) -> None:
     assert "--key-file" in without_key.stderr
     assert done.returncode == 0, done.stderr[-2000:]
     results = [json.loads(path.read_text()) for path in sorted((tmp_path / "loop" / "generations").glob("*.json"))]
-    assert [result["generation"] for result in results] == [0, 1, 2]
+    assert [result["generation"] for result in results] == [0, 1]
     recorded = sum(result["selfplay"]["rounds"] + result["selfplay"]["rounds_before"] for result in results)
-    assert recorded >= 60 + 70 + 80
-    assert len({entry.source for entry in Registry(models) if entry.state == "published"}) == 4
+    assert recorded >= 60 + 80
+    assert len({entry.source for entry in Registry(models) if entry.state == "published"}) == 3
