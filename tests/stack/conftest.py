@@ -34,8 +34,8 @@ class Project:
             "COMPOSE_PROJECT_NAME": "blobzero-test",
             "BLOBZERO_NETWORK": "small",
             "BLOBZERO_PRESET": "demo",
-            # So few rounds a minute that the trainer waits for its first generation all along.
-            "BLOBZERO_SEARCH": "--determinizations 10 --simulations 40 --q-scale 60",
+            # Few rounds at a time: they end soon, and the trainer waits for its first generation for long.
+            "BLOBZERO_SEARCH": "--determinizations 8 --simulations 4 --games 32",
         }
 
     def compose(self, *words: str, timeout_s: float = 300.0) -> str:
