@@ -114,6 +114,10 @@ class LoopRun:
         """The file that says a generation is finished."""
         return self.out / "generations" / f"{generation:03}.json"
 
+    def selfplay_folder(self, generation: int) -> Path:
+        """The folder of its self-play; only a summary stands there where others play."""
+        return self.out / "selfplay" / f"{generation:03}"
+
     def open(self) -> None:
         """Make the folder and the first version, or go on with the same loop.
 
@@ -153,7 +157,7 @@ class LoopRun:
     def play(self, generation: int, url: str) -> int:
         """Self-play of one generation, here or by others; its exit status."""
         self.metrics.generation(generation)
-        out = self.out / "selfplay" / f"{generation:03}"
+        out = self.selfplay_folder(generation)
         if self._recorded is not None:
             self._await_others(self._recorded, generation, url, out)
             return 0
@@ -208,7 +212,7 @@ class LoopRun:
             rollback(self.models, before, url=url, key_file=self.config.key_file)
             self.metrics.published("rolled_back")
             self.say(f"generation {generation}: version {version} is no better than {before}; rolled back")
-        summary = json.loads((self.out / "selfplay" / f"{generation:03}" / "summary.json").read_text())
+        summary = json.loads((self.selfplay_folder(generation) / "summary.json").read_text())
         result = {
             "generation": generation,
             "version": version,

@@ -62,10 +62,8 @@ def wait_for_rounds(
             with contextlib.suppress(EvaluatorError):  # a server that is away has its own watch
                 counts = statistics.read()
                 at_first = at_first or counts
-                since = counts.minus(at_first)
-                names = ("executions", "execution_rows", "requests", "queue_s", "compute_s")
-                done |= {name: getattr(since, name) for name in names}
-                done["evaluations"] = done["leaves"] = since.execution_rows
+                done |= counts.minus(at_first).for_sample()
+                done["evaluations"] = done["leaves"] = done["execution_rows"]
             history.add(now - began, done)
             if found >= wanted:
                 return summarize(history, rounds_before=first - before)

@@ -29,9 +29,6 @@ class Scrape:
     """Seconds of the monotonic clock."""
     values: Mapping[Series, float]
 
-    def names(self) -> set[str]:
-        return {name for name, _ in self.values}
-
 
 def scrape(url: str, *, timeout_s: float = 2.0) -> Scrape:
     """Read an endpoint, HOST:PORT or a whole URL.
@@ -77,7 +74,7 @@ class Change:
 
     def has(self, name: str) -> bool:
         """Whether any endpoint has the metric."""
-        return any(name in span.last.names() for span in self._spans)
+        return bool(self.values(name))
 
     def rate(self, name: str, **labels: str) -> float:
         """Increase of a counter a second. One that is below what it was has begun anew, from 0."""

@@ -186,10 +186,7 @@ class _Server:
             return {}
         with contextlib.suppress(EvaluatorError):
             self.counts = self.statistics.read()
-        since = self.counts.minus(self.counts_at_start)
-        return {
-            name: getattr(since, name) for name in ("executions", "execution_rows", "requests", "queue_s", "compute_s")
-        }
+        return self.counts.minus(self.counts_at_start).for_sample()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`blobzero up`, `down`, `status`, `logs`, `scale`: the stack of compose.yaml on this host."""
 
-import json as json_module
+import json
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,16 +94,16 @@ def up(config: UpConfig) -> int:
 
 def down(config: DownConfig) -> int:
     """Stop; the exit status."""
-    _running(config.project).down(timeout_s=config.timeout)
+    _stack(config.project).down(timeout_s=config.timeout)
     Console(stderr=True, highlight=False).print("stopped; models and records stay in their volumes", markup=False)
     return 0
 
 
 def status(config: StatusConfig) -> int:
     """List; the exit status: 1 where something is not as it should be."""
-    members = _running(config.project).members()
+    members = _stack(config.project).members()
     if config.json:
-        json_module.dump([asdict(member) for member in members], sys.stdout, indent=2)
+        json.dump([asdict(member) for member in members], sys.stdout, indent=2)
         print()
     else:
         _show(Console(stderr=True, highlight=False), members)
@@ -115,7 +115,7 @@ def logs(config: LogsConfig) -> int:
     unknown = sorted(set(config.services) - set(SERVICES))
     if unknown:
         raise InvalidConfig(f"expected services of {', '.join(SERVICES)}, got {', '.join(unknown)}")
-    for line in _running(config.project).logs(list(config.services), follow=config.follow, tail=config.tail):
+    for line in _stack(config.project).logs(list(config.services), follow=config.follow, tail=config.tail):
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
     return 0
@@ -123,18 +123,19 @@ def logs(config: LogsConfig) -> int:
 
 def scale(config: ScaleConfig) -> int:
     """Start or stop containers; the exit status."""
-    stack = _running(config.project)
+    stack = _stack(config.project)
+    if stack.runs_on_cpu():  # new containers are made as the files say, so it has to be both
+        stack = _stack(config.project, cpu=True)
     stack.scale("selfplay", _at_least_one(config.selfplay))
     _show(Console(stderr=True, highlight=False), stack.members())
     return 0
 
 
-def _running(project: Path) -> "Stack":
-    """The stack as it was started: Triton's image says with which files."""
+def _stack(project: Path, *, cpu: bool = False) -> "Stack":
+    """To look at what runs, and to stop it, it does not matter which files it was started with."""
     from serving.stack import Stack
 
-    cpu = Stack(project, cpu=True)
-    return cpu if cpu.runs_on_cpu() else Stack(project, cpu=False)
+    return Stack(project, cpu=cpu)
 
 
 def _at_least_one(n: int) -> int:

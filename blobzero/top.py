@@ -139,14 +139,12 @@ def _selfplay(change: Change) -> dict[str, Any]:
 def _server(change: Change) -> dict[str, Any]:
     rows, requests = change.rate("nv_inference_count"), change.rate("nv_inference_request_success")
     computed_us = sum(change.rate(f"nv_inference_compute_{part}_duration_us") for part in ("input", "infer", "output"))
-    queue_us = _ratio(change.rate("nv_inference_queue_duration_us"), requests)
-    compute_us = _ratio(computed_us, requests)
     return {
         "evaluations_per_s": rows,
         "requests_per_s": requests,
         "execution_rows": _ratio(rows, change.rate("nv_inference_exec_count")),
-        "queue_s": None if queue_us is None else queue_us / 1e6,
-        "compute_s": None if compute_us is None else compute_us / 1e6,
+        "queue_s": _ratio(change.rate("nv_inference_queue_duration_us") / 1e6, requests),
+        "compute_s": _ratio(computed_us / 1e6, requests),
         "pending": int(change.total("nv_inference_pending_request_count")),
         "failures_per_s": change.rate("nv_inference_request_failure"),
         "cpu": change.mean("nv_cpu_utilization"),

@@ -45,6 +45,16 @@ class ModelCounts:
         """Rows in a batch; None where none ran."""
         return self.execution_rows / self.executions if self.batch_sizes else None
 
+    def for_sample(self) -> dict[str, float]:
+        """What a `telemetry.Sample` takes from a server, by its names."""
+        return {
+            "executions": self.executions,
+            "execution_rows": self.execution_rows,
+            "requests": self.requests,
+            "queue_s": self.queue_s,
+            "compute_s": self.compute_s,
+        }
+
     def plus(self, other: "ModelCounts") -> "ModelCounts":
         """Both together."""
         return self._combine(other, sign=1)

@@ -61,7 +61,7 @@ class Stack:
 
     Args:
         folder: holds the compose files.
-        cpu: leave the GPU alone; the files of a stack that runs have to be the ones that it was started with.
+        cpu: leave the GPU alone; matters where containers are made, not where they are listed or stopped.
         monitoring: Prometheus and Grafana too.
 
     Raises:

@@ -4,7 +4,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,21 +12,18 @@ from typing import Any
 
 import pytest
 
+from serving.ports import choose_ports
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = ("-f", "compose.yaml", "-f", "compose.cpu.yaml")
-
-
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
 
 
 class Project:
     """`docker compose` and `blobzero` with one project's settings."""
 
     def __init__(self) -> None:
-        self.ports = {name: free_port() for name in ("TRITON_HTTP_PORT", "TRITON_GRPC_PORT")}
+        ports = choose_ports("127.0.0.1", {"TRITON_HTTP_PORT": None, "TRITON_GRPC_PORT": None})
+        self.ports = {name: str(port) for name, port in ports.items()}
         self.environment = {
             **os.environ,
             **self.ports,
@@ -67,11 +63,10 @@ class Project:
 @pytest.fixture(scope="session")
 def engine() -> None:
     """Skip without an engine with Compose v2."""
+    if shutil.which("docker") is None:
+        pytest.skip("no Docker engine with Compose v2: no docker")
     for command in (["docker", "info"], ["docker", "compose", "version"]):
-        if (
-            shutil.which("docker") is None
-            or subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
-        ):
+        if subprocess.run(command, capture_output=True, timeout=60, check=False).returncode:
             pytest.skip(f"no Docker engine with Compose v2: {' '.join(command)} fails")
 
 

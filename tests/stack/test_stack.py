@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -33,14 +34,14 @@ print(json.dumps(found))
 """
 
 
-def recorded(project: Project) -> dict[str, dict[str, object]]:
+def recorded(project: Project) -> dict[str, dict[str, Any]]:
     """What the players' shards hold, by run."""
-    found: dict[str, dict[str, object]] = json.loads(project.in_trainer("python", "-c", COUNT))
+    found: dict[str, dict[str, Any]] = json.loads(project.in_trainer("python", "-c", COUNT))
     return found
 
 
-def total(found: dict[str, dict[str, object]], what: str = "rounds") -> int:
-    return sum(int(str(run[what])) for run in found.values())
+def total(found: dict[str, dict[str, Any]], what: str = "rounds") -> int:
+    return sum(run[what] for run in found.values())
 
 
 def wait_for(what: Callable[[], bool], *, within_s: float) -> float:
@@ -116,7 +117,7 @@ def test_players_follow_a_publish(project: Project) -> None:
 
     def all_follow() -> bool:
         found = {name.split("-")[0]: run["versions"] for name, run in recorded(project).items()}
-        return all(newest in found.get(host, []) for host in playing)  # type: ignore[operator]
+        return all(newest in found.get(host, []) for host in playing)
 
     wait_for(all_follow, within_s=90)
 
