@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 # Our images. Target `client` plays and asks, `trainer` also has PyTorch: it learns, exports and publishes.
-#
 ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS builder
@@ -29,10 +28,16 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM builder AS app
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install -c constraints.txt cython setuptools wheel
-COPY . .
 # For any x86-64 processor of the last ten years, not for this machine's.
 ENV BLOBZERO_MARCH=x86-64-v3
-RUN pip wheel --no-build-isolation --no-deps -w /wheels . \
+# The C code first: the wheel takes it from build/, where it is newer than what it was made of (hence touch), so a change
+# of the Python around it compiles nothing.
+COPY setup.py ./
+COPY mcts_ext/*.pyx mcts_ext/*.pxd mcts_ext/__init__.py mcts_ext/
+RUN python setup.py -q build_ext
+COPY . .
+RUN touch -d @0 mcts_ext/*.p* \
+    && pip wheel --no-build-isolation --no-deps -w /wheels . \
     && pip --python /opt/venv/bin/python install --no-deps --target /opt/app /wheels/*.whl && rm /opt/app/mcts_ext/*.c
 
 FROM ${PYTHON} AS base
