@@ -45,9 +45,10 @@ class ModelServer:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def require_live(self) -> None:
-        """Raise `PublishFailed` unless somebody is there: before minutes are spent on an export."""
+        """Raise `PublishFailed` unless somebody is there who heeds us: before minutes are spent on an export."""
         try:
             self._call("ServerLive", service_pb2.ServerLiveRequest(), timeout_s=5.0)
+            self.states()  # needs the key, as the load will
         except EvaluatorError as error:
             raise PublishFailed(f"{error}; nothing was changed") from error
 
