@@ -57,6 +57,7 @@ def wait_for_rounds(
     with ModelStatistics(url, model=MODEL_NAME) as statistics:
         at_first = None
         while True:
+            looked = time.monotonic()
             found, now = recorded.count(), time.monotonic()
             done = {"rounds": float(found - first)}
             with contextlib.suppress(EvaluatorError):  # a server that is away has its own watch
@@ -71,4 +72,4 @@ def wait_for_rounds(
                 said = now
                 rate = history.recent(SAY_S).rounds_per_min
                 say(f"{found:,} of {wanted:,} rounds recorded, {rate:,.0f} a minute")
-            time.sleep(POLL_S)
+            time.sleep(max(POLL_S, 10 * (now - looked)))  # shards by the hundred thousand take a while to list

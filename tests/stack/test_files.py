@@ -19,7 +19,7 @@ def services(*words: str) -> dict[str, dict[str, Any]]:
     """The services as Compose merges and fills them in, with its own defaults for every variable."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("BLOBZERO_", "TRITON_"))}
     done = subprocess.run(
-        ["docker", "compose", *words, "--profile", "monitoring", "config", "--format", "json"],
+        ["docker", "compose", *words, "--profile", "*", "config", "--format", "json"],
         cwd=CHECKOUT,
         env=environment,
         capture_output=True,
@@ -42,14 +42,14 @@ def cpu(engine: None) -> dict[str, dict[str, Any]]:
 
 
 def test_gpu_and_cpu_differ_in_this_alone(gpu: dict[str, dict[str, Any]], cpu: dict[str, dict[str, Any]]) -> None:
-    assert gpu.keys() == cpu.keys() == {*OURS, "prometheus", "grafana"}
+    assert gpu.keys() == cpu.keys() == {*OURS, "loadtest", "prometheus", "grafana"}
     different: dict[str, set[str]] = {}
     for name, here in gpu.items():
         for key in here.keys() | cpu[name].keys():
             if here.get(key) != cpu[name].get(key):
                 different.setdefault(name, set()).add(key)
     assert different == {
-        "triton": {"image", "build", "entrypoint", "command", "healthcheck", "tmpfs", "ulimits", "deploy"},
+        "triton": {"image", "build", "command", "healthcheck", "tmpfs", "ulimits", "deploy"},
         "selfplay": {"deploy"},
     }
 
@@ -59,7 +59,7 @@ def test_the_server_knows_every_flag_of_the_gpu_command(gpu: dict[str, dict[str,
     known = subprocess.run(
         [str(installation.server), "--help"], env=installation.environment, capture_output=True, text=True, check=False
     )
-    wanted = set(re.findall(r"--([a-z-]+)", gpu["triton"]["command"][0]))
+    wanted = set(re.findall(r"--([a-z-]+)", gpu["triton"]["command"][-1]))
     assert len(wanted) >= 8
     assert wanted <= set(re.findall(r"--([a-z-]+)", known.stdout + known.stderr))
 
@@ -67,7 +67,7 @@ def test_the_server_knows_every_flag_of_the_gpu_command(gpu: dict[str, dict[str,
 def test_a_gpu_is_reserved_and_the_configuration_for_it_exists(gpu: dict[str, dict[str, Any]]) -> None:
     (device,) = gpu["triton"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
-    name = re.search(r"--model-config-name=(\S+)", gpu["triton"]["command"][0])
+    name = re.search(r"--model-config-name=(\S+)", gpu["triton"]["command"][-1])
     assert name is not None
     assert (CHECKOUT / "model_repo" / "blobnet" / "configs" / f"{name[1]}.pbtxt").is_file()
 
@@ -80,5 +80,5 @@ def test_everything_is_closed_but_what_listens_on_this_host(gpu: dict[str, dict[
         assert service["user"].split(":")[0] not in ("", "root", "0"), name
         assert "no-new-privileges:true" in service["security_opt"], name
     assert {name for name, service in gpu.items() if service.get("ports")} == {"triton", "prometheus", "grafana"}
-    keys = {name for name, service in gpu.items() for mount in service["volumes"] if mount["target"] == "/keys"}
+    keys = {name for name, service in gpu.items() for mount in service.get("volumes", []) if mount["target"] == "/keys"}
     assert keys == {"init", "triton", "trainer"}
