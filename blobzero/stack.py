@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Project = Annotated[Path, tyro.conf.arg(help="The checkout that holds compose.yaml.")]
 TOP = "docker compose exec trainer blobzero top --url triton:8002 selfplay:9100 localhost:9100"
 """Metrics are not published on the host: this asks from inside."""
-SERVICES = ("init", "triton", "selfplay", "trainer", "prometheus", "grafana")
+SERVICES = ("init", "triton", "selfplay", "trainer", "loadtest", "prometheus", "grafana")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class LogsConfig:
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """Have so many containers play."""
+    """Have so many containers play, until the next `up` counts them as the files say."""
 
     selfplay: Annotated[int, tyro.conf.Positional]
     """Containers that play, a core each."""
@@ -85,7 +85,7 @@ def up(config: UpConfig) -> int:
     cpu = config.cpu or not has_gpu()
     why = "as asked for" if config.cpu else "no GPU found" if cpu else "a GPU was found"
     console.print(f"{'compose.yaml + compose.cpu.yaml' if cpu else 'compose.yaml'}: {why}", markup=False)
-    stack = Stack(config.project, cpu=cpu, monitoring=config.monitoring)
+    stack = Stack(config.project, cpu=cpu, profiles=["monitoring"] if config.monitoring else [])
     stack.up(scales={} if config.selfplay is None else {"selfplay": _at_least_one(config.selfplay)}, build=config.build)
     _show(console, stack.members())
     console.print(f"next     blobzero logs --follow   or   {TOP}", markup=False)

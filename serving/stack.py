@@ -3,7 +3,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from mcts_ext.errors import BlobError
 FILE: Final = "compose.yaml"
 CPU_FILE: Final = "compose.cpu.yaml"
 CPU_IMAGE: Final = "blobzero-triton-cpu"
-MONITORING: Final = "monitoring"
+PROFILES: Final = ("monitoring", "loadtest")
 
 
 class StackError(BlobError):
@@ -62,18 +62,18 @@ class Stack:
     Args:
         folder: holds the compose files.
         cpu: leave the GPU alone; matters where containers are made, not where they are listed or stopped.
-        monitoring: Prometheus and Grafana too.
+        profiles: what Compose is to see besides; it does not list or stop the containers of others.
 
     Raises:
         StackError: no compose files there, or no Docker with Compose v2.
     """
 
-    def __init__(self, folder: Path, *, cpu: bool, monitoring: bool = False) -> None:
+    def __init__(self, folder: Path, *, cpu: bool, profiles: Sequence[str] = PROFILES) -> None:
         files: list[str | Path] = [folder / FILE, *([folder / CPU_FILE] if cpu else [])]
         for file in files:
             if not Path(file).is_file():
                 raise StackError(f"expected {file}, got nothing there; run this in a checkout, or name it (--project)")
-        self._docker = DockerClient(compose_files=files, compose_profiles=[MONITORING] if monitoring else [])
+        self._docker = DockerClient(compose_files=files, compose_profiles=list(profiles))
         try:
             if not self._docker.compose.is_installed():
                 raise StackError("expected Docker Compose v2, got none; install the plugin docker-compose")
@@ -103,7 +103,7 @@ class Stack:
 
     def runs_on_cpu(self) -> bool:
         """Whether the Triton that is there is the one without a GPU."""
-        return any(member.image == CPU_IMAGE for member in self.members() if member.service == "triton")
+        return any(member.image.startswith(CPU_IMAGE) for member in self.members() if member.service == "triton")
 
     def logs(self, services: list[str], *, follow: bool, tail: int) -> Iterator[bytes]:
         """Lines of the containers' logs; without services, of all."""

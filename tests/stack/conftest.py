@@ -28,10 +28,11 @@ class Project:
             **os.environ,
             **self.ports,
             "COMPOSE_PROJECT_NAME": "blobzero-test",
+            "BLOBZERO_TAG": "test",  # a stack that runs beside keeps its images
             "BLOBZERO_NETWORK": "small",
             "BLOBZERO_PRESET": "demo",
             # Few rounds at a time: they end soon, and the trainer waits for its first generation for long.
-            "BLOBZERO_SEARCH": "--determinizations 8 --simulations 4 --games 32",
+            "BLOBZERO_SEARCH": "--determinizations 8 --simulations 4 --games 32 --shard-seconds 5",
         }
 
     def compose(self, *words: str, timeout_s: float = 300.0) -> str:
@@ -74,7 +75,7 @@ def engine() -> None:
 def project(engine: None) -> Iterator[Project]:
     """Images built, nothing running before or after."""
     found = Project()
-    found.compose("down", "--volumes", "--remove-orphans")
+    found.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
     found.compose("build", timeout_s=1800.0)
     yield found
-    found.compose("down", "--volumes", "--timeout", "5")
+    found.compose("--profile", "*", "down", "--volumes", "--timeout", "5")

@@ -2,8 +2,11 @@
 """The CPU stack from `up` to `down`: each test goes on where the one before left it."""
 
 import json
+import re
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 
 from clients.channel import open_channel
 from mcts_ext.contract import MODEL_NAME
-from tests.stack.conftest import Project
+from serving.ports import choose_ports
+from tests.stack.conftest import CHECKOUT, Project
 
 import grpc  # isort: skip
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # isort: skip
@@ -53,6 +57,11 @@ def wait_for(what: Callable[[], bool], *, within_s: float) -> float:
     return time.monotonic() - began
 
 
+def image_bytes(name: str) -> int:
+    command = ["docker", "image", "inspect", "--format", "{{.Size}}", name]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def test_everything_is_healthy_within_two_minutes(project: Project) -> None:
     began = time.monotonic()
     project.compose("up", "-d")
@@ -67,6 +76,14 @@ def test_status_says_so_and_where_triton_listens(project: Project) -> None:
     triton = next(member for member in members if member["service"] == "triton")
     assert triton["health"] == "healthy"
     assert set(triton["listens"]) == {f"127.0.0.1:{port}" for port in project.ports.values()}
+
+
+def test_the_players_image_is_small(project: Project) -> None:
+    """Under 350 MB with the official base image, which has 130."""
+    base = re.search(r"^ARG PYTHON=(\S+)$", (CHECKOUT / "docker" / "client.Dockerfile").read_text(), re.MULTILINE)
+    assert base is not None
+    sizes = [image_bytes(name) for name in ("blobzero-client:test", base[1])]
+    assert sizes[0] - sizes[1] < 220e6
 
 
 def test_three_players_write_records(project: Project) -> None:
@@ -95,6 +112,9 @@ def test_nobody_loads_a_model_without_the_key(project: Project) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             stub.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name=MODEL_NAME), timeout=10)
         assert "restricted" in str(caught.value)
+    unload = f"http://127.0.0.1:{project.ports['TRITON_HTTP_PORT']}/v2/repository/models/{MODEL_NAME}/unload"
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(urllib.request.Request(unload, b"{}"), timeout=10)
     publish = ["publish", "--preset", "small", "--repository", "/models", "--url", "triton:8001"]
     refused = subprocess.run(
         ["docker", "exec", project.containers("trainer")[0]["Id"], "blobzero", *publish],
@@ -144,10 +164,18 @@ def test_players_wait_for_a_server_that_was_killed(project: Project) -> None:
 
 
 def test_down_is_quick_and_leaves_every_record_readable(project: Project) -> None:
+    # Monitoring has to go too. Its image can't be pulled everywhere; any will do.
+    subprocess.run(["docker", "tag", "blobzero-client:test", "prom/prometheus:blobzero-test"], check=True)
+    ports = choose_ports("127.0.0.1", {"PROMETHEUS_PORT": None})
+    project.environment |= {"PROMETHEUS_TAG": "blobzero-test", "PROMETHEUS_PORT": str(ports["PROMETHEUS_PORT"])}
+    project.compose("--profile", "monitoring", "up", "-d", "--no-deps", "prometheus")
     before = recorded(project)
     began = time.monotonic()
     project.blobzero("down")
     assert time.monotonic() - began < 30
+    left = ["docker", "ps", "-aq", "--filter", "label=com.docker.compose.project=blobzero-test"]
+    assert subprocess.run(left, capture_output=True, text=True, check=True).stdout == ""
+    subprocess.run(["docker", "image", "rm", "prom/prometheus:blobzero-test"], capture_output=True, check=True)
     seen = project.compose("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "trainer", "-c", COUNT)
     after = json.loads(seen)
     assert after.keys() >= before.keys()
