@@ -3,6 +3,7 @@
 
 ```
 <out>/loop.json                settings and seed; the same command goes on here
+<out>/recorded.jsonl           with --records: the rounds of each shard that was counted
 <out>/models/                  the model repository that this loop's server serves
 <out>/selfplay/000/            a self-play run per generation
 <out>/train/                   the trainer's folder
@@ -103,7 +104,7 @@ class LoopRun:
         self.models = config.repository or config.out / "models"
         self.metrics = metrics or LoopMetrics(CollectorRegistry())
         self.settings = settings
-        self._recorded = RecordedRounds(config.records) if config.records else None
+        self._recorded: RecordedRounds | None = None
         self._console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
@@ -139,6 +140,8 @@ class LoopRun:
         from export.publish import ensure_model  # PyTorch takes seconds to import
 
         ensure_model(self.models, preset=self.settings.network, seed=self.seed)
+        if self.config.records is not None:
+            self._recorded = RecordedRounds(self.config.records, self.out / "recorded.jsonl")
 
     @contextlib.contextmanager
     def server(self) -> Iterator[str]:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-play that others do: how many rounds their shards hold, and waiting until they hold enough."""
+"""Self-play that others do: how many rounds their shards have held, and waiting until they have held enough."""
 
 import contextlib
+import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,19 +22,44 @@ SAY_S = 60.0
 
 
 class RecordedRounds:
-    """Counts the rounds in the shards below a folder, reading each shard once."""
+    """Counts the rounds of all shards that were ever seen below a folder, reading each shard once.
 
-    def __init__(self, records: Path) -> None:
+    Args:
+        records: the folder.
+        ledger: a file with a line for each shard that was counted, which therefore may be removed; written here.
+    """
+
+    def __init__(self, records: Path, ledger: Path) -> None:
         self._records = records
-        self._rounds: dict[Path, int] = {}
+        self._ledger = ledger
+        self._rounds: dict[str, int] = {}
+        for line in ledger.read_text().splitlines() if ledger.exists() else ():
+            with contextlib.suppress(ValueError):  # one that was being written when its process was killed
+                name, rounds = json.loads(line)
+                self._rounds[name] = rounds
+        self._unreadable: set[str] = set()
 
     def count(self) -> int:
-        """Rounds that stand in shards now; a shard that can't be read has none, and training will name it."""
+        """Rounds so far; a shard that can't be read has none, and training will name it.
+
+        Raises:
+            OSError: the ledger can't be written.
+        """
+        found: list[tuple[str, int]] = []
         for path in find_shards([self._records]):
-            if path not in self._rounds:
-                self._rounds[path] = 0
-                with contextlib.suppress(ShardError):
-                    self._rounds[path] = len(rounds_of(path))
+            name = str(path.relative_to(self._records))
+            if name not in self._rounds and name not in self._unreadable:
+                try:
+                    found.append((name, len(rounds_of(path))))
+                except ShardError:
+                    self._unreadable.add(name)
+        if found:
+            with self._ledger.open("a") as file:
+                # Begun on a line of its own, for the last one may have been cut off.
+                file.write("".join(f"\n{json.dumps(line)}" for line in found))
+                file.flush()
+                os.fsync(file.fileno())
+            self._rounds |= dict(found)
         return sum(self._rounds.values())
 
 

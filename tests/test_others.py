@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds that others record: counted once each, whatever else lies in the folder, and waited for."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def record(folder: Path, name: str, first: int, n_rounds: int) -> None:
 
 
 def test_rounds_are_counted_in_every_run_and_once(tmp_path: Path) -> None:
-    recorded = RecordedRounds(tmp_path)
+    recorded = RecordedRounds(tmp_path, tmp_path / "ledger")
     assert recorded.count() == 0
     record(tmp_path / "a", "0.parquet", 0, 20)
     record(tmp_path / "b", "0.parquet", 0, 10)  # another run: its own deals under the same numbers
@@ -36,11 +37,24 @@ def test_rounds_are_counted_in_every_run_and_once(tmp_path: Path) -> None:
     assert recorded.count() == 35
 
 
+def test_rounds_that_were_counted_stay_so_when_their_shards_are_removed(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    record(tmp_path / "a", "0.parquet", 0, 20)
+    record(tmp_path / "b", "0.parquet", 0, 10)
+    assert RecordedRounds(tmp_path, ledger).count() == 30
+    shutil.rmtree(tmp_path / "a")
+    record(tmp_path / "b", "1.parquet", 10, 5)
+    assert RecordedRounds(tmp_path, ledger).count() == 35
+    whole = ledger.read_text()
+    ledger.write_text(whole[:-3])  # killed while it wrote that of the last shard
+    assert [RecordedRounds(tmp_path, ledger).count() for _ in range(2)] == [35, 35]
+
+
 def test_a_generation_begins_once_its_rounds_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(others, "POLL_S", 0.05)
     monkeypatch.setattr(others, "SAY_S", 0.1)
     record(tmp_path / "a", "0.parquet", 0, 20)
-    recorded, said = RecordedRounds(tmp_path), list[str]()
+    recorded, said = RecordedRounds(tmp_path, tmp_path / "ledger"), list[str]()
     later = threading.Timer(0.5, record, (tmp_path / "b", "0.parquet", 0, 15))
     later.start()
     summary = wait_for_rounds(recorded, 30, before=12, url=NOBODY, say=said.append)

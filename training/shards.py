@@ -5,6 +5,7 @@ A shard is refused whole, with its name and one reason: not readable, another ob
 search leaves behind. One bad row says that something went wrong, and nothing about which other rows it spared.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,12 @@ class Positions:
 
 def find_shards(folders: Sequence[Path]) -> list[Path]:
     """The shards of runs, or of folders of runs, in order of time of change, then of path; each once."""
-    found = {path for folder in folders for path in folder.glob("**/shards/*.parquet") if path.is_file()}
-    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, str(path)))
+    changed: dict[Path, int] = {}
+    for folder in folders:
+        for path in folder.glob("**/shards/*.parquet"):
+            with contextlib.suppress(FileNotFoundError):  # removed by someone who needs the room
+                changed[path] = path.stat().st_mtime_ns
+    return sorted(changed, key=lambda path: (changed[path], str(path)))
 
 
 def read_positions(path: Path) -> Positions:
