@@ -279,18 +279,19 @@ class LoopRun:
         """Play one match, unless its file is there; what it says."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
         command = [
-            sys.executable, "-m", "blobzero.cli", "match", f"version:{version}", opponent,
+            sys.executable, "-m", "blobzero.child", "match", f"version:{version}", opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             *MatchConfig.typed(self.settings.search_of_matches()),
             "--seed", str(self.seed + generation), "--out", str(path),
         ]  # fmt: skip
-        if not path.is_file():
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-            if done.returncode == 130:
+        if not path.is_file() or json.loads(path.read_text())["interrupted"]:
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as playing:
+                status = playing.wait()
+            if status == 130:
                 raise KeyboardInterrupt
-            if done.returncode:
-                raise LoopError(f"expected the match against {opponent} to end well, got status {done.returncode}")
+            if status:
+                raise LoopError(f"expected the match against {opponent} to end well, got status {status}")
         found: dict[str, Any] = json.loads(path.read_text())
         self.metrics.matched(name, found["difference"])
         return found

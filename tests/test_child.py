@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A verb that was started as part of another ends with it, and cleans up."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STARTER = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-m", "blobzero.child", *sys.argv[1:]], stdin=subprocess.PIPE)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_match_ends_with_whoever_started_it(tmp_path: Path, end: signal.Signals) -> None:
+    forever = ["match", "random", "heuristic", "--deals", "1000000000", "--out", str(tmp_path / "match.json")]
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER, *forever],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as starter:  # fmt: skip
+        assert starter.stderr is not None
+        assert "of 1000000000 deals" in starter.stderr.readline()  # it plays
+        starter.send_signal(end)
+        starter.communicate(timeout=20)  # until the match too has closed its end
+    assert list(tmp_path.iterdir()) == []
