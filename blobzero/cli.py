@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `blobzero` command: finds the verb, runs it, turns errors into one line and an exit status.
 
+A verb imports what only it needs when it runs, for not every installation has it (pyproject.toml: extras).
+
 Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted.
 """
 
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import tyro
 
@@ -91,6 +93,14 @@ VERBS: dict[type, Callable[[Any], int]] = {
     ScaleConfig: scale,
 }
 
+EXTRA_OF: Final = {
+    **dict.fromkeys(("torch", "onnx", "safetensors"), "train"),
+    **dict.fromkeys(("openvino", "onnxruntime"), "local"),
+    **dict.fromkeys(("scipy", "matplotlib"), "report"),
+    "python_on_whales": "stack",
+}
+"""Packages that a verb may miss, and the extra that brings each."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; the exit status."""
@@ -105,6 +115,12 @@ def main(arguments: list[str] | None = None) -> int:
         return VERBS[type(config)](config)
     except BlobError as error:
         print(f"blobzero: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA_OF:
+            raise
+        install = f"pip install 'blobzero[{EXTRA_OF[error.name]}]'"
+        print(f"blobzero: expected the package {error.name}, got none; {install}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("blobzero: interrupted", file=sys.stderr)

@@ -2,6 +2,7 @@
 """`blobzero match`: players meet over duplicate deals, and an interval says who is better."""
 
 import contextlib
+import importlib
 import itertools
 import json
 import math
@@ -99,6 +100,7 @@ class UnwritableResult(BlobError):
 def match(config: MatchConfig) -> int:
     """Play, report, and return the exit status: 0, or 130 when interrupted."""
     specs = config.specs()
+    importlib.import_module("scipy.stats")  # of the intervals: without it the match would be in vain
     console = Console(stderr=True, highlight=False)
 
     def say(text: str) -> None:

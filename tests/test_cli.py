@@ -55,6 +55,37 @@ def test_a_mistake_costs_one_line(arguments: list[str], says: str, tmp_path: Pat
     assert finished_rounds(tmp_path) == set()
 
 
+WITHOUT = """
+import sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Finder())
+from blobzero.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra", "arguments"),
+    [
+        ("scipy", "report", ["match", "random", "heuristic", "--deals", "2"]),
+        ("torch", "train", ["publish", "--preset", "small", "--repository", "models"]),
+        ("python_on_whales", "stack", ["status"]),
+    ],
+)
+def test_a_package_that_is_not_installed_costs_one_line(
+    missing: str, extra: str, arguments: list[str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, missing, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    expected = f"blobzero: expected the package {missing}, got none; pip install 'blobzero[{extra}]'"
+    assert done.stderr.splitlines() == [expected]
+
+
 @pytest.mark.parametrize("command", [SelfPlayConfig, MatchConfig, PlayConfig])
 def test_flags_make_the_search_that_they_name(command: type[SearchFlags]) -> None:
     search = SearchConfig(determinizations=7, simulations=11, c_puct=0.3, q_scale=4.0)
