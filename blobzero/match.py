@@ -214,22 +214,24 @@ def _source(
     url = config.url or ""
     checkpoints = {spec.path for spec in specs if spec.path.suffix == ".safetensors"}
     exported: dict[Path, Path] = {}
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-match-")))
-    for number, path in enumerate(sorted(checkpoints)):
-        exported[path] = folder / str(number) / "model.onnx"
+    for path in sorted(checkpoints):
+        exported[path] = _temporary_folder(stack) / "model.onnx"
         _export(path, exported[path])
     if not url and any(spec.needs_server for spec in specs):
         from serving.embedded import EmbeddedTriton, ServerConfig
         from serving.watch import Watch
 
         say(f"starting Triton on {config.repository}")
-        triton = EmbeddedTriton(
-            ServerConfig(repository=config.repository, model=config.model, log_file=folder / "triton.log")
-        )
+        log_file = _temporary_folder(stack) / "triton.log"
+        triton = EmbeddedTriton(ServerConfig(repository=config.repository, model=config.model, log_file=log_file))
         stack.enter_context(triton)
         stack.enter_context(Watch(triton, on_event=say))
         url = triton.url
     return Source(url, config.model, config.repository, exported, config.server_timeout)
+
+
+def _temporary_folder(stack: contextlib.ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-match-")))
 
 
 def _export(checkpoint: Path, path: Path) -> None:
@@ -240,7 +242,6 @@ def _export(checkpoint: Path, path: Path) -> None:
     from training.checkpoint import load_checkpoint
 
     network, info = load_checkpoint(checkpoint)
-    path.parent.mkdir(parents=True)
     nothing = np.zeros((0, OBSERVATION_BYTES), np.uint8)
     build(network, Variant("onnx", "float32"), path, metadata=metadata_of(info), calibration=nothing)
 
