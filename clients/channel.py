@@ -8,7 +8,7 @@
 | "no available versions": stopping, or the model is being loaded again | yes | ModelNotFound |
 | NOT_FOUND otherwise | no | ModelNotFound |
 | "protocol is restricted": the control API wants its key | no | KeyRefused |
-| INVALID_ARGUMENT | no | RequestRejected |
+| INVALID_ARGUMENT; bytes that are no request; a shared memory region that is not there | no | RequestRejected |
 | no Triton, or no leave to ask it | no | ServerFailed |
 | INTERNAL "Stub process is not healthy" (its supervisor restarts it), and anything else | yes | ServerFailed |
 
@@ -64,6 +64,10 @@ _NO_VERSION: Final = ("has no available versions", "is not at ready state", "is 
 # of the model; of a version that was dropped; from the statistics
 
 _RESTRICTED: Final = "protocol is restricted"
+_WRONG: Final = (
+    "Unable to parse request",
+    "Unable to find shared memory region",
+)  # INTERNAL and NOT_FOUND, as Triton has it
 
 _ADVICE: Final[dict[type[EvaluatorError], str]] = {
     ServerUnreachable: "expected a Triton server at {url}; start one (blobzero serve) or name its gRPC endpoint",
@@ -113,6 +117,8 @@ def classify(error: grpc.RpcError) -> Failure:
         return Failure(ModelNotFound, reason, may_pass=True)
     if _RESTRICTED in details:  # UNAVAILABLE, as Triton has it
         return Failure(KeyRefused, reason, may_pass=False)
+    if any(words in details for words in _WRONG):
+        return Failure(RequestRejected, reason, may_pass=False)
     if code in _FINAL:
         return Failure(_FINAL[code], reason, may_pass=False)
     return Failure(_PASSING.get(code, ServerFailed), reason, may_pass=True)

@@ -80,6 +80,8 @@ def test_what_may_pass_is_asked_again(server: FakeTriton, connect: Connect, step
     ("step", "kind"),
     [
         (fail(Code.INVALID_ARGUMENT, "unexpected shape"), RequestRejected),
+        (fail(Code.INTERNAL, "Unable to parse request"), RequestRejected),
+        (fail(Code.NOT_FOUND, "Unable to find shared memory region: 'rows'"), RequestRejected),
         (fail(Code.NOT_FOUND, "Request for unknown model: 'blobnet' is not found"), ModelNotFound),
         (fail(Code.UNIMPLEMENTED), ServerFailed),
         (fail(Code.PERMISSION_DENIED), ServerFailed),
