@@ -64,10 +64,8 @@ _NO_VERSION: Final = ("has no available versions", "is not at ready state", "is 
 # of the model; of a version that was dropped; from the statistics
 
 _RESTRICTED: Final = "protocol is restricted"
-_WRONG: Final = (
-    "Unable to parse request",
-    "Unable to find shared memory region",
-)  # INTERNAL and NOT_FOUND, as Triton has it
+_WRONG: Final = ("Unable to parse request", "Unable to find shared memory region")
+# INTERNAL and NOT_FOUND, as Triton has them
 
 _ADVICE: Final[dict[type[EvaluatorError], str]] = {
     ServerUnreachable: "expected a Triton server at {url}; start one (blobzero serve) or name its gRPC endpoint",

@@ -329,7 +329,8 @@ class TritonEvaluator:
 
 def _pause_s(n_failures: int) -> float:
     """Doubles with every failure; random, so that clients of one server do not come back together."""
-    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (n_failures - 1)) * random.uniform(0.5, 1.0)
+    n_doublings = min(n_failures - 1, 30)  # a thousand failures, after a quarter of an hour, are no float any more
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**n_doublings) * random.uniform(0.5, 1.0)
 
 
 def _closed() -> EvaluatorClosed:

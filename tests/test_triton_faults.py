@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the client makes of a server's failures, against a scripted server; tests/integration has the real one."""
 
+import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from clients.errors import (
     UnsoundAnswer,
 )
 from clients.evaluator import evaluate
-from clients.triton import TritonEvaluator
+from clients.triton import TritonEvaluator, _pause_s
 from mcts_ext.errors import InvalidConfig
 from tests.fake_triton import FakeTriton, Step, answer, fail
 from tests.integration.tiny_model import random_rows
@@ -133,6 +134,27 @@ def test_it_gives_up_after_the_servers_time(
     server.otherwise = answer()
     assert evaluate(evaluator, random_rows(2, seed=1)).model_version == 1
     assert len(said) == 2
+
+
+def test_pauses_double_up_to_a_second_and_differ() -> None:
+    for n_failures, longest in [(1, 0.05), (2, 0.1), (5, 0.8), (6, 1.0), (1030, 1.0), (100_000, 1.0)]:
+        pauses = [_pause_s(n_failures) for _ in range(500)]
+        assert 0.5 * longest <= min(pauses) < 0.6 * longest
+        assert 0.9 * longest < max(pauses) <= longest
+
+
+def test_a_server_that_refuses_is_asked_ever_less_often(server: FakeTriton, connect: Connect) -> None:
+    came: list[float] = []
+
+    def refuse(request: object, context: grpc.ServicerContext) -> object:
+        came.append(time.monotonic())
+        return fail(Code.UNAVAILABLE, "Exceeds maximum queue size")(request, context)
+
+    evaluator = connect()
+    server.script.extend([refuse] * 5)
+    evaluate(evaluator, random_rows(4, seed=1))
+    gaps = [later - earlier for earlier, later in itertools.pairwise(came)]
+    assert [gap >= 0.5 * pause for gap, pause in zip(gaps, (0.05, 0.1, 0.2, 0.4), strict=True)] == [True] * 4
 
 
 def test_no_repeats_when_none_are_wanted(server: FakeTriton, connect: Connect) -> None:
