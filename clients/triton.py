@@ -37,6 +37,7 @@ _SERVICE: Final = "/inference.GRPCInferenceService"
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 _LEAST_DEADLINE_S: Final = 0.25  # for the last attempt, when the caller comes late
+_PARTING_S: Final = 0.5  # how long a close lets what is in flight end
 _QUIET_S: Final = 10.0  # a server that comes and goes is mentioned no more often than this
 
 
@@ -106,6 +107,7 @@ class TritonEvaluator:
         self._order = itertools.count()
         self._failing: set[_Part] = set()
         self._n_in_flight = 0
+        self._calls: set[_Part] = set()  # requests sent and not finished
         self._away_since: float | None = None
         self._is_told = False
         self._told_at = float("-inf")
@@ -160,9 +162,16 @@ class TritonEvaluator:
         batch.parts.clear()
 
     def close(self) -> None:
-        """See `Evaluator`."""
+        """See `Evaluator`.
+
+        What is in flight may end first. A call that is cancelled just as it arrives, or as it is answered, kills Triton
+        2.51 (issue 7368 of NVIDIA's server, mended in its pull request 7840), and with it the answers of all others.
+        """
         self._is_closed = True
-        self._channel.close()  # cancels what is in flight, which wakes a wait
+        until = time.monotonic() + _PARTING_S
+        while self._calls and time.monotonic() < until:
+            time.sleep(0.002)
+        self._channel.close()  # cancels what is left, which wakes a wait
 
     def __enter__(self) -> Self:
         return self
@@ -213,9 +222,11 @@ class TritonEvaluator:
             call = self._infer.future(encode_request(self._request, rows), timeout=deadline_s)
         except ValueError as error:  # gRPC's word for a channel that another thread has just closed
             raise _closed() from error
+        self._calls.add(part)
 
         def finish(done: grpc.Future) -> None:
             part.done_at = time.monotonic()  # when it came, not when the caller has time for it
+            self._calls.discard(part)
             self._finished.put((part, done))
 
         call.add_done_callback(finish)
