@@ -88,7 +88,7 @@ def up(config: UpConfig) -> int:
     stack = Stack(config.project, cpu=cpu, profiles=["monitoring"] if config.monitoring else [])
     stack.up(scales={} if config.selfplay is None else {"selfplay": _at_least_one(config.selfplay)}, build=config.build)
     _show(console, stack.members())
-    console.print(f"next     blobzero logs --follow   or   {TOP}", markup=False)
+    console.print(f"next     blobzero logs --follow   or   {TOP}", markup=False, soft_wrap=True)
     return 0
 
 
