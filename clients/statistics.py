@@ -27,6 +27,10 @@ class ModelCounts:
     """Time that requests stood in the queue, summed over requests."""
     compute_s: float = 0.0
     """Time that the model took, input and output included, summed over executions."""
+    input_s: float = 0.0
+    """Time that went into gathering inputs, into the model, and into handing outputs out, each summed over requests."""
+    infer_s: float = 0.0
+    output_s: float = 0.0
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
     """Executions by their number of rows."""
 
@@ -72,6 +76,9 @@ class ModelCounts:
             failed_requests=self.failed_requests + sign * other.failed_requests,
             queue_s=self.queue_s + sign * other.queue_s,
             compute_s=self.compute_s + sign * other.compute_s,
+            input_s=self.input_s + sign * other.input_s,
+            infer_s=self.infer_s + sign * other.infer_s,
+            output_s=self.output_s + sign * other.output_s,
             batch_sizes={rows: count for rows, count in sorted(sizes.items()) if count},
         )
 
@@ -132,5 +139,8 @@ def _counts(version: Any) -> ModelCounts:
         failed_requests=stats.fail.count,
         queue_s=stats.queue.ns / 1e9,
         compute_s=compute_ns / 1e9,
+        input_s=stats.compute_input.ns / 1e9,
+        infer_s=stats.compute_infer.ns / 1e9,
+        output_s=stats.compute_output.ns / 1e9,
         batch_sizes={batch.batch_size: batch.compute_infer.count for batch in version.batch_stats},
     )

@@ -7,7 +7,7 @@ a message followed by one more field is the message with that field added, and a
 the bytes as they are.
 
 ```
-request    | model, input, outputs (generated class) | 0x3a | length | rows |
+request    | model, inputs, outputs (generated class) | 0x3a | length | rows | for each input
 response   | model, version, outputs (generated class) | 0x32 | length | logits | 0x32 | length | values |
 ```
 """
@@ -23,13 +23,16 @@ from google.protobuf.message import DecodeError  # isort: skip
 from tritonclient.grpc import service_pb2  # isort: skip
 
 _BYTES: Final = 2  # protobuf's wire type of bytes, strings and messages
-_RAW_INPUT: Final = service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES
+_RAW_INPUT: Final = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES])
 _RAW_OUTPUT: Final = service_pb2.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES
 
 
-def encode_request(head: Any, rows: NDArray[np.uint8]) -> bytes:
-    """A ModelInferRequest, all but its tensor in `head`, with `rows` as its tensor."""
-    return b"".join((head.SerializeToString(), bytes([_RAW_INPUT]), _varint(rows.nbytes), rows.data))
+def encode_request(head: Any, *tensors: NDArray[Any]) -> bytes:
+    """A ModelInferRequest, all but its tensors in `head`, which stand in the order of its `inputs`."""
+    parts = [head.SerializeToString()]
+    for tensor in tensors:
+        parts += (_RAW_INPUT, _varint(tensor.nbytes), tensor.data)
+    return b"".join(parts)
 
 
 def decode_response(data: bytes) -> tuple[Any, list[NDArray[np.float32]]]:

@@ -88,7 +88,8 @@ def test_imports_go_down_the_list(package: str) -> None:
 
 
 def test_the_client_runs_without_torch() -> None:
-    names = [f"clients.{path.stem}" for path in sorted((ROOT / "clients").glob("*.py")) if path.stem != "__init__"]
+    files = sorted(path.relative_to(ROOT).with_suffix("") for path in (ROOT / "clients").rglob("*.py"))
+    names = [".".join(path.parts) for path in files if path.stem != "__init__"]
     names += ["blobzero.cli"]
     code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client processes of a load test, and one point measured with them.
+
+```
+|-- ramp --|-- warm-up --|-- window --|-- window --|-- window --| ...   until the last three agree
+                         ^ look       ^ look       ^ look       ^ look at server, clients, GPUs
+```
+A point is made of its last three windows, taken together.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from clients.channel import open_channel
+from clients.fleet import WORKER_ENVIRONMENT
+from clients.load.observed import ServerView, Snapshot, compare
+from clients.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
+from clients.load.point import DONE, INTENDED, Point, agree, summarize, within
+from clients.load.sharedmemory import Control
+from clients.load.signature import Signature, read_signature
+from clients.load.worker import FIELDS, TICK_S, WorkerConfig
+
+READY_TIMEOUT_S: Final = 60.0
+HEAD_START_S: Final = 0.05
+GRACE_S: Final = 5.0
+"""For what is in flight when a point ends; an open loop waits for as long as a request may take."""
+Say = Callable[[str], None]
+
+
+class _Client:
+    """One process, and what it has reported."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "clients.load.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            bufsize=1,
+            start_new_session=True,  # Ctrl-C is the parent's, which then closes their input
+            env={**os.environ, **WORKER_ENVIRONMENT},
+        )
+        self.watched = psutil.Process(self.process.pid)
+        self.ready, self.halted = threading.Event(), threading.Event()
+        self.fault: str | None = None
+        self.answers: list[NDArray[np.float64]] = []
+        self.failures: list[tuple[float, float, str]] = []
+        self.reasons: dict[str, str] = {}
+        self.tell(config.to_json())
+        assert self.process.stdout is not None
+        self._listener = threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True)
+        self._listener.start()
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass  # it has ended; the listener says why
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._listener.join()
+        self.log.close()
+
+    def cpu_s(self) -> float:
+        try:
+            times = self.watched.cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    def _listen(self, lines: IO[str]) -> None:
+        with lines:
+            for line in lines:
+                try:
+                    found = json.loads(line)
+                except ValueError:
+                    continue  # the last line of a process that was killed while writing
+                self._take(found)
+        code = self.process.wait()
+        if code and self.fault is None:
+            self.log.seek(0)
+            last = (self.log.read().strip().splitlines() or ["it left no word"])[-1]
+            how = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
+            self.fault = f"expected a client process to go on, but it {how}: {last}"
+        self.ready.set()
+        self.halted.set()
+
+    def _take(self, found: dict[str, Any]) -> None:
+        if found["event"] == "tick":
+            answers = np.frombuffer(base64.b64decode(found["answers"]), np.float64).reshape(-1, FIELDS)
+            if len(answers):
+                self.answers.append(answers)
+            self.failures += [(sent, ended, kind) for sent, ended, kind in found["failures"]]
+            self.reasons |= found["reasons"]
+        elif found["event"] == "error":
+            self.fault = found["text"]
+        elif found["event"] in ("ready", "halted"):
+            getattr(self, found["event"]).set()
+
+
+@dataclass(frozen=True)
+class _Look:
+    at: float
+    server: Snapshot
+    cpu_s: tuple[float, ...]
+
+
+class Generator:
+    """A context manager around the client processes of one target and one traffic.
+
+    Raises:
+        EvaluatorError: no such server or model.
+        LoadError: requests that cannot be made.
+    """
+
+    def __init__(self, target: Target, traffic: Traffic, *, signature: Signature | None = None) -> None:
+        self.target, self.traffic = target, traffic
+        self.signature = signature or read_signature(target, shapes=traffic.shapes)
+        self._clients: list[_Client] = []
+        self._view = ServerView(target)
+        self._n_points = 0
+        try:
+            for index in range(traffic.processes):
+                self._clients.append(_Client(WorkerConfig(target, self.signature, traffic, index)))
+            deadline = time.monotonic() + READY_TIMEOUT_S
+            for client in self._clients:
+                if not client.ready.wait(max(0.0, deadline - time.monotonic())):
+                    raise LoadError(f"expected client processes to start within {READY_TIMEOUT_S:g} s; use fewer")
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def measure(self, load: Load, patience: Patience | None = None, *, say: Say = lambda text: None) -> Point:
+        """Put one load on the server until its windows agree.
+
+        Raises:
+            NoAnswers: every request failed.
+            LoadError: a client process ended.
+        """
+        patience = patience or Patience()
+        for client in self._clients:
+            client.answers, client.failures, client.reasons = [], [], {}
+            client.halted.clear()
+        start = time.monotonic() + HEAD_START_S
+        self._n_points += 1
+        order = {
+            "load": asdict(load),
+            "at": start,
+            "ramp_s": patience.ramp_s,
+            "seed": self.traffic.seed + self._n_points,
+        }
+        for client in self._clients:
+            client.tell(json.dumps(order))
+        try:
+            looks, stable = self._watch(load, patience, start + patience.ramp_s + patience.warmup_s, say)
+        finally:
+            self._halt(self.traffic.timeout_s if load.is_open else GRACE_S)
+        counted = looks[-4:]
+        first, last = counted[0], counted[-1]
+        answers = self._answers()
+        if not len(within(answers, load, first.at, last.at)):
+            reasons = {kind: text for client in self._clients for kind, text in client.reasons.items()}
+            n = sum(len(client.failures) for client in self._clients)
+            why = "; ".join(f"{kind} ({text})" for kind, text in reasons.items()) or "none at all within the windows"
+            raise NoAnswers(f"expected answers from {self.target.url} at {load}, got {n} failures: {why}")
+        seconds = last.at - first.at
+        return summarize(
+            load,
+            answers,
+            [failure for client in self._clients for failure in client.failures],
+            start=first.at,
+            end=last.at,
+            reasons={kind: text for client in self._clients for kind, text in client.reasons.items()},
+            client_cpu_s=[end - begin for begin, end in zip(first.cpu_s, last.cpu_s, strict=True)],
+            server=compare(
+                first.server,
+                last.server,
+                seconds=seconds,
+                gpus=[look.server.gpu for look in counted[1:] if look.server.gpu is not None],
+            ),
+            windows=len(looks) - 1,
+            stable=stable,
+        )
+
+    def close(self) -> None:
+        """End the processes, and take back what a killed one has left at the server."""
+        killed = []
+        for client in self._clients:
+            client.end()
+            if client.process.returncode < 0:
+                killed.append(client.process.pid)
+        if killed and self.traffic.transport == "shm":
+            with open_channel(self.target.url) as channel:
+                control = Control(self.target, channel)
+                for pid in killed:
+                    control.unregister_all(pid)
+        self._view.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _watch(self, load: Load, patience: Patience, begin: float, say: Say) -> tuple[list[_Look], bool]:
+        """Looks at the borders of all windows, and whether the last three windows agree."""
+        self._sleep_until(begin)
+        looks = [self._look()]
+        if patience.requests is not None:
+            while True:
+                self._sleep_until(time.monotonic() + TICK_S / 2)
+                answers = self._answers()
+                if len(answers[answers[:, DONE] >= begin]) >= patience.requests or self._is_hopeless(looks[0].at):
+                    return [*looks, self._look()], True
+        if patience.duration_s is not None:
+            self._sleep_until(looks[0].at + patience.duration_s)
+            return [*looks, self._look()], True
+        rates: list[float] = []
+        means: list[float] = []
+        while True:
+            self._sleep_until(looks[-1].at + patience.window_s)
+            looks.append(self._look())
+            self._sleep_until(looks[-1].at + 1.5 * TICK_S)  # the last of this window are still on their way
+            since, until = looks[-2].at, looks[-1].at
+            answers = self._answers()
+            came = answers[(answers[:, DONE] >= since) & (answers[:, DONE] < until)]
+            rates.append(len(came) / (until - since))
+            means.append(float((came[:, DONE] - came[:, INTENDED]).mean()) if len(came) else 0.0)
+            say(f"{load}: window {len(rates)}, {rates[-1]:,.0f} requests/s, mean {1e3 * means[-1]:.2f} ms")
+            if len(came) and agree(rates, patience.stability) and agree(means, patience.stability):
+                return looks, True
+            if len(rates) >= patience.max_windows:
+                return looks, False
+
+    def _is_hopeless(self, since: float) -> bool:
+        """Whether a point that counts answers has had nothing but failures for as long as a request may take."""
+        return time.monotonic() - since > self.traffic.timeout_s and not len(self._answers())
+
+    def _look(self) -> _Look:
+        at = time.monotonic()
+        return _Look(at, self._view.look(), tuple(client.cpu_s() for client in self._clients))
+
+    def _sleep_until(self, moment: float) -> None:
+        while (left := moment - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+            self._check()
+
+    def _halt(self, grace_s: float) -> None:
+        for client in self._clients:
+            client.tell(json.dumps({"halt": grace_s}))
+        deadline = time.monotonic() + grace_s + GRACE_S
+        for client in self._clients:
+            client.halted.wait(max(0.0, deadline - time.monotonic()))
+
+    def _answers(self) -> NDArray[np.float64]:
+        found = [answers for client in self._clients for answers in client.answers]
+        return np.concatenate(found) if found else np.empty((0, FIELDS))
+
+    def _check(self) -> None:
+        for client in self._clients:
+            if client.fault is not None:
+                raise LoadError(client.fault)
+
+
+def measure(
+    target: Target, traffic: Traffic, load: Load, patience: Patience | None = None, *, say: Say = lambda text: None
+) -> Point:
+    """One point, with client processes of its own; see `Generator`."""
+    with Generator(target, traffic) as generator:
+        return generator.measure(load, patience, say=say)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to send a request, one class each behind one seam: `prepare` once, `send` often, `done` when it is answered.
+
+`send` returns at once. `done` is called once a request, from whatever thread learnt of its end: with None, or with
+what its failure means.
+"""
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+
+from clients.channel import Failure, classify, open_channel
+from clients.errors import EvaluatorClosed, ModelNotFound, ServerFailed
+from clients.load.plan import Target, Traffic
+from clients.load.rows import Payload
+from clients.load.signature import Signature
+from clients.wire import encode_request
+
+import grpc  # isort: skip  (clients.channel sets how it loads)
+from tritonclient.grpc import service_pb2
+
+SERVICE: Final = "/inference.GRPCInferenceService"
+Done = Callable[[Failure | None], None]
+
+
+class Transport(Protocol):
+    """One process's connection to a server."""
+
+    most_in_flight: int
+    """More than so many requests wait in the client."""
+
+    def prepare(self, payload: Payload) -> Any:
+        """What `send` takes, made as far as it can be made once."""
+        ...
+
+    def send(self, prepared: Any, done: Done) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def request_head(target: Target, signature: Signature, n_rows: int) -> Any:
+    """A ModelInferRequest without its tensors' bytes."""
+    head = service_pb2.ModelInferRequest(model_name=target.model, model_version=target.version)
+    for tensor in signature.inputs:
+        head.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=signature.dims(tensor, n_rows))
+    for tensor in signature.outputs:
+        head.outputs.add(name=tensor.name)
+    return head
+
+
+class GrpcUnary:
+    """One call a request; messages go as bytes that were encoded once."""
+
+    most_in_flight = 4096
+
+    def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
+        self._target, self._signature, self._timeout_s = target, signature, traffic.timeout_s
+        self.channel = open_channel(target.url)
+        self._infer = self.channel.unary_unary(f"{SERVICE}/ModelInfer")
+
+    def prepare(self, payload: Payload) -> bytes:
+        return encode_request(request_head(self._target, self._signature, payload.n_rows), *payload.tensors)
+
+    def send(self, prepared: bytes, done: Done) -> None:
+        try:
+            call = self._infer.future(prepared, timeout=self._timeout_s)
+        except ValueError:  # gRPC's word for a closed channel
+            done(closed())
+            return
+        # In gRPC's own thread: handing the end over to another would cost a switch of threads a request.
+        call.add_done_callback(lambda call: done(None if call.code() is grpc.StatusCode.OK else classify(call)))
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+class GrpcStream:
+    """One bidirectional stream for all requests of a process; opened again after it broke."""
+
+    most_in_flight = 4096
+
+    def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
+        self._target, self._signature = target, signature
+        self._channel = open_channel(target.url)
+        self._open = self._channel.stream_stream(
+            f"{SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
+        )
+        self._ids = itertools.count()
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Done] = {}
+        self._outbox: queue.SimpleQueue[bytes | None] | None = None
+        self._is_closed = False
+
+    def prepare(self, payload: Payload) -> bytes:
+        return encode_request(request_head(self._target, self._signature, payload.n_rows), *payload.tensors)
+
+    def send(self, prepared: bytes, done: Done) -> None:
+        number = str(next(self._ids))
+        # A message followed by one more field is the message with that field.
+        tagged = prepared + service_pb2.ModelInferRequest(id=number).SerializeToString()
+        with self._lock:
+            if self._is_closed:
+                outbox = None
+            else:
+                outbox = self._outbox = self._outbox or self._start()
+                self._waiting[number] = done
+        if outbox is None:
+            done(closed())
+        else:
+            outbox.put(tagged)
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            if self._outbox is not None:
+                self._outbox.put(None)
+        self._channel.close()
+
+    def _start(self) -> queue.SimpleQueue[bytes | None]:
+        outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        answers = self._open(iter(outbox.get, None))
+        threading.Thread(target=self._listen, args=(answers, outbox), daemon=True).start()
+        return outbox
+
+    def _listen(self, answers: Iterator[Any], outbox: queue.SimpleQueue[bytes | None]) -> None:
+        failure = Failure(ServerFailed, "the server ended the stream", may_pass=True)
+        try:
+            for answer in answers:
+                done = self._waiting.pop(answer.infer_response.id, None)
+                if done is not None:
+                    done(_stream_failure(answer.error_message) if answer.error_message else None)
+        except grpc.RpcError as error:
+            failure = classify(error)
+        outbox.put(None)  # ends the thread that gRPC reads requests with
+        with self._lock:
+            left, self._waiting = list(self._waiting.values()), {}
+            self._outbox = None
+        for done in left:
+            done(failure)
+
+
+def _stream_failure(text: str) -> Failure:
+    """A stream's errors come without a status."""
+    unknown = "unknown model" in text or "no available versions" in text
+    return Failure(ModelNotFound if unknown else ServerFailed, " ".join(text.split())[:300], may_pass=True)
+
+
+def closed() -> Failure:
+    """What becomes of a request after `close`."""
+    return Failure(EvaluatorClosed, "the connection was closed", may_pass=False)

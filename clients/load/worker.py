@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One client process of a load test: sends requests as it is told and reports when each was answered.
+
+As a program (`python -m clients.load.worker`) it takes lines of JSON on standard input and reports in lines of JSON on
+standard output; it stops when its input closes, so it never outlives whoever started it.
+
+```
+in   {target, signature, traffic, index}   then any number of
+     {"load": ..., "at": T}                begin at this moment of the monotonic clock, which all processes share
+     {"halt": GRACE_S}                     send no more; what is not answered in so long counts as unanswered
+out  {"event": "ready"}                    connected, requests made
+     {"event": "tick", ...}                what ended since the last one: `answers`, `failures`, `reasons`
+     {"event": "halted"}                   nothing is in flight
+     {"event": "error", "text"}            why it gives up; the exit status is 1
+```
+An answer is four float64: when its request was meant to be sent, when it came, how late it was really sent, its rows.
+"""
+
+import base64
+import heapq
+import itertools
+import json
+import sys
+import threading
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from clients.channel import Failure
+from clients.load.http import Http
+from clients.load.plan import Load, Target, Traffic
+from clients.load.rows import make_payloads
+from clients.load.schedule import arrivals, share
+from clients.load.sharedmemory import SharedMemory
+from clients.load.signature import Signature, Tensor
+from clients.load.transports import GrpcStream, GrpcUnary, Transport
+from mcts_ext.errors import BlobError
+
+TRANSPORTS: Final[dict[str, Callable[[Target, Signature, Traffic], Transport]]] = {
+    "grpc": GrpcUnary, "stream": GrpcStream, "http": Http, "shm": SharedMemory,
+}  # fmt: skip
+TICK_S: Final = 0.1
+PAUSE_S: Final = 0.05
+"""After a failure a slot of a closed loop waits so long; a server that refuses at once would take all of the core."""
+UNANSWERED: Final = "Unanswered"
+FIELDS: Final = 4
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What one process needs."""
+
+    target: Target
+    signature: Signature
+    traffic: Traffic
+    index: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @staticmethod
+    def from_json(line: str) -> "WorkerConfig":
+        found: dict[str, Any] = json.loads(line)
+        key_file = found["target"].pop("key_file")
+        signature = found["signature"]
+        tensors = {
+            name: tuple(Tensor(one["name"], one["datatype"], tuple(one["shape"])) for one in signature[name])
+            for name in ("inputs", "outputs")
+        }
+        return WorkerConfig(
+            Target(**found["target"], key_file=Path(key_file) if key_file else None),
+            Signature(tensors["inputs"], tensors["outputs"], signature["max_batch_size"]),
+            Traffic(**found["traffic"] | {"shapes": tuple(found["traffic"]["shapes"])}),
+            found["index"],
+        )
+
+
+class Sender:
+    """Sends, and keeps what came of it until it is taken.
+
+    `run` is the loop of the one thread that sends at given times; in a closed loop the thread that learns of an answer
+    sends the next request itself.
+    """
+
+    def __init__(self, transport: Transport, requests: list[tuple[int, Any]]) -> None:
+        self._transport = transport
+        self._requests = itertools.cycle(requests)  # (rows, prepared)
+        self._lock = threading.Condition()
+        self._due: list[tuple[float, int, Callable[[float], None]]] = []  # a heap
+        self._order = itertools.count()
+        self._in_flight: dict[object, float] = {}
+        self._backlog: deque[tuple[float, float]] = deque()
+        self._is_sending = False
+        self._answers: deque[tuple[float, float, float, int]] = deque()
+        self._failures: deque[tuple[float, float, str]] = deque()
+        self._reasons: dict[str, str] = {}
+
+    def begin(self, load: Load, *, at: float, ramp_s: float, index: int, processes: int, seed: int) -> None:
+        self._is_sending = True
+        if load.concurrency is not None:
+            for slot in share(load.concurrency, index=index, parts=processes):
+                self._plan(at + ramp_s * slot / load.concurrency, self._send_in_turn)
+        elif load.rate is not None:
+            times = arrivals(load.rate / processes, ramp_s=ramp_s, seed=(seed, index))
+            self._plan_arrival(at, times)
+
+    def halt(self, grace_s: float) -> None:
+        """Send no more and wait for what is in flight; what is then unanswered has failed."""
+        with self._lock:
+            self._is_sending = False
+            self._due.clear()
+        deadline = time.monotonic() + grace_s
+        while self._in_flight and time.monotonic() < deadline:
+            time.sleep(0.005)
+        now = time.monotonic()
+        left = [self._in_flight.pop(flight, None) for flight in list(self._in_flight)]
+        waiting = [intended for intended, _ in self._backlog]
+        self._backlog.clear()
+        for intended in (*left, *waiting):
+            if intended is not None:
+                self._failures.append((intended, now, UNANSWERED))
+                self._reasons[UNANSWERED] = f"{grace_s:g} s after the last request"
+
+    def take(self) -> dict[str, Any]:
+        """What ended since the last call."""
+        answers = array("d")
+        for _ in range(len(self._answers)):  # others append meanwhile
+            answers.extend(self._answers.popleft())
+        failures = [self._failures.popleft() for _ in range(len(self._failures))]
+        return {
+            "answers": base64.b64encode(answers.tobytes()).decode(),
+            "failures": failures,
+            "reasons": self._reasons if failures else {},
+        }
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        while not stopped():
+            with self._lock:
+                wait_s = min(TICK_S, self._due[0][0] - time.monotonic()) if self._due else TICK_S
+                if wait_s > 0:
+                    self._lock.wait(wait_s)
+                    continue
+                at, _, what = heapq.heappop(self._due)
+            what(at)
+
+    def _plan(self, at: float, what: Callable[[float], None]) -> None:
+        with self._lock:
+            if self._is_sending:
+                heapq.heappush(self._due, (at, next(self._order), what))
+                self._lock.notify()
+
+    def _plan_arrival(self, start: float, times: Iterator[float]) -> None:
+        def arrive(at: float) -> None:
+            self._plan_arrival(start, times)
+            late_s = time.monotonic() - at
+            if len(self._in_flight) < self._transport.most_in_flight:
+                self._send(at, late_s, self._after_arrival)
+            else:
+                self._backlog.append((at, late_s))
+
+        self._plan(start + next(times), arrive)
+
+    def _after_arrival(self, _has_failed: bool) -> None:
+        while self._backlog and self._is_sending and len(self._in_flight) < self._transport.most_in_flight:
+            self._send(*self._backlog.popleft(), self._after_arrival)
+
+    def _send_in_turn(self, _at: float) -> None:
+        self._send(time.monotonic(), 0.0, self._after_turn)
+
+    def _after_turn(self, has_failed: bool) -> None:
+        if has_failed:
+            self._plan(time.monotonic() + PAUSE_S, self._send_in_turn)
+        elif self._is_sending:
+            self._send_in_turn(0.0)
+
+    def _send(self, intended: float, late_s: float, after: Callable[[bool], None]) -> None:
+        flight = object()
+        self._in_flight[flight] = intended
+        rows, prepared = next(self._requests)
+
+        def done(failure: Failure | None) -> None:
+            now = time.monotonic()
+            if self._in_flight.pop(flight, None) is None:
+                return  # counted as unanswered already
+            if failure is None:
+                self._answers.append((intended, now, late_s, rows))
+            else:
+                self._failures.append((intended, now, failure.kind.__name__))
+                self._reasons.setdefault(failure.kind.__name__, failure.reason)
+            after(failure is not None)
+
+        self._transport.send(prepared, done)
+
+
+def main() -> int:
+    """The process: orders from standard input, reports to standard output."""
+    sys.setswitchinterval(0.0005)  # whoever reads answers must not hold up whoever sends
+    config = WorkerConfig.from_json(sys.stdin.readline())
+    lock = threading.Lock()
+    stop = threading.Event()
+    faults: list[str] = []
+
+    def report(event: str, **values: Any) -> None:
+        with lock:
+            print(json.dumps({"event": event, **values}), flush=True)
+
+    try:
+        payloads = make_payloads(config.signature, config.traffic, index=config.index)
+        transport = TRANSPORTS[config.traffic.transport](config.target, config.signature, config.traffic)
+    except BlobError as error:
+        report("error", text=str(error))
+        return 1
+    sender = Sender(transport, [(one.n_rows, transport.prepare(one)) for one in payloads])
+
+    def tick() -> None:
+        while not stop.wait(TICK_S):
+            report("tick", **sender.take())
+
+    def listen() -> None:
+        for line in sys.stdin:
+            order = json.loads(line)
+            if "halt" in order:
+                sender.halt(order["halt"])
+                report("tick", **sender.take())
+                report("halted")
+            else:
+                load = Load(**order["load"])
+                sender.begin(
+                    load,
+                    at=order["at"],
+                    ramp_s=order["ramp_s"],
+                    index=config.index,
+                    processes=config.traffic.processes,
+                    seed=order["seed"],
+                )
+        stop.set()
+
+    report("ready")
+    for work in (tick, listen):
+        threading.Thread(target=_guarded, args=(work, stop, faults), daemon=True).start()
+    try:
+        sender.run(stop.is_set)
+    except BlobError as error:
+        faults.append(str(error))
+    finally:
+        transport.close()
+    if faults:
+        report("error", text=faults[0])
+    return 1 if faults else 0
+
+
+def _guarded(work: Callable[[], None], stop: threading.Event, faults: list[str]) -> None:
+    """Run a thread whose end, if it is one of despair, is the process's."""
+    try:
+        work()
+    except BrokenPipeError:
+        stop.set()
+    except BlobError as error:
+        faults.append(str(error))
+        stop.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
