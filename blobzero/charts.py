@@ -18,18 +18,18 @@ CROWD: Final = 40
 
 def strength(generations: Generations) -> bytes:
     """Difference of the round scores in every match, with its 95% interval, by generation and opponent."""
-    figure, (axes,) = _figure("generation", "score a round, this version less the other")
+    figure, (axes,) = new_figure("generation", "score a round, this version less the other")
     for i, name in enumerate(opponents(generations)):
         label = "against the version before" if name == "before" else f"against {name}"
         _intervals(axes, generations, name, "difference", label=label, shift=0.12 * i)
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def rating(generations: Generations) -> bytes:
     """Elo above the untrained network, the sum of the matches against the version before, and above each bot."""
-    figure, (axes,) = _figure("generation", "Elo")
+    figure, (axes,) = new_figure("generation", "Elo")
     steps = [one["matches"]["before"]["elo"] if one["promoted"] else None for one in generations]
     total = np.cumsum([0.0 if elo is None else elo["mean"] for elo in steps])
     spread = [0.0 if elo is None else (elo["high"] - elo["low"]) / 2 for elo in steps]
@@ -41,12 +41,12 @@ def rating(generations: Generations) -> bytes:
         _intervals(axes, generations, name, "elo", label=f"above {name}, measured", shift=0.12 * i)
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def losses(metrics: Sequence[Mapping[str, Any]]) -> bytes:
     """Every loss that the trainer wrote down, by step; the value's, which is far smaller, below the others."""
-    figure, (top, bottom) = _figure("training step", "loss", "value loss", height=5.5)
+    figure, (top, bottom) = new_figure("training step", "loss", "value loss", height=5.5)
     at = [one["step"] for one in metrics]
     for name in metrics[0]:
         axes = bottom if name == "value_loss" else top
@@ -57,21 +57,21 @@ def losses(metrics: Sequence[Mapping[str, Any]]) -> bytes:
     for axes in (top, bottom):
         axes.set_ylim(bottom=0)
     top.legend()
-    _thousands(bottom.xaxis)
-    return _png(figure)
+    thousands(bottom.xaxis)
+    return png(figure)
 
 
 def rates(generations: Generations) -> bytes:
     """Self-play's rounds and evaluations, by generation."""
-    figure, both = _figure("generation", "rounds / min", "evaluations / s", height=5)
+    figure, both = new_figure("generation", "rounds / min", "evaluations / s", height=5)
     at = [one["generation"] for one in generations]
     for axes, name, color in zip(
         both, ("rounds_per_min", "evaluations_per_s"), ("tab:blue", "tab:orange"), strict=True
     ):
         axes.plot(at, [one["selfplay"][name] for one in generations], _marked("o", at), color=color)
         axes.set_ylim(bottom=0)
-        _thousands(axes.yaxis)
-    return _png(figure)
+        thousands(axes.yaxis)
+    return png(figure)
 
 
 def time_spent(generations: Generations) -> bytes:
@@ -79,7 +79,7 @@ def time_spent(generations: Generations) -> bytes:
     found = {part: np.array([one["seconds"][part] for one in generations]) for part in PARTS}
     whole = sum(found.values(), np.zeros(len(generations)))
     unit, seconds = next(pair for pair in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if _is_fit(whole, pair[1]))
-    figure, (axes,) = _figure("generation", unit)
+    figure, (axes,) = new_figure("generation", unit)
     at = [one["generation"] for one in generations]
     bottom = np.zeros(len(at))
     for part, name in PARTS.items():
@@ -91,7 +91,7 @@ def time_spent(generations: Generations) -> bytes:
     axes.grid(False, axis="x")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)  # as they are stacked
-    return _png(figure)
+    return png(figure)
 
 
 def projection(days: Mapping[str, tuple[float, str]]) -> bytes:
@@ -100,7 +100,7 @@ def projection(days: Mapping[str, tuple[float, str]]) -> bytes:
     Args:
         days: what -> (days, the same in words); what begins with "old" is drawn in grey.
     """
-    figure, (axes,) = _figure("days", "", height=0.7 + 0.45 * len(days))
+    figure, (axes,) = new_figure("days", "", height=0.7 + 0.45 * len(days))
     values = [value for value, _ in days.values()]
     colors = ["tab:grey" if name.startswith("old") else "tab:blue" for name in days]
     bars = axes.barh(list(days), values, color=colors)
@@ -110,7 +110,7 @@ def projection(days: Mapping[str, tuple[float, str]]) -> bytes:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.invert_yaxis()
     axes.grid(False, axis="y")
-    return _png(figure)
+    return png(figure)
 
 
 def bids_made(made: Mapping[tuple[int, int], tuple[int, int]]) -> bytes:
@@ -121,7 +121,7 @@ def bids_made(made: Mapping[tuple[int, int], tuple[int, int]]) -> bytes:
     """
     sizes = sorted({cards for cards, _ in made})
     seats = sorted({seat for _, seat in made})
-    figure, (axes,) = _figure(
+    figure, (axes,) = new_figure(
         "seat in the order of bidding, the dealer last", "cards dealt", height=1 + 0.4 * len(sizes)
     )
     shares: NDArray[np.float64] = np.full((len(sizes), len(seats)), np.nan)
@@ -135,7 +135,7 @@ def bids_made(made: Mapping[tuple[int, int], tuple[int, int]]) -> bytes:
     axes.grid(False)
     axes.set_xticks(range(len(seats)), [str(seat + 1) for seat in seats])
     axes.set_yticks(range(len(sizes)), [str(cards) for cards in sizes])
-    return _png(figure)
+    return png(figure)
 
 
 def opponents(generations: Generations) -> list[str]:
@@ -167,11 +167,11 @@ def _is_fit(seconds: NDArray[np.float64], unit: int) -> bool:
     return unit == 1 or float(seconds.max(initial=0.0)) >= 10 * unit
 
 
-def _thousands(axis: Any) -> None:
+def thousands(axis: Any) -> None:
     axis.set_major_formatter("{x:,.0f}")
 
 
-def _figure(across: str, *up: str, height: float = 4) -> tuple[Any, tuple[Any, ...]]:
+def new_figure(across: str, *up: str, height: float = 4) -> tuple[Any, tuple[Any, ...]]:
     """A figure of as many panels, one above the other, as there are labels for them."""
     import matplotlib
 
@@ -190,7 +190,7 @@ def _figure(across: str, *up: str, height: float = 4) -> tuple[Any, tuple[Any, .
     return figure, panels
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
     import matplotlib.pyplot as plt
 
     image = io.BytesIO()

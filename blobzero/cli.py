@@ -14,6 +14,7 @@ import tyro
 
 from blobzero.bench import BenchConfig, bench
 from blobzero.export import ExportConfig, export
+from blobzero.loadtest import LoadTestConfig, loadtest
 from blobzero.loop import LoopConfig, loop
 from blobzero.match import MatchConfig, match
 from blobzero.models import (
@@ -63,6 +64,7 @@ Command = (
     | Annotated[LoopConfig, tyro.conf.subcommand("loop")]
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
+    | Annotated[LoadTestConfig, tyro.conf.subcommand("loadtest")]
     | Annotated[UpConfig, tyro.conf.subcommand("up")]
     | Annotated[DownConfig, tyro.conf.subcommand("down")]
     | Annotated[StatusConfig, tyro.conf.subcommand("status")]
@@ -86,6 +88,7 @@ VERBS: dict[type, Callable[[Any], int]] = {
     LoopConfig: loop,
     ReportConfig: report,
     BenchConfig: bench,
+    LoadTestConfig: loadtest,
     UpConfig: up,
     DownConfig: down,
     StatusConfig: status,

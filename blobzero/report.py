@@ -26,7 +26,7 @@ OLD_DAYS: Final = (66, 71)
 MADE_BID: Final = 10
 """The score of a made bid of 0; one that is missed scores 0."""
 
-_PAGE: Final = """<!doctype html>
+PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
@@ -70,7 +70,7 @@ def report(config: ReportConfig) -> int:
         folder.mkdir(exist_ok=True)
         for section in sections:
             write_aside(folder / f"{section.name}.png", section.picture)
-        page = _PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
+        page = PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
         write_aside(config.run / "report.html", page.encode())
     except OSError as error:
         raise ReportError(f"expected to write {config.run}/report.html, got {error}; free space") from error

@@ -7,5 +7,9 @@
 from clients.load.generator import Generator, measure
 from clients.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
 from clients.load.point import Point
+from clients.load.sweep import Slo, highest_rate, knee, parse_sweep
 
-__all__ = ["Generator", "Load", "LoadError", "NoAnswers", "Patience", "Point", "Target", "Traffic", "measure"]
+__all__ = [
+    "Generator", "Load", "LoadError", "NoAnswers", "Patience", "Point", "Slo", "Target", "Traffic",
+    "highest_rate", "knee", "measure", "parse_sweep",
+]  # fmt: skip

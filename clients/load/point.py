@@ -7,7 +7,7 @@ of quantiles.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -60,6 +60,8 @@ class Point:
     """How many were run."""
     stable: bool
     """Whether the last three agreed; True for a fixed length or count."""
+    behind: bool
+    """Whether less was answered than asked for, in an open loop."""
     requests: int
     requests_per_s: float
     rows_per_s: float
@@ -80,7 +82,7 @@ class Point:
     server: Server | None
     """None where the server did not say."""
     warnings: tuple[str, ...] = ()
-    latencies_s: NDArray[np.float64] | None = None
+    latencies_s: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
     """All of them, sorted."""
 
     @property
@@ -156,12 +158,13 @@ def summarize(
     warnings = []
     if late_s > LATE_SHARE * points["p99_ms"] / 1e3:
         warnings.append(
-            f"requests were sent late (p99 {1e3 * late_s:.2f} ms), which their latencies include: the client is a limit; "
-            "more --processes, or cores"
+            f"requests were sent late (p99 {1e3 * late_s:.2f} ms), which their latencies include: the client is a "
+            "limit; more --processes, or cores"
         )
     if max(client_cpu_s, default=0.0) > BUSY_CORES * seconds:
         warnings.append("a client process was busy all the time: it was the limit; more --processes")
-    if load.is_open and len(came) < BACKLOG_SHARE * (len(found) + errors.total()):
+    behind = load.is_open and len(came) < BACKLOG_SHARE * (len(found) + errors.total())
+    if behind:
         warnings.append("the server fell behind: latencies grow as long as the load lasts")
     if not stable:
         warnings.append("the last three windows did not agree: longer --window, or more of them")
@@ -170,6 +173,7 @@ def summarize(
         seconds=seconds,
         windows=windows,
         stable=stable,
+        behind=behind,
         requests=len(found),
         requests_per_s=len(came) / seconds,
         rows_per_s=float(came[:, ROWS].sum()) / seconds,

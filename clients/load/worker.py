@@ -125,6 +125,10 @@ class Sender:
                 self._failures.append((intended, now, UNANSWERED))
                 self._reasons[UNANSWERED] = f"{grace_s:g} s after the last request"
 
+    @property
+    def has_news(self) -> bool:
+        return bool(self._answers or self._failures)
+
     def take(self) -> dict[str, Any]:
         """What ended since the last call."""
         answers = array("d")
@@ -218,7 +222,8 @@ def main() -> int:
 
     def tick() -> None:
         while not stop.wait(TICK_S):
-            report("tick", **sender.take())
+            if sender.has_news:
+                report("tick", **sender.take())
 
     def listen() -> None:
         for line in sys.stdin:
