@@ -210,6 +210,11 @@ class Generator:
             stable=stable,
         )
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the client processes."""
+        return [client.process.pid for client in self._clients]
+
     def close(self) -> None:
         """End the processes, and take back what a killed one has left at the server."""
         killed = []

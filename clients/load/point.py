@@ -82,8 +82,8 @@ class Point:
     server: Server | None
     """None where the server did not say."""
     warnings: tuple[str, ...] = ()
-    latencies_s: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
-    """All of them, sorted."""
+    answers: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)), compare=False, repr=False)
+    """`[n, 4]` INTENDED, DONE, LATE, ROWS of every answer that counts; seconds of the monotonic clock."""
 
     @property
     def error_share(self) -> float:
@@ -92,15 +92,15 @@ class Point:
 
     def quantile_ms(self, share: float) -> float:
         """Of all requests, a failure counting as later than any answer."""
-        assert self.latencies_s is not None
-        n = len(self.latencies_s) + sum(self.errors.values())
-        place = max(int(np.ceil(share * n)), 1) - 1
-        return float(self.latencies_s[place]) * 1e3 if place < len(self.latencies_s) else float("inf")
+        failed = np.full(sum(self.errors.values()), np.inf)
+        return 1e3 * quantile(
+            np.sort(np.concatenate((self.answers[:, DONE] - self.answers[:, INTENDED], failed))), share
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """By the names programs read; latencies only as their quantiles."""
+        """By the names programs read; the answers only as their quantiles."""
         found = asdict(self)
-        del found["latencies_s"], found["load"]
+        del found["answers"], found["load"]
         if found["server"] is not None and self.server is not None:
             found["server"]["rows_per_execution"] = self.server.rows_per_execution
         return {"concurrency": self.load.concurrency, "rate": self.load.rate, **found}
@@ -186,5 +186,5 @@ def summarize(
         late_p99_ms=1e3 * late_s,
         server=server,
         warnings=tuple(warnings),
-        latencies_s=latencies,
+        answers=found,
     )

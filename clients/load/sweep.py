@@ -95,7 +95,7 @@ def highest_rate(
             low = rate
         else:
             high = rate
-        if high - low <= precision * high:
+        if high < float("inf") and high - low <= precision * high:
             return low, points
         if rate == least and not low:
             return 0.0, points

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a load test that need no server: arrivals, quantiles, stability, sweeps, the search, requests."""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clients.load import Load, Patience, Point, Slo, Target, Traffic, highest_rate, knee, parse_sweep
+from clients.load.point import agree, quantile, summarize, within
+from clients.load.rows import SIZES, make_payloads, request_sizes
+from clients.load.schedule import arrivals, share
+from clients.load.signature import Signature, Tensor, parse_shape
+from clients.load.transports import request_head
+from clients.load.worker import WorkerConfig
+from clients.wire import encode_request
+from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
+from mcts_ext.errors import InvalidConfig
+
+from tritonclient.grpc import service_pb2  # isort: skip
+
+OURS = Signature((Tensor(INPUT_NAME, "UINT8", (OBSERVATION_BYTES,)),), (Tensor("policy", "FP32", (66,)),), 1024)
+FOREIGN = Signature(
+    (Tensor("tokens", "INT64", (7,)), Tensor("scale", "FP16", (1,)), Tensor("text", "BYTES", (1,))),
+    (Tensor("sum", "FP32", (-1,)),),
+    4,
+)
+
+
+def answers_of(latencies: Sequence[float], *, start: float = 0.0, gap: float = 0.01) -> NDArray[np.float64]:
+    sent = start + gap * np.arange(len(latencies))
+    return np.stack([sent, sent + latencies, np.zeros(len(sent)), np.full(len(sent), 2.0)], axis=1)
+
+
+def point_of(
+    answers: NDArray[np.float64],
+    *,
+    load: Load | None = None,
+    failures: Sequence[tuple[float, float, str]] = (),
+    end: float = 1.0,
+    cpu_s: Sequence[float] = (0.1,),
+) -> Point:
+    return summarize(
+        load or Load(concurrency=1), answers, failures, start=0.0, end=end, reasons={}, client_cpu_s=cpu_s, server=None,
+        windows=3, stable=True,
+    )  # fmt: skip
+
+
+# -- arrivals ---------------------------------------------------------------------------------------------------------
+
+
+def test_arrivals_are_poisson_and_the_seed_is_the_schedule() -> None:
+    times = np.array(list(itertools.islice(arrivals(50.0, ramp_s=0.0, seed=(1, 0)), 20_000)))
+    gaps = np.diff(times, prepend=0.0)
+    assert gaps.mean() == pytest.approx(1 / 50, rel=0.03)
+    assert gaps.std() == pytest.approx(1 / 50, rel=0.03)  # exponential: deviation equals mean
+    assert np.corrcoef(gaps[:-1], gaps[1:])[0, 1] == pytest.approx(0.0, abs=0.03)
+    again = itertools.islice(arrivals(50.0, ramp_s=0.0, seed=(1, 0)), 20_000)
+    assert times.tolist() == list(again)
+    assert times[0] != next(arrivals(50.0, ramp_s=0.0, seed=(1, 1)))
+
+
+def test_arrivals_grow_linearly_while_the_load_ramps_up() -> None:
+    counts = np.zeros(4)
+    for seed in range(200):
+        times = arrivals(100.0, ramp_s=2.0, seed=(seed,))
+        counts += np.histogram(list(itertools.takewhile(lambda at: at < 4, times)), bins=[0, 1, 2, 3, 4])[0]
+    assert counts / 200 == pytest.approx([25, 75, 100, 100], rel=0.03)
+
+
+def test_processes_share_the_slots_of_a_closed_loop() -> None:
+    slots = [slot for index in range(3) for slot in share(8, index=index, parts=3)]
+    assert sorted(slots) == list(range(8))
+
+
+# -- what a point says ------------------------------------------------------------------------------------------------
+
+
+def test_quantiles_are_those_of_all_processes_together() -> None:
+    """One process with fast answers and one with few slow ones: the mean of their p99s would be far off."""
+    fast, slow = answers_of([0.001] * 95), answers_of([0.1] * 5)
+    point = point_of(np.concatenate([fast, slow]), end=2.0)
+    assert (point.p50_ms, point.p90_ms, point.p99_ms, point.max_ms) == pytest.approx((1, 1, 100, 100))
+    assert point.mean_ms == pytest.approx(0.95 + 5)
+    assert point.requests_per_s == 50
+    assert point.rows_per_s == 100
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 5), (0.9, 9), (0.91, 10), (0.99, 10), (0.01, 1)])
+def test_a_quantile_is_the_least_value_that_suffices(share: float, expected: float) -> None:
+    assert quantile(np.arange(1.0, 11.0), share) == expected
+
+
+def test_a_closed_loop_counts_what_came_and_an_open_one_what_was_to_be_sent() -> None:
+    late = np.array([[0.9, 3.0, 0.0, 1.0], [-0.5, 0.5, 0.0, 1.0]])
+    assert within(late, Load(concurrency=1), 0.0, 1.0)[:, 0].tolist() == [-0.5]
+    assert within(late, Load(rate=1.0), 0.0, 1.0)[:, 0].tolist() == [0.9]
+
+
+def test_a_server_that_stalls_cannot_hide_in_an_open_loop() -> None:
+    """For the second half nothing comes; then everything at once, after the window."""
+    sent = np.arange(0.0, 1.0, 0.01)
+    done = np.where(sent < 0.5, sent + 0.001, 2.0)
+    answers = np.stack([sent, done, np.zeros(100), np.ones(100)], axis=1)
+    point = point_of(answers, load=Load(rate=100.0))
+    assert point.p99_ms > 1400
+    assert point.behind
+    assert any("fell behind" in text for text in point.warnings)
+
+
+def test_failures_count_as_later_than_any_answer() -> None:
+    point = point_of(answers_of([0.001] * 98), failures=[(0.5, 0.6, "RequestTimeout"), (0.5, 0.6, "ServerFailed")])
+    assert dict(point.errors) == {"RequestTimeout": 1, "ServerFailed": 1}
+    assert point.error_share == 0.02
+    assert point.quantile_ms(0.98) == pytest.approx(1.0)
+    assert point.quantile_ms(0.99) == math.inf
+    assert not Slo.parse("p99=20ms").holds(point)
+    assert Slo.parse("p95=20ms").holds(point)
+    beyond = [(1.5, 1.6, "ServerFailed")]
+    assert not point_of(answers_of([0.001] * 9), failures=beyond).errors
+
+
+def test_a_client_that_was_the_limit_is_named() -> None:
+    answers = answers_of([0.01] * 90)
+    assert point_of(answers).warnings == ()
+    assert any("busy" in text for text in point_of(answers, cpu_s=[0.2, 0.95]).warnings)
+    answers[:, 2] = 0.002
+    assert any("sent late" in text for text in point_of(answers, load=Load(rate=90.0)).warnings)
+
+
+def test_stable_means_that_the_last_three_agree() -> None:
+    assert not agree([100, 100], 0.1)
+    assert agree([1, 95, 100, 105], 0.1)
+    assert not agree([100, 100, 130], 0.1)
+    assert not agree([100, 100, 100, 80], 0.1)
+
+
+def test_a_point_is_json() -> None:
+    found = json.loads(json.dumps(point_of(answers_of([0.001] * 9)).to_json()))
+    assert found["concurrency"] == 1
+    assert found["rate"] is None
+    assert found["p99_ms"] == pytest.approx(1.0)
+
+
+# -- sweeps and searches ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8", [8]),
+        ("1,4,16", [1, 4, 16]),
+        ("1:64:x2", [1, 2, 4, 8, 16, 32, 64]),
+        ("1:50:x3", [1, 3, 9, 27]),
+        ("100:300:100", [100, 200, 300]),
+        ("0.1:0.3:0.1", [0.1, 0.2, 0.3]),
+    ],
+)
+def test_sweeps_are_read(text: str, expected: list[float]) -> None:
+    assert parse_sweep(text, flag="--rate") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1:2", "1:2:x1", "1:2:0", "4:2:x2", "a", "1:2:x", "nan", "1:inf:x2,3"])
+def test_other_sweeps_are_refused(text: str) -> None:
+    with pytest.raises(InvalidConfig, match="expected --rate like"):
+        parse_sweep(text, flag="--rate")
+
+
+def test_promises_are_read() -> None:
+    assert Slo.parse("p99=20ms") == Slo("p99", 0.99, 20.0)
+    assert Slo.parse("p99.9=1.5s") == Slo("p99.9", pytest.approx(0.999), 1500.0)  # type: ignore[arg-type]
+    for text in ("p99", "p0=1ms", "p100=1ms", "p99=20", "p99=0ms", "mean=3ms"):
+        with pytest.raises(InvalidConfig, match="expected --slo like"):
+            Slo.parse(text)
+
+
+@pytest.mark.parametrize("first", [3.0, 90.0, 137.0, 2000.0])
+def test_the_search_ends_at_the_highest_rate_that_holds(first: float) -> None:
+    def probe(load: Load) -> Point:
+        assert load.rate is not None
+        return point_of(answers_of([0.01 if load.rate <= 137.0 else 0.03] * 50), load=load)
+
+    best, points = highest_rate(probe, Slo.parse("p99=20ms"), first=first, precision=0.05)
+    assert 137 * 0.95 <= best <= 137
+    assert points[0].load.rate == first
+    assert len(points) <= 16
+
+
+def test_the_search_says_zero_where_nothing_holds() -> None:
+    best, points = highest_rate(
+        lambda load: point_of(answers_of([0.5] * 9), load=load), Slo.parse("p99=20ms"), first=64.0, precision=0.05
+    )
+    assert best == 0.0
+    assert points[-1].load.rate == 1.0
+
+
+def test_the_knee_is_where_power_is_greatest() -> None:
+    """A server that does 100 requests/s, 10 ms each, one after the other, 20 of them side by side for free."""
+    points = []
+    for n in (1, 2, 4, 8, 16, 32, 64):
+        latency = 0.01 * max(1.0, n / 20)
+        points.append(point_of(answers_of([latency] * int(n / latency), gap=0.0), load=Load(concurrency=n)))
+    assert knee(points) == 4
+    assert knee([]) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Load(), "either a concurrency or a rate"),
+        (lambda: Load(concurrency=1, rate=1.0), "either a concurrency or a rate"),
+        (lambda: Load(concurrency=0), "at least 1"),
+        (lambda: Load(rate=-1.0), "a rate in"),
+        (lambda: Traffic(rows=0), "at least one row"),
+        (lambda: Traffic(processes=0), "client processes"),
+        (lambda: Patience(window_s=0), "windows"),
+        (lambda: Patience(duration_s=1, requests=1), "got both"),
+        (lambda: parse_shape("tokens"), "expected --shape NAME"),
+        (lambda: request_sizes(FOREIGN, Traffic(rows=5), np.random.default_rng()), "at most 4 rows"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: object, says: str) -> None:
+    with pytest.raises(InvalidConfig, match=says):
+        make()  # type: ignore[operator]
+
+
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+
+def test_sizes_drawn_are_those_of_self_play() -> None:
+    found = json.loads(SIZES.read_text())
+    sizes = request_sizes(OURS, Traffic(rows="selfplay"), np.random.default_rng(1))
+    assert np.mean(sizes) == pytest.approx(found["mean"], rel=0.02)
+    assert len(set(sizes)) > 10
+    assert max(sizes) <= 1024
+    assert max(request_sizes(FOREIGN, Traffic(rows="selfplay"), np.random.default_rng(1))) == 4
+
+
+def test_positions_of_a_search_differ_and_two_processes_send_others() -> None:
+    one, two = (make_payloads(OURS, Traffic(rows=64, seed=3), index=index) for index in (0, 1))
+    rows = one[0].tensors[0].reshape(-1, OBSERVATION_BYTES)
+    assert rows.shape == (64, 96)
+    assert len(np.unique(rows, axis=0)) > 48
+    assert one[0].tensors[0].tobytes() != two[0].tensors[0].tobytes()
+    again = make_payloads(OURS, Traffic(rows=64, seed=3), index=0)
+    assert [p.tensors[0].tobytes() for p in one] == [p.tensors[0].tobytes() for p in again]
+
+
+def test_any_inputs_become_a_request_that_protobuf_reads() -> None:
+    payload = make_payloads(FOREIGN, Traffic(rows=3), index=0)[0]
+    head = request_head(Target("h:1", "m"), FOREIGN, 3)
+    request = service_pb2.ModelInferRequest.FromString(encode_request(head, *payload.tensors))
+    assert [list(one.shape) for one in request.inputs] == [[3, 7], [3, 1], [3, 1]]
+    assert [one.name for one in request.outputs] == ["sum"]
+    tokens, scale, text = request.raw_input_contents
+    assert set(np.frombuffer(tokens, np.int64).tolist()) == {0, 1}
+    assert len(np.frombuffer(scale, np.float16)) == 3
+    sizes, at = [], 0
+    while at < len(text):
+        sizes.append(int.from_bytes(text[at : at + 4], "little"))
+        at += 4 + sizes[-1]
+    assert len(sizes) == 3
+
+
+def test_a_workers_configuration_survives_its_line() -> None:
+    config = WorkerConfig(Target("h:1", "m"), FOREIGN, Traffic("shm", 3, shapes=("a:1",)), 2)
+    assert WorkerConfig.from_json(config.to_json()) == config
