@@ -11,14 +11,21 @@ import numpy as np
 import triton_python_backend_utils as pb
 
 class TritonPythonModel:
-    """Takes SECONDS a request, one after the other; every FAILING-th fails."""
+    """Takes SECONDS a request, one after the other; every FAILING-th fails.
+
+    A request that comes right after the one before counts from that one's planned end: so what a sleep takes too long
+    does not add up along a queue, and the server is as deterministic as theory has it.
+    """
     n = 0
+    end = 0.0
 
     def execute(self, requests):
         responses = []
         for request in requests:
             rows = pb.get_input_tensor_by_name(request, "observation").as_numpy()
-            time.sleep({seconds})
+            now = time.monotonic()
+            self.end = (self.end if now - self.end < {seconds} / 5 else now) + {seconds}
+            time.sleep(max(0.0, self.end - now))
             self.n += 1
             if {failing} and self.n % {failing} == 0:
                 responses.append(pb.InferenceResponse(error=pb.TritonError("not this one")))
