@@ -45,7 +45,7 @@ def test_it_starts_a_server_of_its_own_and_leaves_a_report(
     for one in found["points"]:
         assert one["server"]["batch_sizes"]
         assert one["rows_per_s"] == pytest.approx(8 * one["requests_per_s"])
-    lines = list(csv.DictReader((out / "loadtest.csv").open()))
+    lines = list(csv.DictReader((out / "loadtest.csv").read_text().splitlines()))
     assert [float(line["p99_ms"]) for line in lines] == [one["p99_ms"] for one in found["points"]]
     page = (out / "loadtest.html").read_text()
     assert page.count("<tr>") == 14
