@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`blobzero loadtest` beside NVIDIA's perf_analyzer and tritonclient: same server, rows and concurrency, in turns.
 
-`python -m benchmarks.load_peers PERF_ANALYZER --library-path FOLDER` prints the tables of docs/loadtest.md. The model is that of `model_repo`, or with --repository another's. Every client is a command of its own, and its
-processor time is that of all its processes, from its second second to its end.
+`python -m benchmarks.load_peers PERF_ANALYZER --library-path FOLDER` prints the tables of docs/loadtest.md. Each client is
+a command of its own; its processor time is that of all its processes, once it is up.
 """
 
 import csv
@@ -13,19 +13,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import numpy as np
 import psutil
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.served import served
 from clients.load.rows import search_positions
+from clients.records import write_shard
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
+from mcts_ext.records import Records
 from serving.embedded import EmbeddedTriton
 
 WINDOW_S: Final = 2.0
@@ -153,13 +156,8 @@ def _add(table: Table, n: int, found: dict[str, list[Found]]) -> None:
         )  # fmt: skip
 
 
-def _write_shard(folder: Path, rows: np.ndarray) -> None:  # type: ignore[type-arg]
+def _write_shard(folder: Path, rows: NDArray[np.uint8]) -> None:
     """The rows as records, for ours to read."""
-    from dataclasses import replace
-
-    from clients.records import write_shard
-    from mcts_ext.records import Records
-
     write_shard(folder / "rows.parquet", replace(Records.empty(len(rows)), observation=rows), provenance={})
 
 

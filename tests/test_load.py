@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of a load test that need no server: arrivals, quantiles, stability, sweeps, the search, requests."""
 
+import http.server
 import itertools
 import json
 import math
+import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from clients.channel import Failure
+from clients.errors import ServerUnreachable
 from clients.load import Load, Patience, Point, Slo, Target, Traffic, highest_rate, knee, parse_sweep
+from clients.load.observed import ServerView, compare
 from clients.load.point import agree, quantile, summarize, within
 from clients.load.rows import SIZES, make_payloads, request_sizes
 from clients.load.schedule import arrivals, share
 from clients.load.signature import Signature, Tensor, parse_shape
-from clients.load.transports import request_head
-from clients.load.worker import WorkerConfig
+from clients.load.transports import Done, request_head
+from clients.load.worker import Sender, WorkerConfig
 from clients.wire import encode_request
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
@@ -226,6 +232,85 @@ def test_the_knee_is_where_power_is_greatest() -> None:
 def test_settings_out_of_range_are_refused(make: object, says: str) -> None:
     with pytest.raises(InvalidConfig, match=says):
         make()  # type: ignore[operator]
+
+
+# -- the server and the worker ----------------------------------------------------------------------------------------
+
+METRICS = b"""# HELP nv_gpu_utilization GPU utilization rate [0.0 - 1.0)
+# TYPE nv_gpu_utilization gauge
+nv_gpu_utilization{gpu_uuid="GPU-1"} 0.5
+nv_gpu_utilization{gpu_uuid="GPU-2"} 0.9
+# TYPE nv_gpu_power_usage gauge
+nv_gpu_power_usage{gpu_uuid="GPU-1"} 74.5
+"""
+
+
+@pytest.mark.parametrize(("text", "expected"), [(METRICS, 0.7), (b"nv_cpu_utilization 0.5\n", None), (b"{[", None)])
+def test_gpus_are_read_where_the_server_reports_them(text: bytes, expected: float | None) -> None:
+    class Endpoint(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        view = ServerView(Target("127.0.0.1:9", metrics=f"127.0.0.1:{server.server_port}"))
+        look = view.look()
+        view.close()
+        server.shutdown()
+    assert look.gpu == (pytest.approx(expected) if expected else None)
+    assert look.counts is None  # nobody there
+    assert compare(look, look, seconds=1.0, gpus=[]) is None
+
+
+class Refusing:
+    """A transport that says no at once, within `send`."""
+
+    most_in_flight = 1
+    n_sent = 0
+
+    def prepare(self, payload: object) -> object:
+        return payload
+
+    def send(self, prepared: object, done: Done) -> None:
+        self.n_sent += 1
+        done(Failure(ServerUnreachable, "no", may_pass=True))
+
+    def close(self) -> None: ...
+
+
+def test_a_backlog_that_fails_at_once_ends() -> None:
+    sender = Sender(Refusing(), [(1, b"")])
+    sender._is_sending = True
+    sender._backlog.extend((0.0, 0.0) for _ in range(5000))
+    sender._drain(0.0)
+    taken = sender.take()
+    assert len(taken["failures"]) == 5000
+    assert taken["reasons"] == {"ServerUnreachable": "no"}
+
+
+def test_what_never_was_answered_is_counted() -> None:
+    class Silent(Refusing):
+        def send(self, prepared: object, done: Done) -> None:
+            self.n_sent += 1
+
+    sender = Sender(Silent(), [(1, b"")])
+    stop = threading.Event()
+    runner = threading.Thread(target=sender.run, args=(stop.is_set,))
+    runner.start()
+    sender.begin(Load(rate=200.0), at=time.monotonic(), ramp_s=0.0, index=0, processes=1, seed=0)
+    time.sleep(0.3)
+    sender.halt(0.1)
+    stop.set()
+    runner.join()
+    failures = sender.take()["failures"]
+    assert {kind for _, _, kind in failures} == {"Unanswered"}
+    assert len(failures) == pytest.approx(60, abs=25)  # one in flight, the others behind it
+    assert sender._transport.n_sent == 1  # type: ignore[attr-defined]
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------

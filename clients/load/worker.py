@@ -101,6 +101,8 @@ class Sender:
 
     def begin(self, load: Load, *, at: float, ramp_s: float, index: int, processes: int, seed: int) -> None:
         self._is_sending = True
+        self._backlog.clear()
+        self._reasons = {}
         if load.concurrency is not None:
             for slot in share(load.concurrency, index=index, parts=processes):
                 self._plan(at + ramp_s * slot / load.concurrency, self._send_in_turn)
@@ -168,7 +170,13 @@ class Sender:
 
         self._plan(start + next(times), arrive)
 
-    def _after_arrival(self, _has_failed: bool) -> None:
+    def _after_arrival(self, has_failed: bool) -> None:
+        if has_failed and self._backlog:  # perhaps within `_send`: in turn, not in depth
+            self._plan(time.monotonic(), self._drain)
+        else:
+            self._drain(0.0)
+
+    def _drain(self, _at: float) -> None:
         while self._backlog and self._is_sending and len(self._in_flight) < self._transport.most_in_flight:
             self._send(*self._backlog.popleft(), self._after_arrival)
 
