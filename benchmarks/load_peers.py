@@ -66,16 +66,26 @@ class Found:
 def command(name: str, config: Peers, triton: EmbeddedTriton, folder: Path, n: int) -> list[str]:
     """What each is started with."""
     if name == "blobzero":
-        flags = ["--url", triton.url, "--rows", config.rows, "--concurrency", n, "--window", WINDOW_S, "--json"]
-        flags += ["--stability", LENIENT]
-        return [sys.executable, "-m", "blobzero.cli", "loadtest", *map(str, flags), "--data", str(folder)]
+        ours = [
+            "--rows",
+            config.rows,
+            "--concurrency",
+            n,
+            "--window",
+            WINDOW_S,
+            "--stability",
+            LENIENT,
+            "--data",
+            folder,
+        ]
+        return [sys.executable, "-m", "blobzero.cli", "loadtest", "--url", triton.url, *map(str, ours), "--json"]
     if name == "tritonclient":
         script = "tests/integration/plain_client.py"
         return [sys.executable, script, triton.url, str(folder / "rows.npy"), str(n), str(3 * WINDOW_S + 1)]
+    flags = ["-b", config.rows, "--concurrency-range", n, "-p", int(1e3 * WINDOW_S), "-s", int(100 * LENIENT)]
     return [
-        str(config.perf_analyzer), "-m", MODEL_NAME, "-u", triton.url, "-i", "grpc", "-b", str(config.rows),
-        "--concurrency-range", str(n), "-p", str(int(1e3 * WINDOW_S)), "-s", str(int(100 * LENIENT)), "--input-data", str(folder / "rows.json"),
-        "-f", str(folder / "found.csv"),
+        str(config.perf_analyzer), "-m", MODEL_NAME, "-u", triton.url, "-i", "grpc", *map(str, flags),
+        "--input-data", str(folder / "rows.json"), "-f", str(folder / "found.csv"),
     ]  # fmt: skip
 
 

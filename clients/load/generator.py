@@ -33,7 +33,7 @@ from clients.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traf
 from clients.load.point import DONE, INTENDED, Point, agree, summarize, within
 from clients.load.sharedmemory import Control
 from clients.load.signature import Signature, read_signature
-from clients.load.worker import FIELDS, TICK_S, WorkerConfig
+from clients.load.worker import FIELDS, LAST_S, TICK_S, WorkerConfig
 
 READY_TIMEOUT_S: Final = 60.0
 HEAD_START_S: Final = 0.05
@@ -179,10 +179,8 @@ class Generator:
         }
         for client in self._clients:
             client.tell(json.dumps(order))
-        try:
-            looks, stable = self._watch(load, patience, start + patience.ramp_s + patience.warmup_s, say)
-        finally:
-            self._halt(self.traffic.timeout_s if load.is_open else GRACE_S)
+        looks, stable = self._watch(load, patience, start + patience.ramp_s + patience.warmup_s, say)
+        self._halt(self.traffic.timeout_s if load.is_open else GRACE_S)
         counted = looks[-4:]
         first, last = counted[0], counted[-1]
         answers = self._answers()
@@ -223,6 +221,7 @@ class Generator:
             if client.process.returncode < 0:
                 killed.append(client.process.pid)
         if killed and self.traffic.transport == "shm":
+            time.sleep(LAST_S)  # the server may still write into its regions
             with open_channel(self.target.url) as channel:
                 control = Control(self.target, channel)
                 for pid in killed:
@@ -242,11 +241,10 @@ class Generator:
         self._sleep_until(begin)
         looks = [self._look()]
         if patience.requests is not None:
-            while True:
+            before = self._n_answers()
+            while self._n_answers() - before < patience.requests and not self._is_hopeless(begin):
                 self._sleep_until(time.monotonic() + TICK_S / 2)
-                answers = self._answers()
-                if len(answers[answers[:, DONE] >= begin]) >= patience.requests or self._is_hopeless(looks[0].at):
-                    return [*looks, self._look()], True
+            return [*looks, self._look()], True
         if patience.duration_s is not None:
             self._sleep_until(looks[0].at + patience.duration_s)
             return [*looks, self._look()], True
@@ -269,7 +267,7 @@ class Generator:
 
     def _is_hopeless(self, since: float) -> bool:
         """Whether a point that counts answers has had nothing but failures for as long as a request may take."""
-        return time.monotonic() - since > self.traffic.timeout_s and not len(self._answers())
+        return time.monotonic() - since > self.traffic.timeout_s and not self._n_answers()
 
     def _look(self) -> _Look:
         at = time.monotonic()
@@ -290,6 +288,9 @@ class Generator:
     def _answers(self) -> NDArray[np.float64]:
         found = [answers for client in self._clients for answers in client.answers]
         return np.concatenate(found) if found else np.empty((0, FIELDS))
+
+    def _n_answers(self) -> int:
+        return sum(len(answers) for client in self._clients for answers in client.answers)
 
     def _check(self) -> None:
         for client in self._clients:

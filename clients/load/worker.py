@@ -46,6 +46,8 @@ TRANSPORTS: Final[dict[str, Callable[[Target, Signature, Traffic], Transport]]] 
 TICK_S: Final = 0.1
 PAUSE_S: Final = 0.05
 """After a failure a slot of a closed loop waits so long; a server that refuses at once would take all of the core."""
+LAST_S: Final = 1.0
+"""At the end, for what is in flight: the server must not write into shared memory that is taken from it."""
 UNANSWERED: Final = "Unanswered"
 FIELDS: Final = 4
 
@@ -260,6 +262,7 @@ def main() -> int:
     except BlobError as error:
         faults.append(str(error))
     finally:
+        sender.halt(LAST_S)
         transport.close()
     if faults:
         report("error", text=faults[0])
