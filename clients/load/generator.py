@@ -32,7 +32,7 @@ from clients.load.observed import ServerView, Snapshot, compare
 from clients.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
 from clients.load.point import DONE, INTENDED, Point, agree, summarize, within
 from clients.load.sharedmemory import Control
-from clients.load.signature import Signature, read_signature
+from clients.load.signature import read_signature
 from clients.load.worker import FIELDS, LAST_S, TICK_S, WorkerConfig
 
 READY_TIMEOUT_S: Final = 60.0
@@ -140,9 +140,9 @@ class Generator:
         LoadError: requests that cannot be made.
     """
 
-    def __init__(self, target: Target, traffic: Traffic, *, signature: Signature | None = None) -> None:
+    def __init__(self, target: Target, traffic: Traffic) -> None:
         self.target, self.traffic = target, traffic
-        self.signature = signature or read_signature(target, shapes=traffic.shapes)
+        self.signature = read_signature(target, shapes=traffic.shapes)
         self._clients: list[_Client] = []
         self._view = ServerView(target)
         self._n_points = 0
@@ -181,22 +181,23 @@ class Generator:
             client.tell(json.dumps(order))
         looks, stable = self._watch(load, patience, start + patience.ramp_s + patience.warmup_s, say)
         self._halt(self.traffic.timeout_s if load.is_open else GRACE_S)
+        self._check()
         counted = looks[-4:]
         first, last = counted[0], counted[-1]
         answers = self._answers()
+        failures = [failure for client in self._clients for failure in client.failures]
+        reasons = {kind: text for client in self._clients for kind, text in client.reasons.items()}
         if not len(within(answers, load, first.at, last.at)):
-            reasons = {kind: text for client in self._clients for kind, text in client.reasons.items()}
-            n = sum(len(client.failures) for client in self._clients)
             why = "; ".join(f"{kind} ({text})" for kind, text in reasons.items()) or "none at all within the windows"
-            raise NoAnswers(f"expected answers from {self.target.url} at {load}, got {n} failures: {why}")
+            raise NoAnswers(f"expected answers from {self.target.url} at {load}, got {len(failures)} failures: {why}")
         seconds = last.at - first.at
         return summarize(
             load,
             answers,
-            [failure for client in self._clients for failure in client.failures],
+            failures,
             start=first.at,
             end=last.at,
-            reasons={kind: text for client in self._clients for kind, text in client.reasons.items()},
+            reasons=reasons,
             client_cpu_s=[end - begin for begin, end in zip(first.cpu_s, last.cpu_s, strict=True)],
             server=compare(
                 first.server,
