@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from blobzero.loadreport import Results, tell, write
-from clients.load import Generator, Load, NoAnswers, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
+from clients.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
 from clients.load.plan import TransportName
 from clients.report import machine
 from mcts_ext.errors import BlobError, InvalidConfig
@@ -64,7 +64,7 @@ def run(config: "LoadTestConfig") -> int:
                     measure(generator, load)
         except KeyboardInterrupt:
             status = 130
-        except NoAnswers as error:
+        except LoadError as error:  # what was measured before it is still told
             fault = error
         described = {
             name: [asdict(one) for one in getattr(generators[0].signature, name)] for name in ("inputs", "outputs")
@@ -83,7 +83,8 @@ def run(config: "LoadTestConfig") -> int:
     _report(console, config, results)
     if fault is not None:
         raise fault
-    _judge(config, results)
+    if status == 0:
+        _judge(config, results)
     return status
 
 
