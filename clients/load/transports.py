@@ -22,6 +22,9 @@ import grpc  # isort: skip  (clients.channel sets how it loads)
 from tritonclient.grpc import service_pb2
 
 SERVICE: Final = "/inference.GRPCInferenceService"
+PER_CHANNEL: Final = 4
+MOST_CHANNELS: Final = 4
+"""Of a process."""
 Done = Callable[[Failure | None], None]
 
 
@@ -51,29 +54,53 @@ def request_head(target: Target, signature: Signature, n_rows: int) -> Any:
 
 
 class GrpcUnary:
-    """One call a request; messages go as bytes that were encoded once."""
+    """One call a request; messages go as bytes that were encoded once.
+
+    A connection is shared by up to `PER_CHANNEL` calls in flight, as by NVIDIA's clients up to 6: all on one cost the
+    server a third more processor time a request (docs/loadtest.md).
+    """
 
     most_in_flight = 4096
 
     def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
         self._target, self._signature, self._timeout_s = target, signature, traffic.timeout_s
         self.channel = open_channel(target.url)
-        self._infer = self.channel.unary_unary(f"{SERVICE}/ModelInfer")
+        self._channels = [self.channel]
+        self._free: list[Any] = []  # the method of a channel, once for each call that it has room for
+        self._n_calls = 0
 
     def prepare(self, payload: Payload) -> bytes:
         return encode_request(request_head(self._target, self._signature, payload.n_rows), *payload.tensors)
 
     def send(self, prepared: bytes, done: Done) -> None:
         try:
-            call = self._infer.future(prepared, timeout=self._timeout_s)
+            infer = self._free.pop()
+        except IndexError:
+            infer = self._make_room()
+        try:
+            call = infer.future(prepared, timeout=self._timeout_s)
         except ValueError:  # gRPC's word for a closed channel
             done(closed())
             return
+
         # In gRPC's own thread: handing the end over to another would cost a switch of threads a request.
-        call.add_done_callback(lambda call: done(None if call.code() is grpc.StatusCode.OK else classify(call)))
+        def finish(call: Any) -> None:
+            self._free.append(infer)
+            done(None if call.code() is grpc.StatusCode.OK else classify(call))
+
+        call.add_done_callback(finish)
 
     def close(self) -> None:
-        self.channel.close()
+        for channel in self._channels:
+            channel.close()
+
+    def _make_room(self) -> Any:
+        """The method of a channel for one call more."""
+        at = self._n_calls // PER_CHANNEL % MOST_CHANNELS
+        self._n_calls += 1
+        if at == len(self._channels):
+            self._channels.append(open_channel(self._target.url))
+        return self._channels[at].unary_unary(f"{SERVICE}/ModelInfer")
 
 
 class GrpcStream:
