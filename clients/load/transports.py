@@ -56,8 +56,8 @@ def request_head(target: Target, signature: Signature, n_rows: int) -> Any:
 class GrpcUnary:
     """One call a request; messages go as bytes that were encoded once.
 
-    A connection is shared by up to `PER_CHANNEL` calls in flight, as by NVIDIA's clients up to 6: all on one cost the
-    server a third more processor time a request (docs/loadtest.md).
+    A connection is shared by up to `PER_CHANNEL` calls in flight (NVIDIA's C++ client: 6). All on one cost the server
+    more processor time a request (docs/loadtest.md).
     """
 
     most_in_flight = 4096
