@@ -6,6 +6,7 @@ sees half of one; a round's decisions stand together in one shard, so whoever li
 finished. Arrays are fixed-size lists; the run's configuration travels in each shard's metadata.
 """
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -40,11 +41,16 @@ class ShardError(BlobError):
     """A shard that cannot be written or read."""
 
 
+class NoRoom(ShardError):
+    """A shard for which there is no room on the disk now."""
+
+
 def write_shard(path: Path, records: Records, *, provenance: Mapping[str, Any]) -> None:
     """Write one shard aside, sync it and rename it to `path`.
 
     Raises:
-        ShardError: the disk is full or the folder unwritable; nothing stands under `path`.
+        NoRoom: the disk is full.
+        ShardError: the folder is unwritable. Nothing stands under `path` in either case.
     """
     columns = [_column(getattr(records, field.name), field.type) for field in SCHEMA]
     metadata = {PROVENANCE_KEY: json.dumps({"observation_version": OBSERVATION_VERSION, **provenance}).encode()}
@@ -60,7 +66,8 @@ def write_shard(path: Path, records: Records, *, provenance: Mapping[str, Any]) 
     except OSError as error:
         aside.unlink(missing_ok=True)
         reason = error.strerror or error
-        raise ShardError(f"expected room to write {path}, got {reason}; free space or choose another --out") from error
+        kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else ShardError
+        raise kind(f"expected room to write {path}, got {reason}; free space or choose another --out") from error
 
 
 def sync_folder(folder: Path) -> None:

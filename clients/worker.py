@@ -10,7 +10,7 @@ in   {config}                     then "go", and "stop" or the end of the input
 out  {"event": "ready"}           connected, the model checked
      {"event": "tick", ...}       counts so far, about once a second, also while nobody answers
      {"event": "version", ...}    another model version answers from now on
-     {"event": "notice", "text"}  worth a line to people (the server went away)
+     {"event": "notice", "text"}  worth a line to people (the server went away, the disk is full)
      {"event": "done", ...}       counts at the end, every finished round on disk
      {"event": "error", "text"}   why it gives up; the exit status is 1
 ```
@@ -28,14 +28,18 @@ from typing import Any
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import AnswerPending
 from clients.evaluator import Evaluator
-from clients.records import write_shard
+from clients.records import NoRoom, write_shard
 from clients.requestcounts import RequestCounts
 from clients.shares import Share
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.errors import BlobError
 from mcts_ext.pool import SelfPlayPool
+from mcts_ext.records import Records
 
 TICK_S = 1.0
+ROOM_CHECK_S = 1.0
+ROOM_TIMEOUT_S = 3600.0
+"""How long a worker waits for room on the disk before it gives up what it could not write."""
 STOP_CHECK_S = 0.5
 """How often a worker that waits for a server looks whether it should stop."""
 
@@ -76,9 +80,16 @@ class WorkerConfig:
 
 
 class Shards:
-    """Collects finished rounds and writes a shard every few seconds."""
+    """Writes the finished rounds as a shard every few seconds; where there is no room, play waits for it.
 
-    def __init__(self, config: WorkerConfig) -> None:
+    Args:
+        stop: ends the wait, and with it the run.
+        on_event: told, in one line each, that play waits and that it goes on.
+    """
+
+    def __init__(self, config: WorkerConfig, *, stop: threading.Event, on_event: Callable[[str], None]) -> None:
+        self._stop = stop
+        self._on_event = on_event
         self._folder = config.out / "shards"
         self._seconds = config.shard_seconds
         self._provenance = {
@@ -100,9 +111,27 @@ class Shards:
         records = pool.take_records()
         if len(records):
             path = self._folder / f"{self._prefix}-{self.n_written:05d}.parquet"
-            write_shard(path, records, provenance=self._provenance)
+            self._write(path, records)
             self.n_written += 1
             self.n_records += len(records)
+
+    def _write(self, path: Path, records: Records) -> None:
+        began, is_told = time.monotonic(), False
+        while True:
+            try:
+                write_shard(path, records, provenance=self._provenance)
+            except NoRoom as error:
+                if self._stop.is_set() or time.monotonic() - began > ROOM_TIMEOUT_S:
+                    self._stop.set()  # nothing is gained by waiting again for what came since
+                    raise
+                if not is_told:
+                    self._on_event(f"{error}; play waits for room")
+                is_told = True
+                self._stop.wait(ROOM_CHECK_S)
+            else:
+                if is_told:
+                    self._on_event(f"there is room again, after {time.monotonic() - began:.0f} s; play goes on")
+                return
 
 
 def play(
@@ -166,7 +195,7 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
             n_groups=config.groups,
             cache_entries=config.cache_entries,
         )
-        shards = Shards(config)
+        shards = Shards(config, stop=stop, on_event=lambda text: report("notice", text=text))
         report("ready")
         go.wait()
         cpu_before = time.process_time()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk that is full: players wait for room, and lose nothing; without any they say so in one line."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clients.fleet import Fleet, FleetError
+from tests.test_fleet import ROUNDS, assert_all_once, configs, in_order
+
+N_ROUNDS = 1500
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB; skipped where none may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system may be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the room there is."""
+    path = folder / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        path.write_bytes(bytes(4 << 20))
+    return path
+
+
+def test_players_wait_for_room_and_lose_nothing(small_disk: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    workers = configs(small_disk, workers=2, rounds=N_ROUNDS, games=16)
+    with Fleet(workers, logs=tmp_path / "logs", on_event=said.append) as fleet:
+        fleet.wait_ready()
+        filler = fill(small_disk)
+        fleet.go()
+        deadline = time.monotonic() + 30
+        while len(said) < 2:
+            assert time.monotonic() < deadline
+            fleet.poll(0.1)
+        assert all("No space left" in text and text.endswith("play waits for room") for text in said)
+        filler.unlink()
+        while not fleet.is_done:
+            assert time.monotonic() < deadline
+            fleet.poll(0.1)
+    assert len(said) == 4
+    assert all("there is room again" in text for text in said[2:])
+    assert_all_once(in_order(small_disk), N_ROUNDS, ROUNDS)
+
+
+def test_a_run_that_is_stopped_without_room_says_so_and_can_go_on(small_disk: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    workers = configs(small_disk, workers=1, rounds=N_ROUNDS, games=16)
+    with Fleet(workers, logs=tmp_path / "logs", on_event=said.append) as fleet:
+        fleet.wait_ready()
+        filler = fill(small_disk)
+        fleet.go()
+        while not said:
+            fleet.poll(0.1)
+        fleet.stop()
+        with pytest.raises(FleetError, match=r"expected room to write .* No space left on device; free space"):
+            fleet.poll(30.0)
+    filler.unlink()
+    with Fleet(workers, logs=tmp_path / "logs") as fleet:
+        fleet.wait_ready()
+        fleet.go()
+        while not fleet.is_done:
+            fleet.poll(0.1)
+    assert_all_once(in_order(small_disk), N_ROUNDS, ROUNDS)
