@@ -35,7 +35,8 @@ run: build  ## serve a network from a real Triton and play a thousand rounds aga
 	blobzero selfplay --rounds 1000 --minutes 2 --players 4 --cards 5 --determinizations 3 --simulations 30
 
 test: build  ## rules, search, and the path over gRPC to a real Triton
-	pytest -n 2 --dist loadfile --ignore tests/stack
+	pytest -n 2 --dist loadfile --ignore tests/stack -m 'not timing'
+	pytest --ignore tests/stack -m timing
 
 stack: build  ## the containers on a real Docker engine, from up to down; skipped where none answers
 	pytest tests/stack

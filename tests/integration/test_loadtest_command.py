@@ -57,6 +57,7 @@ def test_it_starts_a_server_of_its_own_and_leaves_a_report(
 
 @pytest.mark.triton
 @pytest.mark.slow
+@pytest.mark.timing
 def test_the_gate_opens_and_closes(sleeper: EmbeddedTriton, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["loadtest", "--url", sleeper.url, *QUICK, "--slo", "p90=60ms", "--duration", "1.5", "--precision", "0.3"]
     assert main([*flags, "--require", "40", "--json"]) == 0

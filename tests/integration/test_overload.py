@@ -25,7 +25,7 @@ from serving.embedded import EmbeddedTriton, ServerConfig
 from tests.integration.raw_client import RawClient, Standstill, assert_is_good, good_request, outcome
 from tests.integration.tiny_model import write_repository
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.timing]
 
 QUEUE = 16
 PATIENCE_S = 0.2
