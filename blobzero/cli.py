@@ -32,6 +32,7 @@ from blobzero.publish import PublishConfig, publish
 from blobzero.report import ReportConfig, report
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from blobzero.serve import ServeConfig, serve
+from blobzero.soak import SoakConfig, soak
 from blobzero.stack import (
     DownConfig,
     LogsConfig,
@@ -65,6 +66,7 @@ Command = (
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
     | Annotated[LoadTestConfig, tyro.conf.subcommand("loadtest")]
+    | Annotated[SoakConfig, tyro.conf.subcommand("soak")]
     | Annotated[UpConfig, tyro.conf.subcommand("up")]
     | Annotated[DownConfig, tyro.conf.subcommand("down")]
     | Annotated[StatusConfig, tyro.conf.subcommand("status")]
@@ -89,6 +91,7 @@ VERBS: dict[type, Callable[[Any], int]] = {
     ReportConfig: report,
     BenchConfig: bench,
     LoadTestConfig: loadtest,
+    SoakConfig: soak,
     UpConfig: up,
     DownConfig: down,
     StatusConfig: status,

@@ -2,8 +2,8 @@
 """Start many workers, watch them, start again those that die, and stop them all.
 
 Each worker is a program of its own (`clients/worker.py` says what it prints). One that reports an error has said why
-and ends the run; one that just dies (killed, out of memory) is started again, up to `MAX_RESTARTS` times, and plays
-what no shard holds yet.
+and ends the run; one that just dies (killed, out of memory) is started again, up to `MAX_RESTARTS` times in
+`RESTARTS_WITHIN_S`, and plays what no shard holds yet.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ from clients.worker import WorkerConfig
 from mcts_ext.errors import BlobError
 
 MAX_RESTARTS = 5
+RESTARTS_WITHIN_S = 600.0
+"""Deaths longer ago are forgiven: a run of days may lose a worker now and then."""
 READY_TIMEOUT_S = 120.0
 
 WORKER_ENVIRONMENT = {
@@ -51,6 +53,8 @@ class _Worker:
     model_version: int | None = None
     """Of the last answer."""
     n_restarts: int = 0
+    deaths: list[float] = field(default_factory=list)
+    """When its processes died, of late."""
     counts: Counter[str] = field(default_factory=Counter)
     """Of this process."""
     earlier: Counter[str] = field(default_factory=Counter)
@@ -187,11 +191,15 @@ class Fleet:
         if not worker.is_ready and code > 0:  # it would end so every time
             lines = log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"]
             raise FleetError(f"expected worker {worker.config.index} to start, but it {how}: {lines[-1]}; see {log}")
-        if worker.n_restarts == MAX_RESTARTS:
+        now = time.monotonic()
+        worker.deaths = [at for at in worker.deaths if now - at < RESTARTS_WITHIN_S]
+        if len(worker.deaths) == MAX_RESTARTS:
             raise FleetError(
-                f"expected worker {worker.config.index} to play, but it {how} {MAX_RESTARTS + 1} times; see {log}"
+                f"expected worker {worker.config.index} to play, but it {how} {MAX_RESTARTS + 1} times in "
+                f"{RESTARTS_WITHIN_S:.0f} s; see {log}"
             )
         self._on_event(f"worker {worker.config.index} {how}; starting it again")
+        worker.deaths.append(now)
         worker.n_restarts += 1
         worker.earlier += worker.counts
         worker.counts = Counter()
@@ -236,6 +244,11 @@ class Fleet:
     def pids(self) -> list[int]:
         """Of the workers' processes, by index."""
         return [worker.process.pid for worker in self._workers]
+
+    @property
+    def rounds_of_processes(self) -> list[int]:
+        """Rounds that each worker's present process has finished, by index."""
+        return [worker.counts["rounds"] for worker in self._workers]
 
     @property
     def n_restarts(self) -> int:

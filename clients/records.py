@@ -122,6 +122,16 @@ def rounds_of(path: Path) -> set[int]:
     return set(np.unique(_array(_read(path, ["round"]).column("round"))).tolist())
 
 
+def read_keys(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
+    """Round and decision `[n]`, `[n]` of every record in one shard.
+
+    Raises:
+        ShardError: it cannot be read.
+    """
+    table = _read(path, ["round", "decision"])
+    return _array(table.column("round")), _array(table.column("decision"))
+
+
 def _read(path: Path, columns: list[str] | None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TCP proxy in front of a server, whose link can be cut, stalled and slowed: a bad network on one machine."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Final, Self
+
+from clients.channel import split_url
+
+CHUNK_BYTES: Final = 1 << 16
+CHUNKS_ON_THE_WAY: Final = 64
+"""Of one direction of one connection; then the sender waits, as on a real link."""
+ORDER_TIMEOUT_S: Final = 5.0
+
+
+class Proxy:
+    """Listens on a free port of 127.0.0.1 (`url` says which) and passes bytes to `target` (HOST:PORT) and back.
+
+    | order | new connections | bytes |
+    | --- | --- | --- |
+    | `cut()` | refused | connections there are break |
+    | `stall()` | accepted | wait, and arrive after `mend()` |
+    | `slow(...)` | accepted | arrive later, and no more than so many a second in each direction |
+    | `mend()` | accepted | pass at once |
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = split_url(target)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._latency_s = 0.0
+        self._bytes_per_s: float | None = None
+        self._port = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._order(self._listen())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._order(self._break())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def cut(self) -> None:
+        """Break all connections and refuse new ones."""
+        self._order(self._break())
+
+    def stall(self) -> None:
+        """Hold back every byte."""
+        self._loop.call_soon_threadsafe(self._flows.clear)
+
+    def slow(self, *, latency_s: float, bytes_per_s: float) -> None:
+        """Let bytes arrive `latency_s` later, and no more than `bytes_per_s` in each direction of a connection."""
+        self._latency_s, self._bytes_per_s = latency_s, bytes_per_s
+
+    def mend(self) -> None:
+        """Be a good network again, on the same port."""
+        self._latency_s, self._bytes_per_s = 0.0, None
+        self._loop.call_soon_threadsafe(self._flows.set)
+        self._order(self._listen())
+
+    def _order(self, what: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(what, self._loop).result(ORDER_TIMEOUT_S)
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+            self._port = self._server.sockets[0].getsockname()[1]
+
+    async def _break(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for link in self._links:
+            link.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.current_task()
+        assert link is not None
+        self._links.add(link)
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await self._pass(reader, writer)
+        finally:
+            self._links.discard(link)
+            writer.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass both ways until either side closes."""
+        there, back = await asyncio.open_connection(*self._target)
+        ways = {asyncio.create_task(self._pump(reader, back)), asyncio.create_task(self._pump(there, writer))}
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            back.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_ON_THE_WAY)
+        delivery = asyncio.create_task(self._deliver(on_the_way, writer))
+        try:
+            while data := await reader.read(CHUNK_BYTES):
+                await on_the_way.put((time.monotonic() + self._latency_s, data))
+            await on_the_way.put((0.0, b""))
+            await delivery
+        finally:
+            delivery.cancel()
+
+    async def _deliver(self, on_the_way: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter) -> None:
+        while True:
+            due, data = await on_the_way.get()
+            if not data:
+                return
+            if (wait_s := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            await self._flows.wait()
+            if self._bytes_per_s is not None:
+                await asyncio.sleep(len(data) / self._bytes_per_s)
+            writer.write(data)
+            await writer.drain()
