@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -115,6 +116,26 @@ def test_a_killed_worker_is_replaced_and_no_round_is_lost_or_doubled(deal: DealC
         assert fleet.n_restarts == 1
     assert said == ["worker 1 was killed by signal 9; starting it again"]
     assert_all_once(in_order(tmp_path), 3000, deal)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("within_s", "ends"), [(600.0, True), (0.0, False)])
+def test_deaths_long_ago_are_forgiven(
+    within_s: float, ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clients.fleet.MAX_RESTARTS", 1)
+    monkeypatch.setattr("clients.fleet.RESTARTS_WITHIN_S", within_s)
+    workers = configs(tmp_path, workers=1, rounds=10**6, games=16)
+    with Fleet(workers, logs=tmp_path / "logs") as fleet:
+        fleet.wait_ready()
+        fleet.go()
+        for _ in range(2):
+            os.kill(fleet.pids[0], signal.SIGKILL)
+            before = fleet.pids[0]
+            with pytest.raises(FleetError, match="2 times in 600 s") if ends and fleet.n_restarts else nullcontext():
+                while fleet.pids[0] == before:
+                    fleet.poll(0.1)
+        assert fleet.n_restarts == (1 if ends else 2)
 
 
 @pytest.mark.slow
