@@ -47,6 +47,7 @@ from blobzero.stack import (
 )
 from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
+from blobzero.tune import TuneConfig, tune
 from mcts_ext.errors import BlobError
 
 Command = (
@@ -66,6 +67,7 @@ Command = (
     | Annotated[ReportConfig, tyro.conf.subcommand("report")]
     | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
     | Annotated[LoadTestConfig, tyro.conf.subcommand("loadtest")]
+    | Annotated[TuneConfig, tyro.conf.subcommand("tune")]
     | Annotated[SoakConfig, tyro.conf.subcommand("soak")]
     | Annotated[UpConfig, tyro.conf.subcommand("up")]
     | Annotated[DownConfig, tyro.conf.subcommand("down")]
@@ -91,6 +93,7 @@ VERBS: dict[type, Callable[[Any], int]] = {
     ReportConfig: report,
     BenchConfig: bench,
     LoadTestConfig: loadtest,
+    TuneConfig: tune,
     SoakConfig: soak,
     UpConfig: up,
     DownConfig: down,
@@ -104,6 +107,7 @@ EXTRA_OF: Final = {
     **dict.fromkeys(("openvino", "onnxruntime"), "local"),
     **dict.fromkeys(("scipy", "matplotlib"), "report"),
     "python_on_whales": "stack",
+    "optuna": "tune",
 }
 """Packages that a verb may miss, and the extra that brings each."""
 

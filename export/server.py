@@ -55,20 +55,30 @@ class ModelServer:
     def served(self) -> Served | None:
         """How the model is served; none where it is not loaded."""
         try:
-            request = service_pb2.ModelConfigRequest(name=MODEL_NAME)
-            config = self._call("ModelConfig", request, timeout_s=ANSWER_TIMEOUT_S).config
+            config = self.config()
         except ModelNotFound:
             return None
         gpu = model_config_pb2.ModelInstanceGroup.KIND_GPU
         return Served(config.backend, any(group.kind == gpu for group in config.instance_group))
 
-    def load(self, *, timeout_s: float = LOAD_TIMEOUT_S) -> None:
-        """Make the server read the repository and serve what its configuration asks for.
+    def config(self) -> Any:
+        """The configuration that the model is served with, a message of Triton's `model_config.proto`.
+
+        Raises:
+            EvaluatorError: it is not loaded.
+        """
+        request = service_pb2.ModelConfigRequest(name=MODEL_NAME)
+        return self._call("ModelConfig", request, timeout_s=ANSWER_TIMEOUT_S).config
+
+    def load(self, *, config: str | None = None, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+        """Make the server read the repository and serve what its configuration, or `config` as JSON, asks for.
 
         Raises:
             EvaluatorError: it refused something; versions that it served, and that still are to be served, stay.
         """
         request = service_pb2.RepositoryModelLoadRequest(model_name=MODEL_NAME)
+        if config is not None:
+            request.parameters["config"].string_param = config
         self._call("RepositoryModelLoad", request, timeout_s=timeout_s)
 
     def load_until_done(self, *, within_s: float) -> bool:

@@ -79,7 +79,7 @@ def life(sizes: list[float], *, seconds: float = 300.0) -> Life:
 
 def test_memory_that_grows_after_warm_up_is_found() -> None:
     flat = life([0.2, 0.5] + [1.0] * 58)
-    growing = life([0.2, 0.5] + np.linspace(1.0, 1.2, 58).tolist())
+    growing = life([0.2, 0.5, *np.linspace(1.0, 1.2, 58).tolist()])
     short = life([1.0, 5.0], seconds=20.0)
     assert flat.growth == pytest.approx(0.0)
     assert growing.growth is not None

@@ -61,7 +61,7 @@ class Slo:
     limit_ms: float
 
     @staticmethod
-    def parse(text: str) -> "Slo":
+    def parse(text: str, *, flag: str = "--slo") -> "Slo":
         """`p99=20ms`, `p99.9=1s`.
 
         Raises:
@@ -70,7 +70,7 @@ class Slo:
         match = re.fullmatch(r"(p(\d+(?:\.\d+)?))=(\d+(?:\.\d+)?)(us|ms|s)", text)
         share = float(match[2]) / 100 if match else 0.0
         if match is None or not 0 < share < 1 or float(match[3]) <= 0:
-            raise InvalidConfig(f"expected --slo like p99=20ms, got {text!r}")
+            raise InvalidConfig(f"expected {flag} like p99=20ms, got {text!r}")
         return Slo(match[1], share, float(match[3]) * UNITS[match[4]])
 
     def holds(self, point: Point) -> bool:

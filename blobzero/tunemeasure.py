@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One measurement of a setting: the server takes its half by the control API, the clients take theirs, and play."""
+
+import math
+import os
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from blobzero.tunespace import Setting, apply, as_json
+from clients.connect import EvaluatorConfig
+from clients.errors import EvaluatorError
+from clients.fleet import Fleet, FleetError
+from clients.load import Generator, Load, LoadError, Patience, Slo, Target, Traffic
+from clients.worker import WorkerConfig
+from export.server import ModelServer
+from mcts_ext.config import DealConfig
+from mcts_ext.errors import BlobError
+from serving.embedded import EmbeddedTriton
+from serving.errors import ServingError
+
+PLAYERS, CARDS = 4, 5
+DECISIONS_PER_ROUND: Final = 15.3
+"""Of such a round on average, moves that are forced left out. Decisions come steadily, rounds in bursts."""
+ENDLESS: Final = 1_000_000
+WARMUP_S: Final = 3.0
+LOAD_WARMUP_S: Final = 0.5
+
+
+class Refused(BlobError):
+    """The server did not take a configuration, or did not live with it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of one setting once."""
+
+    rate: float
+    """Rounds a minute, or rows a second."""
+    latency_ms: float | None = None
+    """The promised quantile, where there is a promise."""
+
+
+class Measure(Protocol):
+    """Measures a setting once."""
+
+    def __call__(self, setting: Setting) -> Measured:
+        """Raises `Refused`, with the reason."""
+        ...
+
+
+class Bench:
+    """A server of our own, and clients for one objective."""
+
+    def __init__(
+        self, triton: EmbeddedTriton, config: Any, *, objective: str, slo: Slo | None, seconds: float, seed: int
+    ) -> None:
+        self._triton = triton
+        self._config = config
+        self._objective = objective
+        self._slo = slo
+        self._seconds = seconds
+        self._seed = seed
+
+    def __call__(self, setting: Setting) -> Measured:
+        """See `Measure`."""
+        try:
+            self._load(setting)
+            return self._rows(setting) if self._objective == "rows" else self._rounds(setting)
+        except (EvaluatorError, LoadError, FleetError) as error:
+            self._revive()
+            raise Refused(str(error)) from error
+
+    def _load(self, setting: Setting) -> None:
+        wanted = apply(self._config, setting)
+        with ModelServer(self._triton.url, key_file=self._triton.config.key_file) as server:
+            server.load(config=as_json(wanted))
+            taken = server.config()
+        got = (
+            taken.dynamic_batching.max_queue_delay_microseconds,
+            list(taken.dynamic_batching.preferred_batch_size),
+            sum(group.count for group in taken.instance_group),
+        )
+        asked = (
+            wanted.dynamic_batching.max_queue_delay_microseconds,
+            list(wanted.dynamic_batching.preferred_batch_size),
+            sum(group.count for group in wanted.instance_group),
+        )
+        if got != asked:
+            raise Refused(f"expected the server to take {asked}, got {got}")
+
+    def _revive(self) -> None:
+        """A server that did not survive a setting is started again, with the repository's configuration."""
+        try:
+            self._triton.infer_once(timeout_s=5.0)
+        except ServingError:
+            self._triton.restart()
+
+    def _rows(self, setting: Setting) -> Measured:
+        in_flight = int(setting["in_flight"])
+        processes = max(1, min(in_flight, len(os.sched_getaffinity(0)) // 2))
+        traffic = Traffic(rows=int(setting["rows"]), processes=processes, seed=self._seed)
+        http, metrics = (one.split("/")[2] for one in (self._triton.http_url, self._triton.metrics_url))
+        with Generator(Target(self._triton.url, http=http, metrics=metrics), traffic) as generator:
+            patience = Patience(ramp_s=0.2, warmup_s=LOAD_WARMUP_S, duration_s=self._seconds)
+            point = generator.measure(Load(concurrency=in_flight), patience)
+        if point.errors:
+            raise Refused(f"{sum(point.errors.values())} requests failed: {point.reasons}")
+        return Measured(point.rows_per_s, None if self._slo is None else point.quantile_ms(self._slo.share))
+
+    def _rounds(self, setting: Setting) -> Measured:
+        n_workers, groups = int(setting["workers"]), int(setting["groups"])
+        with tempfile.TemporaryDirectory(prefix="blobzero-tune-") as name:
+            folder = Path(name)
+            (folder / "shards").mkdir()
+            one = WorkerConfig(
+                index=0,
+                workers=n_workers,
+                rounds=ENDLESS,
+                seed=self._seed,
+                out=folder,
+                evaluator=EvaluatorConfig(url=self._triton.url, server_timeout_s=10.0),
+                deal=DealConfig(players=(PLAYERS,), cards=(CARDS,)),
+                games=int(setting["games"]) * groups,
+                groups=groups,
+            )
+            workers = [replace(one, index=index) for index in range(n_workers)]
+            with Fleet(workers, logs=folder / "logs") as fleet:
+                fleet.wait_ready()
+                fleet.go()
+                _poll(fleet, WARMUP_S)
+                before, began = fleet.counts["decisions"], time.monotonic()
+                _poll(fleet, self._seconds)
+                decisions, seconds = fleet.counts["decisions"] - before, time.monotonic() - began
+        if not decisions:
+            raise Refused(f"no move was made within {self._seconds:g} s")
+        return Measured(60 * decisions / DECISIONS_PER_ROUND / seconds)
+
+
+def _poll(fleet: Fleet, seconds: float) -> None:
+    """Listen for so long, and then until a worker has just reported: their reports come once a second."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        fleet.poll(left)
+    before = fleet.counts["decisions"]
+    last = deadline + 2.0
+    while fleet.counts["decisions"] == before and time.monotonic() < last:
+        fleet.poll(0.02)
+
+
+def penalized(measured: Measured, limit_ms: float | None) -> float:
+    """The logarithm of a rate, less what a broken promise costs: twice the logarithm of how far it was missed."""
+    score = math.log(measured.rate)
+    if limit_ms is not None and measured.latency_ms is not None and measured.latency_ms > limit_ms:
+        score -= 2 * math.log(measured.latency_ms / limit_ms)
+    return score

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a tuning leaves: a table of the best settings, the verdict, tune.json and a picture of what mattered."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from blobzero.charts import new_figure, png
+from blobzero.tunespace import Space, client_flags
+from blobzero.tunestudy import Verdict, finished
+from clients.report import write_aside, write_json
+from mcts_ext.errors import BlobError
+
+if TYPE_CHECKING:
+    from blobzero.tune import TuneConfig
+
+SHOWN: Final = 6
+LEAST_TRIALS: Final = 8
+"""Before it is said what mattered."""
+PLAIN_WIDTH: Final = 140
+
+
+class UnwritableReport(BlobError):
+    """The folder of a study cannot be written."""
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """All that came of a tuning."""
+
+    config: "TuneConfig"
+    space: Space
+    study: optuna.Study
+    verdict: Verdict | None
+    """None where the study was interrupted, or nothing but the default could be measured."""
+    written: Path | None
+    interrupted: bool
+    machine: Mapping[str, Any]
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return finished(self.study)
+
+    @property
+    def importances(self) -> dict[str, float]:
+        """How much of what tells good trials from others lies in each name (PED-ANOVA, Watanabe et al. 2023)."""
+        scored = [one for one in self.trials if one.state == TrialState.COMPLETE]
+        if len(scored) < LEAST_TRIALS or len({one.value for one in scored}) < 2:
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is called experimental, and warns of names that never varied
+            return optuna.importance.get_param_importances(
+                self.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "objective": self.config.objective,
+            "limit": self.config.limit,
+            "default": self.space.default,
+            "verdict": None if self.verdict is None else self.verdict.to_json(),
+            "written": None if self.written is None else str(self.written),
+            "interrupted": self.interrupted,
+            "importances": self.importances,
+            "trials": [
+                {"number": one.number, "state": one.state.name, "setting": one.params, "score": one.value}
+                | one.user_attrs
+                for one in self.trials
+            ],
+            "machine": dict(self.machine),
+            "config": json.loads(json.dumps(asdict(self.config), default=str)),
+        }  # fmt: skip
+
+
+def report(console: Console, result: TuneResult) -> None:
+    """Write tune.json and, where matplotlib is, tune.png; tell people, or programs."""
+    out = result.config.out
+    written = [out / "tune.json"]
+    try:
+        write_json(out / "tune.json", result.to_json())
+        picture = _picture(result)
+        if picture is not None:
+            write_aside(out / "tune.png", picture)
+            written.append(out / "tune.png")
+    except OSError as error:
+        raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    _tell(console, result, written)
+    if result.config.json:
+        print(json.dumps(result.to_json()))
+
+
+def _tell(console: Console, result: TuneResult, written: list[Path]) -> None:
+    unit = "rounds/min" if result.config.objective == "rounds" else "rows/s"
+    names = list(result.space.default)
+    table = Table(title=f"best of {len(result.trials)} trials", title_justify="left")
+    for name in ("trial", *names, unit, "of the default"):
+        table.add_column(name, justify="right", no_wrap=True)
+    scored = [one for one in result.trials if one.state == TrialState.COMPLETE]
+    for one in sorted(scored, key=lambda one: -(one.value or 0.0))[:SHOWN]:
+        table.add_row(
+            f"{one.number + 1}", *(str(one.params[name]) for name in names), f"{one.user_attrs['rate']:,.0f}",
+            f"{math.exp(one.value or 0.0):.3f}",
+        )  # fmt: skip
+    middle = [one.user_attrs["default"] for one in scored]
+    table.add_row(
+        "default", *(str(value) for value in result.space.default.values()),
+        f"{np.median(middle):,.0f}" if middle else "-", "1", style="bold",
+    )  # fmt: skip
+    console.print(table)
+    say = [f"refused  {one.params}: {one.user_attrs['reason']}" for one in result.trials if "reason" in one.user_attrs]
+    if result.importances:
+        mattered = ", ".join(f"{name} {100 * share:.0f}%" for name, share in result.importances.items())
+        say.append(f"mattered {mattered}")
+    say += [f"written  {path}" for path in written]
+    say += _verdict(result, unit)
+    for line in say:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _verdict(result: TuneResult, unit: str) -> list[str]:
+    config, verdict = result.config, result.verdict
+    again = f"blobzero tune --objective {config.objective} --repository {config.repository} --out {config.out}"
+    if result.interrupted:
+        return [f"next     {again}   goes on with the {len(result.trials)} trials there are"]
+    if verdict is None:
+        return ["verdict  could not beat the default: no other setting could be measured", f"next     {again}"]
+    ratio, (default, best) = verdict.ratio, verdict.medians
+    measured = (
+        f"ratio {ratio.mean:.3f}, 95% interval {ratio.low:.3f} to {ratio.high:.3f}, of {len(verdict.pairs)} "
+        f"interleaved pairs; medians {best:,.0f} and {default:,.0f} {unit}"
+    )
+    latencies = verdict.latencies_ms
+    if latencies is not None:
+        measured += f"; {config.limit and config.limit.partition('=')[0]} {latencies[1]:.1f} and {latencies[0]:.1f} ms"
+    if result.written is None:
+        why = "" if verdict.keeps_promise else f"; {config.limit} was not kept"
+        more = f"{again} --trials {2 * config.trials}"
+        return [f"verdict  could not beat the default: {measured}{why}", f"next     {more}   a longer search"]
+    return [
+        f"verdict  beats the default: {measured}",
+        f"written  {result.written}",
+        f"next     blobzero serve --repository {config.repository} --config-name {result.written.stem}   "
+        f"with {client_flags(verdict.setting)}",
+    ]
+
+
+def _picture(result: TuneResult) -> bytes | None:
+    """Every trial's score in order, the best so far, and what mattered; None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("Agg")
+    scored = [one for one in result.trials if one.state == TrialState.COMPLETE]
+    figure, (top, bottom) = new_figure("", "rate, as a share of the default's", "", height=7)
+    at = [one.number + 1 for one in scored]
+    shares = [math.exp(one.value or 0.0) for one in scored]
+    top.plot(at, shares, "o", label="a trial")
+    if at:
+        top.step(at, np.maximum.accumulate(shares), where="post", color="tab:orange", label="best so far")
+    top.axhline(1.0, color="grey", linewidth=0.8, label="the default")
+    refused = [one.number + 1 for one in result.trials if "reason" in one.user_attrs]
+    if refused:
+        top.plot(refused, [0.0] * len(refused), "x", color="tab:red", label="refused")
+    if result.verdict is not None:
+        found = result.verdict.ratio
+        top.axhspan(found.low, found.high, color="tab:green", alpha=0.25, label="best against default, 95%")
+    top.set_xlabel("trial")
+    top.tick_params(labelbottom=True)
+    top.legend(fontsize="small")
+    bottom.remove()
+    bars = figure.add_subplot(2, 1, 2)
+    found_importances = result.importances
+    names = list(found_importances)[::-1]
+    bars.barh(names, [found_importances[name] for name in names])
+    bars.set_xlabel("share of what tells the best quarter of trials from the others")
+    if not names:
+        bars.text(0.5, 0.5, f"told from {LEAST_TRIALS} trials on", ha="center", transform=bars.transAxes)
+    return png(figure)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run of `blobzero tune`: the server, the study, the verdict, the file.
+
+```
+default  trial  trial  trial  default  trial ...      search: a score is a ratio to the defaults on both sides
+default  best 1  best 2  best 3  default  best 3 ...  choice: the best are measured again, for luck made some of them
+default  best  best  default  default  best ...       verdict: fresh pairs, Student's interval of their log ratios
+```
+"""
+
+import contextlib
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from blobzero.tunemeasure import Bench
+from blobzero.tunereport import TuneResult, report
+from blobzero.tunespace import apply, as_text, client_flags, read_config, space_of
+from blobzero.tunestudy import Tuning, Verdict, open_study
+from clients.load import Slo
+from clients.report import machine, write_json
+from export.config import config_path
+from export.repository import require_repository
+from mcts_ext.contract import MODEL_NAME
+from mcts_ext.errors import BlobError, InvalidConfig
+from serving.embedded import EmbeddedTriton, ServerConfig
+from training.files import write_whole
+
+if TYPE_CHECKING:
+    from blobzero.tune import TuneConfig
+
+LEAST_PAIRS: Final = 6
+
+
+class OtherStudy(BlobError):
+    """The folder holds a study of something else, or cannot be written."""
+
+
+def run(config: "TuneConfig") -> int:
+    """Search, compare, write; the exit status."""
+    slo = _check(config)
+    console = Console(stderr=config.json, highlight=False)
+    base = read_config(config_path(config.repository))
+    space = space_of(config.objective, base)
+    _open_folder(config, base)
+    study = open_study(config.out / "study.log", seed=config.seed)
+    interrupted, verdict = False, None
+    with contextlib.ExitStack() as stack:
+        console.print(f"starting Triton on {config.repository}", markup=False)
+        server = ServerConfig(config.repository, log_file=config.out / "triton.log")
+        triton = stack.enter_context(EmbeddedTriton(server))
+        bench = Bench(triton, base, objective=config.objective, slo=slo, seconds=config.seconds, seed=config.seed)
+        show = stack.enter_context(_progress(console, config.trials))
+        tuning = Tuning(study, space, bench, limit_ms=slo.limit_ms if slo else None, show=show)
+        try:
+            tuning.search(config.trials)
+            best = tuning.choose()
+            if best is not None:
+                verdict = tuning.compare(best, pairs=config.pairs)
+        except KeyboardInterrupt:
+            interrupted = True
+    written = None
+    if verdict is not None and verdict.is_win:
+        written = _write(config, base, verdict)
+    result = TuneResult(config, space, study, verdict, written, interrupted, machine())
+    report(console, result)
+    return 130 if interrupted else 0
+
+
+def host() -> str:
+    """This machine's name, as part of a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", platform.node().lower()).strip("-") or "machine"
+
+
+def _check(config: "TuneConfig") -> Slo | None:
+    if config.limit is not None and config.objective != "rows":
+        raise InvalidConfig("expected --limit only with --objective rows, got --objective rounds; leave one out")
+    if config.trials < 1 or config.seconds <= 0:
+        raise InvalidConfig(
+            f"expected --trials of 1 or more and --seconds above 0, got {config.trials} and {config.seconds:g}"
+        )
+    if config.pairs < LEAST_PAIRS:
+        raise InvalidConfig(f"expected --pairs of {LEAST_PAIRS} or more, for an interval means little with less, "
+                            f"got {config.pairs}")  # fmt: skip
+    require_repository(config.repository)
+    return None if config.limit is None else Slo.parse(config.limit, flag="--limit")
+
+
+def _open_folder(config: "TuneConfig", base: Any) -> None:
+    """Make the folder, or go on in it: what is compared must be the same."""
+    path = config.out / "study.json"
+    versions = (config.repository / MODEL_NAME).glob("[0-9]*")
+    wanted = {
+        "objective": config.objective,
+        "limit": config.limit,
+        "seconds": config.seconds,
+        "seed": config.seed,
+        "host": host(),
+        "version": max((int(one.name) for one in versions if one.name.isdecimal()), default=None),
+        "default": as_text(base),
+    }
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            found = json.loads(path.read_text())
+            other = [name for name in wanted if wanted[name] != found.get(name)]
+            if other:
+                raise OtherStudy(
+                    f"expected the same study in {config.out}, got another {other[0]} ({found.get(other[0])!r}, now "
+                    f"{wanted[other[0]]!r}); choose another --out"
+                )
+        write_json(path, wanted)
+    except OSError as error:
+        raise OtherStudy(f"expected a folder to write at {config.out}, got {error}; choose another --out") from error
+    except ValueError as error:
+        raise OtherStudy(f"expected JSON in {path}, got {error}; choose another --out") from error
+
+
+def _write(config: "TuneConfig", base: Any, verdict: Verdict) -> Path:
+    """The configuration that won, with what was measured in comments."""
+    name = f"tuned-{host()}"
+    path = config_path(config.repository, name)
+    default, best = verdict.medians
+    found = verdict.ratio
+    lines = [
+        f"Found by blobzero tune on {datetime.now(UTC):%Y-%m-%d}; serve with: blobzero serve --config-name {name}",
+        f"{json.dumps(machine())}",
+        f"{config.objective}{'/min' if config.objective == 'rounds' else '/s'}"
+        + (f" with {config.limit}" if config.limit else "")
+        + f": {best:,.0f}, the default {default:,.0f} (medians of {len(verdict.pairs)} interleaved pairs of "
+        f"{config.seconds:g} s)",
+        f"ratio {found.mean:.3f}, 95% interval {found.low:.3f} to {found.high:.3f}; pairs: "
+        + ", ".join(f"{b.rate:,.0f}/{a.rate:,.0f}" for a, b in verdict.pairs),
+        f"Setting: {json.dumps(verdict.setting)}; the default: {json.dumps(verdict.default)}",
+        f"The clients' part of it: {client_flags(verdict.setting)}",
+    ]
+    text = "".join(f"# {line}\n" for line in lines) + as_text(apply(base, verdict.setting))
+    try:
+        write_whole(path, text.encode())
+    except OSError as error:
+        raise OtherStudy(f"expected to write {path}, got {error}; make room, or change its owner") from error
+    return path
+
+
+@contextlib.contextmanager
+def _progress(console: Console, total: int) -> Iterator[Callable[[str, int | None], None]]:
+    """Show trials done and what is measured: redrawn on a terminal, elsewhere a line a trial."""
+    progress = Progress(
+        TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
+        console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = progress.add_task("", total=total)
+
+    def show(text: str, n_done: int | None) -> None:
+        progress.update(task, description=text, completed=n_done)
+        if n_done is not None:
+            console.print(text, markup=False, soft_wrap=True)
+
+    with progress:
+        yield show
