@@ -78,18 +78,8 @@ class Bench:
         with ModelServer(self._triton.url, key_file=self._triton.config.key_file) as server:
             server.load(config=as_json(wanted))
             taken = server.config()
-        got = (
-            taken.dynamic_batching.max_queue_delay_microseconds,
-            list(taken.dynamic_batching.preferred_batch_size),
-            sum(group.count for group in taken.instance_group),
-        )
-        asked = (
-            wanted.dynamic_batching.max_queue_delay_microseconds,
-            list(wanted.dynamic_batching.preferred_batch_size),
-            sum(group.count for group in wanted.instance_group),
-        )
-        if got != asked:
-            raise Refused(f"expected the server to take {asked}, got {got}")
+        if _told(taken, wanted) != _told(wanted, wanted):
+            raise Refused(f"expected the server to take {_told(wanted, wanted)}, got {_told(taken, wanted)}")
 
     def _revive(self) -> None:
         """A server that did not survive a setting is started again, with the repository's configuration."""
@@ -137,6 +127,13 @@ class Bench:
         if not decisions:
             raise Refused(f"no move was made within {self._seconds:g} s")
         return Measured(60 * decisions / DECISIONS_PER_ROUND / seconds)
+
+
+def _told(config: Any, wanted: Any) -> tuple[int, list[int], int]:
+    """What of a setting a server tells; where no sizes are preferred, it says that it prefers the largest."""
+    batching = config.dynamic_batching
+    preferred = list(batching.preferred_batch_size) if wanted.dynamic_batching.preferred_batch_size else []
+    return batching.max_queue_delay_microseconds, preferred, sum(group.count for group in config.instance_group)
 
 
 def _poll(fleet: Fleet, seconds: float) -> None:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from blobzero.charts import new_figure, png
+from blobzero.charts import png
 from blobzero.tunespace import Space, client_flags
 from blobzero.tunestudy import Verdict, finished
 from clients.report import write_aside, write_json
@@ -163,8 +163,10 @@ def _picture(result: TuneResult) -> bytes | None:
     except ImportError:
         return None
     matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
     scored = [one for one in result.trials if one.state == TrialState.COMPLETE]
-    figure, (top, bottom) = new_figure("", "rate, as a share of the default's", "", height=7)
+    figure, (top, bars) = plt.subplots(2, 1, figsize=(8, 7), layout="constrained")
     at = [one.number + 1 for one in scored]
     shares = [math.exp(one.value or 0.0) for one in scored]
     top.plot(at, shares, "o", label="a trial")
@@ -178,13 +180,12 @@ def _picture(result: TuneResult) -> bytes | None:
         found = result.verdict.ratio
         top.axhspan(found.low, found.high, color="tab:green", alpha=0.25, label="best against default, 95%")
     top.set_xlabel("trial")
-    top.tick_params(labelbottom=True)
+    top.set_ylabel("rate, as a share of the default's")
+    top.grid(alpha=0.25)
     top.legend(fontsize="small")
-    bottom.remove()
-    bars = figure.add_subplot(2, 1, 2)
-    found_importances = result.importances
-    names = list(found_importances)[::-1]
-    bars.barh(names, [found_importances[name] for name in names])
+    importances = result.importances
+    names = list(importances)[::-1]
+    bars.barh(names, [importances[name] for name in names])
     bars.set_xlabel("share of what tells the best quarter of trials from the others")
     if not names:
         bars.text(0.5, 0.5, f"told from {LEAST_TRIALS} trials on", ha="center", transform=bars.transAxes)

@@ -30,6 +30,7 @@ Setting = Mapping[str, int | str]
 
 PREFERRED: Final = ("none", "64", "128", "256", "512", "256,512")
 LONGEST_DELAY_US: Final = 2000
+DEFAULT_LOAD: Final[Mapping[str, int]] = {"rows": 256, "in_flight": 8}
 GAMES_PER_GROUP: Final = (64, 128, 256, 512)
 
 
@@ -80,7 +81,7 @@ def space_of(objective: str, config: Any) -> Space:
         "threads": IntDistribution(0, max(cores, int(own["threads"]))),
     }
     if objective == "rows":
-        own |= {"rows": 256, "in_flight": 8}
+        own |= DEFAULT_LOAD
         distributions["rows"] = CategoricalDistribution([64, 128, 256, 512, 1024])
         distributions["in_flight"] = CategoricalDistribution([2, 4, 8, 16, 32])
     else:

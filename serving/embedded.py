@@ -138,6 +138,13 @@ class EmbeddedTriton:
         """Whether the server's process runs (not: whether it answers)."""
         return self._guardian is not None and self._guardian.poll() is None
 
+    def dead_backends(self) -> set[int]:
+        """Backend processes that have ended and that Triton has not noticed: it reaps one only when it unloads it."""
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.pid).children() if self.pid else []
+            return {child.pid for child in children if _is_zombie(child)}
+        return set()
+
     def infer_once(self, *, timeout_s: float) -> None:
         """Ask for one real inference; raises `ProbeFailed` or a subclass."""
         self._require_probe().infer(timeout_s=timeout_s)
@@ -310,6 +317,13 @@ def serve(config: ServerConfig) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _new_folder() -> Path:

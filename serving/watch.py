@@ -4,6 +4,7 @@
 | seen | meant |
 | --- | --- |
 | its process has ended | killed, or it crashed |
+| a backend process that has ended, twice in a row | of several instances one is dead; a probe reaches the others |
 | "Stub process is not healthy" | a backend process is dead or hangs: Triton does not restart it, and still says READY |
 | another error, or no answer and no batch finished meanwhile, twice in a row | it hangs; a busy one makes progress |
 
@@ -28,6 +29,7 @@ class Watched(Protocol):
     """What a watch needs of a server; `EmbeddedTriton` has it."""
 
     def is_alive(self) -> bool: ...
+    def dead_backends(self) -> set[int]: ...
     def infer_once(self, *, timeout_s: float) -> None: ...
     def n_executions(self, *, timeout_s: float) -> int: ...
     def restart(self) -> None: ...
@@ -53,6 +55,7 @@ class Watch:
         self._n_failures = 0  # looks in a row that failed
         self._n_failed_cures = 0  # restarts in a row that failed
         self._n_executions = -1  # batches finished when a probe last got no answer
+        self._dead: set[int] = set()  # backend processes that were found dead at the last look
         self._known_fault = ""
         self._thread = threading.Thread(target=self._run, name="triton-watch", daemon=True)
 
@@ -85,6 +88,9 @@ class Watch:
         server.cpu_seconds()  # so that what a process has used is known even if it ends
         if not server.is_alive():
             return self._cure("Triton has ended")
+        dead, self._dead = self._dead, server.dead_backends()
+        if dead & self._dead:  # one that is being unloaded is dead for a moment
+            return self._cure(f"a backend process of Triton has ended ({', '.join(map(str, dead & self._dead))})")
         try:
             server.infer_once(timeout_s=self._deadline_s)
         except ProbeFailed as error:

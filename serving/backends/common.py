@@ -120,6 +120,8 @@ class BatchingModel:
         try:
             self.network, how = self.load(path, args)
             check_network(self.network, config)
+            # Before it serves, an instance answers the largest batch: memory taken, nothing left for the first asker.
+            self.network.run(np.zeros((self.max_rows, *self.network.row_shape), self.network.dtype))
         except Exception as error:  # Triton reports the first line only
             text = " ".join(str(error).split())
             raise ValueError(f"cannot serve {path}: {text}") from error

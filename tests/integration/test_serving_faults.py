@@ -159,7 +159,7 @@ def test_every_death_and_hang_is_noticed_said_and_cured(tmp_path: Path) -> None:
         url, rows = server.url, random_rows(3, seed=0)
         used = server.cpu_seconds()
         for break_it, why in [
-            (kill_stub, "runs but does not work (Stub process"),
+            (kill_stub, "a backend process of Triton has ended"),
             (stop_stub, "runs but does not work (Stub process"),
             (kill_server, "has ended"),
             (stop_server, "runs but does not work (no answer within"),
@@ -191,9 +191,13 @@ class FakeServer:
         self.executions = 0
         self.looks = threading.Semaphore(0)
         self.n_restarts = 0
+        self.dead: list[set[int]] = []  # at each look
 
     def is_alive(self) -> bool:
         return self.alive
+
+    def dead_backends(self) -> set[int]:
+        return self.dead.pop(0) if self.dead else set()
 
     def infer_once(self, *, timeout_s: float) -> None:
         self.looks.release()
@@ -228,6 +232,32 @@ def test_a_busy_server_is_left_alone() -> None:
     server.fault = ProbeTimeout("no answer within the deadline")
     assert watch_for_looks(server, n_looks=5) == []
     assert server.n_restarts == 0
+
+
+def test_a_backend_process_that_stays_dead_is_replaced_and_one_that_is_being_unloaded_is_not() -> None:
+    server = FakeServer()
+    server.dead = [{7}, set(), {8}, {9}]
+    assert watch_for_looks(server, n_looks=5) == []
+    server.dead = [{7}, {7, 8}]
+    assert watch_for_looks(server, n_looks=3)[0] == "a backend process of Triton has ended (7); restarting it"
+    assert server.n_restarts == 1
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_the_death_of_one_instance_of_two_is_noticed(tmp_path: Path) -> None:
+    """A probe reaches whichever is free, so it may be answered for ever by the one that lives."""
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    config = ServerConfig(write_repository(tmp_path / "models", n_instances=2), log_file=tmp_path / "triton.log")
+    with EmbeddedTriton(config) as server, Watch(server, on_event=said.put, interval_s=0.5):
+        for victim in range(2):
+            pid = server.pid
+            stubs(server)[victim].kill()
+            assert wait_until(lambda pid=pid: server.pid not in (0, pid)), victim
+            assert "restarting it" in said.get(timeout=10)
+            assert "answers again" in said.get(timeout=10)
+            assert len(stubs(server)) == 2
+            assert not server.dead_backends()
 
 
 def test_one_error_alone_restarts_nothing() -> None:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero tune` against a real server: a configuration that is refused is survived, one that wins is served."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blobzero.cli import main
+from blobzero.tunemeasure import Bench, Measured, Refused
+from blobzero.tunerun import host
+from blobzero.tunespace import Space, read_config, space_of
+from export.config import config_path
+from export.server import ModelServer
+from serving.embedded import EmbeddedTriton, ServerConfig
+from tests.integration.tiny_model import write_repository
+
+SLOW = "max_queue_delay_microseconds: 30000 preferred_batch_size: [ 1024 ]"
+QUICK = ["--trials", "4", "--seconds", "0.5", "--pairs", "6"]
+
+
+def repository(folder: Path, *, batching: str = "") -> Path:
+    return write_repository(folder / "models", batching=batching)
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Space:
+    return space_of("rows", read_config(config_path(repository(tmp_path))))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, space: Space) -> Iterator[Bench]:
+    base = read_config(config_path(tmp_path / "models"))
+    with EmbeddedTriton(ServerConfig(tmp_path / "models", log_file=tmp_path / "log")) as triton:
+        yield Bench(triton, base, objective="rows", slo=None, seconds=0.5, seed=0)
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+@pytest.mark.timing
+def test_a_default_that_waits_is_beaten_and_what_beats_it_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobzero.tunespace.DEFAULT_LOAD", {"rows": 64, "in_flight": 4})  # never fills a batch
+    models, out = repository(tmp_path, batching=SLOW), tmp_path / "tune"
+    flags = ["--objective", "rows", "--repository", str(models), "--out", str(out), "--json"]
+    assert main(["tune", *QUICK, *flags]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found == json.loads((out / "tune.json").read_text())
+    assert len(found["trials"]) == 4
+    assert found["default"]["delay_us"] == 30000
+    verdict = found["verdict"]
+    assert verdict["is_win"]
+    assert verdict["ratio"]["low"] > 1
+    assert len(verdict["pairs"]) == 6
+    path = config_path(models, f"tuned-{host()}")
+    assert found["written"] == str(path)
+    text = path.read_text()
+    assert f"--config-name tuned-{host()}" in text
+    assert f"interval {verdict['ratio']['low']:.3f}" in text
+    assert "beats the default" in captured.err
+    assert (out / "tune.png").exists()
+
+    with EmbeddedTriton(ServerConfig(models, config_name=path.stem, log_file=tmp_path / "log")) as triton:
+        with ModelServer(triton.url) as server:
+            served = server.config()
+        assert served.dynamic_batching.max_queue_delay_microseconds == verdict["setting"]["delay_us"]
+        assert sum(group.count for group in served.instance_group) == verdict["setting"]["instances"]
+        triton.infer_once(timeout_s=10.0)
+
+    assert main(["tune", *QUICK, "--repository", str(models), "--out", str(out)]) == 1
+    assert "got another objective" in capsys.readouterr().err
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_a_server_takes_a_setting_and_what_it_refuses_does_not_end_it(bench: Bench, space: Space) -> None:
+    assert bench(space.default).rate > 0
+    taken = bench({**space.default, "instances": 3, "delay_us": 500, "preferred": "64"})
+    assert isinstance(taken, Measured)
+    with pytest.raises(Refused, match="threads"):
+        bench({**space.default, "threads": "many"})
+    assert bench(space.default).rate > 0
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_rounds_are_measured_with_players(tmp_path: Path) -> None:
+    base = read_config(config_path(repository(tmp_path)))
+    setting = {**space_of("rounds", base).default, "games": 64}
+    with EmbeddedTriton(ServerConfig(tmp_path / "models", log_file=tmp_path / "log")) as triton:
+        bench = Bench(triton, base, objective="rounds", slo=None, seconds=2.0, seed=0)
+        assert 100 < bench(setting).rate < 10**6
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_an_interrupted_study_keeps_its_trials(tmp_path: Path) -> None:
+    models, out = repository(tmp_path), tmp_path / "tune"
+    command = [sys.executable, "-m", "blobzero.cli", "tune", "--objective", "rows", "--trials", "500"]
+    flags = ["--seconds", "0.3", "--repository", str(models), "--out", str(out)]
+    with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as study:
+        assert study.stdout is not None
+        deadline = time.monotonic() + 90
+        for line in study.stdout:
+            if line.startswith("trial 3"):
+                break
+            assert time.monotonic() < deadline
+        os.kill(study.pid, signal.SIGINT)
+        said = study.stdout.read()
+    assert study.returncode == 130, said
+    found = json.loads((out / "tune.json").read_text())
+    assert found["interrupted"]
+    assert len(found["trials"]) >= 3
+    assert "goes on with the" in said
