@@ -73,6 +73,7 @@ sys.exit(main(sys.argv[2:]))
         ("scipy", "report", ["match", "random", "heuristic", "--deals", "2"]),
         ("torch", "train", ["publish", "--preset", "small", "--repository", "models"]),
         ("python_on_whales", "stack", ["status"]),
+        ("optuna", "tune", ["tune", "--repository", "models"]),
     ],
 )
 def test_a_package_that_is_not_installed_costs_one_line(
