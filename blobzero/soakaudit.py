@@ -104,12 +104,26 @@ class Life:
 
     @property
     def growth(self) -> float | None:
-        """Median of the last third over that of the first, less 1, after warm-up; None for a life too short to tell."""
+        """The share by which the last third is above the first, as medians, after warm-up; None for a short life."""
+        thirds = self._thirds()
+        return None if thirds is None else thirds[2] / thirds[0] - 1
+
+    @property
+    def steady_growth(self) -> float | None:
+        """The same, of growth that went on: twice the smaller of what came from third to third.
+
+        A process takes more memory once when more is asked of it than ever before: a second version in the server, a
+        larger batch, more requests at once. What leaks goes on.
+        """
+        thirds = self._thirds()
+        return None if thirds is None else 2 * (min(thirds[1] / thirds[0], thirds[2] / thirds[1]) - 1)
+
+    def _thirds(self) -> tuple[float, float, float] | None:
         if not self.at or self.at[-1] - self.at[0] < WARM_UP_S + JUDGED_S:
             return None
         settled = np.asarray(self.bytes)[np.asarray(self.at) >= self.at[0] + WARM_UP_S]
-        third = max(1, len(settled) // 3)
-        return float(np.median(settled[-third:]) / np.median(settled[:third]) - 1)
+        first, middle, last = (float(np.median(third)) for third in np.array_split(settled, 3))
+        return first, middle, last
 
 
 class Scales:
@@ -145,7 +159,9 @@ class Memory:
     judged: int
     """Lives long enough to tell."""
     worst: float | None
-    """The largest growth of them."""
+    """The largest steady growth of them."""
+    worst_steps: float | None
+    """The largest growth of them, steps that came once included."""
     largest_bytes: int
 
     @property
@@ -162,8 +178,9 @@ def judge_memory(lives: Iterable[Life]) -> list[Memory]:
         Memory(
             role,
             lives=len(found),
-            judged=len(grown := [g for life in found if (g := life.growth) is not None]),
-            worst=max(grown, default=None),
+            judged=sum(life.growth is not None for life in found),
+            worst=max((g for life in found if (g := life.steady_growth) is not None), default=None),
+            worst_steps=max((g for life in found if (g := life.growth) is not None), default=None),
             largest_bytes=max(max(life.bytes) for life in found),
         )
         for role, found in by_role.items()

@@ -97,7 +97,9 @@ class SoakResult:
         if rounds.unwritten:
             found.append(f"{rounds.unwritten} rounds between what workers say they finished and what shards hold")
         found += [
-            f"memory of a {one.role} grew by {100 * (one.worst or 0):.1f}%" for one in self.memory if not one.is_good
+            f"memory of a {one.role} grew steadily by {100 * (one.worst or 0):.1f}%"
+            for one in self.memory
+            if not one.is_good
         ]
         return found
 
@@ -116,6 +118,7 @@ class SoakResult:
             "rounds": asdict(self.rounds),
             "rounds_per_min": self.rounds_per_min,
             "memory": [asdict(one) for one in self.memory],
+            "lives": [asdict(one) for one in self.lives],
             "events": [{"at": round(at, 1), "text": text} for at, text in self.events],
             "machine": machine(),
             "config": json.loads(json.dumps(asdict(self.config), default=str)),
@@ -158,12 +161,12 @@ def _tell(console: Console, result: SoakResult, written: Sequence[Path]) -> None
         )  # fmt: skip
     console.print(table)
     table = Table(title="memory")
-    for name in ("process", "lives", "long enough to judge", "largest", "worst growth"):
+    for name in ("process", "lives", "long enough to judge", "largest", "steady growth", "steps included"):
         table.add_column(name, justify="left" if name == "process" else "right")
     for role in result.memory:
-        growth = "-" if role.worst is None else f"{100 * role.worst:+.1f}%"
+        growths = ("-" if one is None else f"{100 * one:+.1f}%" for one in (role.worst, role.worst_steps))
         table.add_row(
-            role.role, f"{role.lives}", f"{role.judged}", f"{role.largest_bytes / 2**20:,.0f} MiB", growth,
+            role.role, f"{role.lives}", f"{role.judged}", f"{role.largest_bytes / 2**20:,.0f} MiB", *growths,
             style="" if role.is_good else "red",
         )  # fmt: skip
     console.print(table)

@@ -80,17 +80,21 @@ def life(sizes: list[float], *, seconds: float = 300.0) -> Life:
 def test_memory_that_grows_after_warm_up_is_found() -> None:
     flat = life([0.2, 0.5] + [1.0] * 58)
     growing = life([0.2, 0.5, *np.linspace(1.0, 1.2, 58).tolist()])
+    stepped = life([0.2, 0.5, *[1.0] * 20, *[1.3] * 38])
     short = life([1.0, 5.0], seconds=20.0)
     assert flat.growth == pytest.approx(0.0)
     assert growing.growth is not None
-    assert growing.growth > GROWTH
+    assert growing.steady_growth is not None
+    assert growing.growth > growing.steady_growth > GROWTH
+    assert stepped.growth == pytest.approx(0.3)
+    assert stepped.steady_growth == pytest.approx(0.0)
     assert short.growth is None
     (verdict,) = judge_memory([flat, short])
     assert verdict.is_good
     assert (verdict.lives, verdict.judged) == (2, 1)
     (verdict,) = judge_memory([flat, growing, short])
     assert not verdict.is_good
-    assert verdict.worst == growing.growth
+    assert (verdict.worst, verdict.worst_steps) == (growing.steady_growth, growing.growth)
 
 
 def test_processes_are_weighed_and_those_that_are_gone_left_out() -> None:
