@@ -109,6 +109,10 @@ class BatchingModel:
         """Load the file; also say in words how it will run. Defined by each backend."""
         raise NotImplementedError
 
+    def sizes(self) -> Sequence[int]:
+        """Batches that were better computed once before; a backend that keeps something of every size has more."""
+        return (self.max_rows,)
+
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load and check; whatever is raised here makes Triton refuse the version and keep the old one."""
         import triton_python_backend_utils as pb
@@ -120,8 +124,9 @@ class BatchingModel:
         try:
             self.network, how = self.load(path, args)
             check_network(self.network, config)
-            # Before it serves, an instance answers the largest batch: memory taken, nothing left for the first asker.
-            self.network.run(np.zeros((self.max_rows, *self.network.row_shape), self.network.dtype))
+            # Before it serves: then its memory stays as it is, and nobody is the first to ask for a size.
+            for n_rows in self.sizes():
+                self.network.run(np.zeros((n_rows, *self.network.row_shape), self.network.dtype))
         except Exception as error:  # Triton reports the first line only
             text = " ".join(str(error).split())
             raise ValueError(f"cannot serve {path}: {text}") from error
