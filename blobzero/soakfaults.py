@@ -52,7 +52,8 @@ class Stack:
     repository: Path
     preset: str
     random: random.Random
-    n_published: int = 0
+    next_seed: int
+    """Of the next network that is published."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,10 @@ def _slow_link(stack: Stack) -> Iterator[Inflicted]:
 
 @contextlib.contextmanager
 def _model_swap(stack: Stack) -> Iterator[Inflicted]:
-    stack.n_published += 1
+    seed, stack.next_seed = stack.next_seed, stack.next_seed + 1
     before = max(stack.fleet.model_versions, default=0)
     command = [
-        sys.executable, "-m", "blobzero.child", "publish", "--preset", stack.preset, "--seed", str(stack.n_published),
+        sys.executable, "-m", "blobzero.child", "publish", "--preset", stack.preset, "--seed", str(seed),
         "--repository", str(stack.repository), "--url", stack.triton.url, "--keep", "2",
     ]  # fmt: skip
     with subprocess.Popen(
@@ -146,7 +147,7 @@ def _model_swap(stack: Stack) -> Iterator[Inflicted]:
             return None if process.returncode == 0 else f"publish failed: {said[-1] if said else process.returncode}"
 
         yield Inflicted(
-            f"network {stack.n_published} published over version {before}",
+            f"network {seed} published over version {before}",
             is_over=lambda: process.poll() is not None,
             is_cured=lambda: max(stack.fleet.model_versions, default=0) > before,
             failure=failure,

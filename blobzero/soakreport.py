@@ -12,15 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from blobzero.charts import new_figure, png, thousands
-from blobzero.soakaudit import GROWTH, Life, Memory, Rounds, judge_memory
+from blobzero.soakmemory import GROWTH, Life, Memory, judge_memory
+from blobzero.soakrounds import Rounds
 from clients.report import machine, write_aside, write_json
 from mcts_ext.errors import BlobError
 
 if TYPE_CHECKING:
     from blobzero.soak import SoakConfig
 
-SHOWN: Final = 10
-"""Numbers of rounds that are named; the others are counted."""
 PLAIN_WIDTH: Final = 140
 COLORS: Final = ("tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
 
@@ -53,14 +52,16 @@ class FaultReport:
     """From its end until play was back at its rate; none if it was not in time."""
     failure: str | None
     """Why it could not be inflicted as meant."""
+    accounts: list[str]
+    """What the accounts of rounds and memory found wrong after it that they had not found before."""
 
     @property
     def is_good(self) -> bool:
-        return self.failure is None and self.recovered_s is not None
+        return self.failure is None and self.recovered_s is not None and not self.accounts
 
     def __str__(self) -> str:
         after = f"recovered {self.recovered_s:.1f} s after" if self.recovered_s is not None else "did not recover"
-        return f"{self.kind}, {self.what}: {self.failure or after}"
+        return "; ".join([f"{self.kind}, {self.what}: {self.failure or after}", *self.accounts])
 
 
 @dataclass(frozen=True)
@@ -84,24 +85,12 @@ class SoakResult:
     @property
     def faults_found(self) -> list[str]:
         """Every reason for a bad verdict."""
-        rounds, found = self.rounds, []
-        if self.broken_off is not None:
-            found.append(self.broken_off)
-        found += [f"{one.kind} at {one.began:.0f} s: {one.failure}" for one in self.faults if one.failure]
-        for name in ("lost", "doubled", "strange", "vanished"):
-            numbers = getattr(rounds, name)
-            if numbers:
-                listed = ", ".join(map(str, numbers[:SHOWN])) + (", ..." if len(numbers) > SHOWN else "")
-                what = "shards vanished" if name == "vanished" else f"rounds {name}"
-                found.append(f"{len(numbers)} {what}: {listed}")
-        if rounds.unwritten:
-            found.append(f"{rounds.unwritten} rounds between what workers say they finished and what shards hold")
-        found += [
-            f"memory of a {one.role} grew steadily by {100 * (one.worst or 0):.1f}%"
-            for one in self.memory
-            if not one.is_good
+        return [
+            *([] if self.broken_off is None else [self.broken_off]),
+            *(f"{one.kind} at {one.began:.0f} s: {one.failure}" for one in self.faults if one.failure),
+            *self.rounds.faults,
+            *(one.fault for one in self.memory if one.fault),
         ]
-        return found
 
     @property
     def is_good(self) -> bool:
@@ -151,23 +140,24 @@ def report(console: Console, result: SoakResult) -> None:
 
 def _tell(console: Console, result: SoakResult, written: Sequence[Path]) -> None:
     table = Table(title="faults")
-    for name in ("at", "kind", "what", "lasted", "before", "lowest", "recovered after"):
+    for name in ("at", "kind", "what", "lasted", "before", "lowest", "recovered after", "accounts"):
         table.add_column(name, justify="left" if name in ("kind", "what") else "right", no_wrap=name != "what")
     for one in result.faults:
         recovered = "-" if one.recovered_s is None else f"{one.recovered_s:.1f} s"
         table.add_row(
             f"{one.began:.0f} s", one.kind, one.what, f"{one.ended - one.began:.1f} s", f"{one.rate_before:,.0f}/s",
-            f"{one.rate_lowest:,.0f}/s", recovered, style="" if one.is_good else "red",
+            f"{one.rate_lowest:,.0f}/s", recovered, "wrong" if one.accounts else "in order",
+            style="" if one.is_good else "red",
         )  # fmt: skip
     console.print(table)
     table = Table(title="memory")
-    for name in ("process", "lives", "long enough to judge", "largest", "steady growth", "steps included"):
+    for name in ("process", "lives", "long enough to judge", "largest", "growth", "first to last stretch"):
         table.add_column(name, justify="left" if name == "process" else "right")
     for role in result.memory:
-        growths = ("-" if one is None else f"{100 * one:+.1f}%" for one in (role.worst, role.worst_steps))
+        growths = ("-" if one is None else f"{100 * one:+.1f}%" for one in (role.worst, role.worst_in_all))
         table.add_row(
             role.role, f"{role.lives}", f"{role.judged}", f"{role.largest_bytes / 2**20:,.0f} MiB", *growths,
-            style="" if role.is_good else "red",
+            style="red" if role.fault else "",
         )  # fmt: skip
     console.print(table)
     rounds = result.rounds

@@ -2,7 +2,7 @@
 """The run of `blobzero soak`: the stack, its faults one after the other, and the accounts at the end.
 
 ```
-workers ── Proxy ── Triton (with its Watch)          faults: soakfaults.py       accounts: soakaudit.py
+workers ── Proxy ── Triton (with its Watch)          faults: soakfaults.py       accounts: soakrounds.py, soakmemory.py
    └── shards on a SmallDisk
 ```
 """
@@ -21,19 +21,21 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from blobzero.proxy import Proxy
 from blobzero.smalldisk import NoSmallDisk, SmallDisk
-from blobzero.soakaudit import Bookkeeper, Rounds, Scales
 from blobzero.soakfaults import KINDS, Inflicted, Stack, schedule
+from blobzero.soakmemory import Scales, judge_memory
 from blobzero.soakreport import FaultReport, Moment, SoakResult, report
+from blobzero.soakrounds import Bookkeeper, Rounds
 from blobzero.stopping import stop_signals
 from clients.connect import EvaluatorConfig
 from clients.fleet import Fleet, FleetError
 from clients.worker import WorkerConfig
-from export.publish import ensure_model
+from export.publish import SERVED_VERSIONS, publish
 from mcts_ext.config import DealConfig
 from mcts_ext.errors import BlobError, InvalidConfig
 from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ServingError
 from serving.watch import Watch
+from training.network import create_network
 
 if TYPE_CHECKING:
     from blobzero.soak import SoakConfig
@@ -142,6 +144,7 @@ class _Soak:
         self._calm: list[tuple[float, float]] = []  # (seconds, evaluations) of undisturbed polls
         self._start = time.monotonic()
         self._next_look = 0.0
+        self._wrong: list[str] = []  # what the accounts had found by the last fault
 
     @property
     def now(self) -> float:
@@ -150,8 +153,10 @@ class _Soak:
     def play(self) -> None:
         """Play to the end of the time, fault after fault; ends early when play does not recover or is interrupted."""
         config, out = self.config, self.config.out
-        self.show(0.0, "publishing the first network", True)
-        ensure_model(out / "models", preset=config.preset, seed=config.seed)
+        self.show(0.0, "publishing the first networks", True)
+        # As many as are served at once: the server's memory is then that of every day, before and after a swap.
+        for seed in range(config.seed, config.seed + SERVED_VERSIONS):
+            publish(create_network(config.preset, seed=seed), repository=out / "models", seed=seed)
         (out / "logs").mkdir()
         server = ServerConfig(out / "models", log_file=out / "logs" / "triton.log")
         with (
@@ -164,8 +169,9 @@ class _Soak:
             self._start = time.monotonic()
             fleet.go()
             stack = Stack(
-                triton, proxy, fleet, self.disk, out / "models", config.preset, random.Random(config.seed), config.seed
-            )
+                triton, proxy, fleet, self.disk, out / "models", config.preset, random.Random(config.seed),
+                next_seed=config.seed + SERVED_VERSIONS,
+            )  # fmt: skip
             try:
                 self._play(stack)
             except (FleetError, NotRecovered) as error:
@@ -192,6 +198,8 @@ class _Soak:
     def _inflict(self, stack: Stack, kind: str) -> None:
         before = sum(n for _, n in self._calm) / sum(seconds for seconds, _ in self._calm)
         began = self.now
+        if kind == "model-swap":
+            self.scales.mark("server", began)
         with KINDS[kind](stack) as inflicted:
             self.show(began, f"{kind}: {inflicted.what}", False)
             while not (self.now - began >= inflicted.seconds and inflicted.is_over()):
@@ -199,8 +207,10 @@ class _Soak:
             failure = inflicted.failure()
         ended = self.now
         recovered_s = None if failure else self._recover(stack, inflicted, ended, before)
-        during = [rate for at, rate in self._rates() if at >= began]
-        found = FaultReport(kind, inflicted.what, began, ended, before, min(during, default=0.0), recovered_s, failure)
+        lowest = min((rate for at, rate in self._rates() if at >= began), default=0.0)
+        found = FaultReport(
+            kind, inflicted.what, began, ended, before, lowest, recovered_s, failure, self._newly_wrong()
+        )  # fmt: skip
         self.reports.append(found)
         self.show(self.now, f"{len(self.reports)} of {self.config.faults}: {found}", True)
         if failure is None and recovered_s is None:
@@ -214,6 +224,13 @@ class _Soak:
             if back and inflicted.is_cured():
                 return back[0] - ended
         return None
+
+    def _newly_wrong(self) -> list[str]:
+        """What the accounts find wrong that they did not at the last fault."""
+        before = self._wrong
+        memory = judge_memory(self.scales.lives)
+        self._wrong = [*self._books.look().faults, *(one.fault for one in memory if one.fault)]
+        return [text for text in self._wrong if text not in before]
 
     def _rates(self) -> Iterator[tuple[float, float]]:
         """Lately, from when on for `WINDOW_S` evaluations came at what rate (per second)."""
@@ -253,7 +270,8 @@ class _Soak:
 
     def settle(self) -> Rounds:
         """Play what was under way when play was stopped, as the same run; then account for all rounds."""
-        n_rounds = 1 + max(self._books.rounds(), default=-1)
+        self._books.look()
+        n_rounds = self._books.n_begun
         self.show(self.now, "playing what was under way", True)
         server = ServerConfig(self.config.out / "models", log_file=self.config.out / "logs" / "triton.log")
         try:

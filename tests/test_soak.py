@@ -19,8 +19,9 @@ import pytest
 from blobzero.cli import main
 from blobzero.proxy import Proxy
 from blobzero.smalldisk import NoSmallDisk, SmallDisk
-from blobzero.soakaudit import GROWTH, Bookkeeper, Life, Scales, judge_memory
 from blobzero.soakfaults import KINDS, schedule
+from blobzero.soakmemory import GROWTH, Life, Scales, judge_memory
+from blobzero.soakrounds import Bookkeeper
 from clients.records import write_shard
 from mcts_ext.records import Records
 
@@ -44,23 +45,32 @@ def test_a_run_without_fault_is_found_good(tmp_path: Path) -> None:
     shard(tmp_path / "shards", "w001-a-00000", [1, 3])
     books.compare([1, 2])
     rounds = books.settle(5)
-    assert rounds.is_good, rounds
+    assert rounds.faults == []
     assert rounds.expected == 5
+    assert books.n_begun == 5
 
 
 def test_lost_doubled_strange_and_vanished_are_found(tmp_path: Path) -> None:
     books = Bookkeeper(tmp_path / "shards")
     shard(tmp_path / "shards", "w000-a-00000", [0, 2])
     gone = shard(tmp_path / "shards", "w001-a-00000", [1])
-    books.look()
+    assert books.look().faults == []
     gone.unlink()
-    shard(tmp_path / "shards", "w000-b-00000", [2, 9])
-    twice = shard(tmp_path / "shards", "w001-b-00000", [3, 3])
-    assert twice.exists()
+    shard(tmp_path / "shards", "w000-b-00000", [2, 9, 200_000])
+    shard(tmp_path / "shards", "w001-b-00000", [3, 3])
+    (tmp_path / "shards" / "w001-b-00001.parquet").write_bytes(b"PAR1")
+    on_the_way = books.look()
+    assert (on_the_way.lost, on_the_way.doubled, on_the_way.strange) == ([], [2, 3], [])
     rounds = books.settle(5)
-    assert (rounds.lost, rounds.doubled, rounds.strange) == ([1, 4], [2, 3], [9])
-    assert rounds.vanished == ["w001-a-00000.parquet"]
-    assert not rounds.is_good
+    assert (rounds.lost, rounds.doubled, rounds.strange) == ([1, 4], [2, 3], [9, 200_000])
+    assert rounds.faults == [
+        "2 rounds lost: 1, 4",
+        "2 rounds doubled: 2, 3",
+        "2 rounds strange: 9, 200000",
+        "1 shards vanished: w001-a-00000.parquet",
+        "1 shards unreadable: w001-b-00001.parquet",
+    ]
+    assert books.n_begun == 200_001
 
 
 @pytest.mark.parametrize(("reported", "unwritten"), [([2], 0), ([3], 1), ([0], 0), ([1], 1)])
@@ -84,17 +94,41 @@ def test_memory_that_grows_after_warm_up_is_found() -> None:
     short = life([1.0, 5.0], seconds=20.0)
     assert flat.growth == pytest.approx(0.0)
     assert growing.growth is not None
-    assert growing.steady_growth is not None
-    assert growing.growth > growing.steady_growth > GROWTH
+    assert growing.growth > GROWTH
     assert stepped.growth == pytest.approx(0.3)
-    assert stepped.steady_growth == pytest.approx(0.0)
     assert short.growth is None
     (verdict,) = judge_memory([flat, short])
-    assert verdict.is_good
+    assert verdict.fault is None
     assert (verdict.lives, verdict.judged) == (2, 1)
     (verdict,) = judge_memory([flat, growing, short])
-    assert not verdict.is_good
-    assert (verdict.worst, verdict.worst_steps) == (growing.steady_growth, growing.growth)
+    assert verdict.fault == f"memory of a worker grew by {100 * growing.growth:.1f}%"
+
+
+def test_where_more_is_asked_of_a_process_it_may_grow_once_and_must_be_flat_before_and_after() -> None:
+    stepped = life([0.2, 0.5, *[1.0] * 28, *[1.3] * 30])
+    stepped.marks = [150.0]
+    assert stepped.growth == pytest.approx(0.0)
+    assert stepped.growth_in_all == pytest.approx(0.3)
+    growing = life([0.2, 0.5, *[1.0] * 28, *np.linspace(1.3, 1.5, 30).tolist()])
+    growing.marks = [150.0]
+    assert growing.growth is not None
+    assert growing.growth > GROWTH
+    only_steps = life([1.0] * 60, seconds=160.0)
+    only_steps.marks = [80.0]
+    assert only_steps.growth is None
+
+
+def test_a_process_is_marked_twice_at_most_and_only_while_it_lives() -> None:
+    scales = Scales()
+    scales.mark("soak", 0.5)
+    for at in (1.0, 2.0, 3.0):
+        scales.weigh(at, {os.getpid(): "soak"})
+        scales.mark("soak", at)
+        scales.mark("server", at)
+    scales.weigh(4.0, {})
+    scales.mark("soak", 4.0)
+    (found,) = scales.lives
+    assert found.marks == [1.0, 2.0]
 
 
 def test_processes_are_weighed_and_those_that_are_gone_left_out() -> None:
