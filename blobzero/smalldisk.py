@@ -22,14 +22,19 @@ class NoSmallDisk(BlobError):
     """No file system may be mounted here."""
 
 
+class LostRecords(BlobError):
+    """What stood on a small disk could not be kept."""
+
+
 class SmallDisk:
-    """Mounts a tmpfs on an empty folder; at the end its files stand in the folder itself.
+    """Mounts a tmpfs on an empty folder; at the end its files stand in the folder itself, and after SIGKILL nowhere.
 
     It lives in a mount namespace of its own: however this process ends, nothing stays mounted. Open it before other
     threads are started, which would not see it.
 
     Raises:
         NoSmallDisk: it takes root, or the right to mount (CAP_SYS_ADMIN).
+        LostRecords: the folder has no room for the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,13 +50,17 @@ class SmallDisk:
     def fill(self) -> None:
         """Leave no room: the disk shrinks to what it holds."""
         for spare in (2, 64, 1024):  # a file that is being written may grow meanwhile
-            used = shutil.disk_usage(self.folder).used
             try:
-                return self._resize(used + spare * PAGE_BYTES)
+                return self._resize(self.n_bytes + spare * PAGE_BYTES)
             except NoSmallDisk:
                 if spare == 1024:
                     raise
         return None
+
+    @property
+    def n_bytes(self) -> int:
+        """What is on it."""
+        return shutil.disk_usage(self.folder).used
 
     def empty(self) -> None:
         """Give it its room back."""
@@ -65,7 +74,13 @@ class SmallDisk:
     ) -> None:
         aside = self.folder.with_name(f".{self.folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(self.folder, aside)
+        try:
+            shutil.copytree(self.folder, aside)
+        except OSError as lost:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise LostRecords(
+                f"expected room for {self.n_bytes / 1e6:,.0f} MB of records in {self.folder}, got none; they are lost"
+            ) from lost
         self._run("umount", "--lazy", str(self.folder))
         self.folder.rmdir()
         aside.rename(self.folder)

@@ -14,9 +14,7 @@
 """
 
 import contextlib
-import os
 import random
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +28,7 @@ import psutil
 from blobzero.proxy import Proxy
 from blobzero.smalldisk import SmallDisk
 from clients.fleet import Fleet
+from mcts_ext.contract import MODEL_NAME
 from serving.embedded import EmbeddedTriton
 
 CUT_S: Final = 4.0
@@ -54,6 +53,7 @@ class Stack:
     random: random.Random
     next_seed: int
     """Of the next network that is published."""
+    n_workers_killed: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,34 +68,56 @@ class Inflicted:
     """Whether what it broke is whole again, beside the rate of play."""
     failure: Callable[[], str | None] = lambda: None
     """Why it could not be inflicted as meant; asked when it is over."""
+    stops_play: bool = False
+    """Whether nobody can play while it lasts."""
+
+
+def _kill(pid: int) -> Callable[[], str | None]:
+    """SIGKILL to a process that should live; what to say where it does not."""
+    try:
+        psutil.Process(pid or -1).kill()
+    except (psutil.Error, ValueError):
+        return lambda: f"process {pid} was not there to be killed"
+    return lambda: None
 
 
 @contextlib.contextmanager
 def _server_kill(stack: Stack) -> Iterator[Inflicted]:
     pid = stack.triton.pid
-    os.kill(pid, signal.SIGKILL)
-    yield Inflicted(f"SIGKILL to Triton, process {pid}", is_cured=lambda: stack.triton.pid not in (0, pid))
+    yield Inflicted(
+        f"SIGKILL to Triton, process {pid}",
+        failure=_kill(pid),
+        is_cured=lambda: stack.triton.pid not in (0, pid),
+    )
 
 
 @contextlib.contextmanager
 def _backend_kill(stack: Stack) -> Iterator[Inflicted]:
-    server = psutil.Process(stack.triton.pid)
-    # The youngest serves the current version; of one that nobody asks, the death would not be noticed.
-    victim = max(server.children(recursive=True), key=lambda process: process.create_time())
-    victim.kill()
+    server = stack.triton.pid
+    # Of the version that is asked: another one's death would be noticed by the watch alone.
+    current = f"/{MODEL_NAME}/{stack.fleet.model_version}/"
+    victims: list[int] = []
+    with contextlib.suppress(psutil.Error, ValueError):
+        children = psutil.Process(server or -1).children(recursive=True)
+        victims = [one.pid for one in children if any(current in word for word in one.cmdline())]
+    victim = stack.random.choice(victims) if victims else 0
     yield Inflicted(
-        f"SIGKILL to backend process {victim.pid}", is_cured=lambda: stack.triton.pid not in (0, server.pid)
+        f"SIGKILL to backend process {victim} of {len(victims)} of version {stack.fleet.model_version}",
+        failure=_kill(victim),
+        is_cured=lambda: stack.triton.pid not in (0, server),
     )
 
 
 @contextlib.contextmanager
 def _worker_kill(stack: Stack) -> Iterator[Inflicted]:
     before = stack.fleet.n_restarts
-    pid = stack.random.choice(stack.fleet.pids)
-    os.kill(pid, signal.SIGKILL)
     n_workers = len(stack.fleet.pids)
+    index = stack.n_workers_killed % n_workers  # in turns: one that dies too often ends a fleet
+    pid = stack.fleet.pids[index]
+    stack.n_workers_killed += 1
     yield Inflicted(
-        f"SIGKILL to worker process {pid}",
+        f"SIGKILL to worker {index}, process {pid}",
+        failure=_kill(pid),
         is_cured=lambda: stack.fleet.n_restarts > before and stack.fleet.n_playing == n_workers,
     )
 
@@ -104,7 +126,7 @@ def _worker_kill(stack: Stack) -> Iterator[Inflicted]:
 def _network_cut(stack: Stack) -> Iterator[Inflicted]:
     stack.proxy.cut()
     try:
-        yield Inflicted("connections broken, new ones refused", CUT_S)
+        yield Inflicted("connections broken, new ones refused", CUT_S, stops_play=True)
     finally:
         stack.proxy.mend()
 
@@ -113,7 +135,7 @@ def _network_cut(stack: Stack) -> Iterator[Inflicted]:
 def _network_stall(stack: Stack) -> Iterator[Inflicted]:
     stack.proxy.stall()
     try:
-        yield Inflicted("connections stay, no byte arrives", STALL_S)
+        yield Inflicted("connections stay, no byte arrives", STALL_S, stops_play=True)
     finally:
         stack.proxy.mend()
 
@@ -159,7 +181,7 @@ def _disk_full(stack: Stack) -> Iterator[Inflicted]:
     assert stack.disk is not None
     stack.disk.fill()
     try:
-        yield Inflicted("no room for shards", FULL_S)
+        yield Inflicted("no room for shards", FULL_S, stops_play=True)
     finally:
         stack.disk.empty()
 
@@ -185,5 +207,5 @@ def schedule(
     order: list[str] = []
     while len(order) < n_faults:
         order += rng.sample(list(kinds), len(kinds))
-    gap = (end_s - begin_s) / n_faults
+    gap = (end_s - begin_s) / max(1, n_faults)
     return [(begin_s + gap * (i + rng.uniform(0.0, 0.3)), kind) for i, kind in enumerate(order[:n_faults])]

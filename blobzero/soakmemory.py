@@ -2,10 +2,11 @@
 """What a soak test must not find in its processes: memory that grows."""
 
 import math
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping, MutableSequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -29,9 +30,9 @@ class Life:
     """
 
     role: str
-    at: list[float] = field(default_factory=list)
+    at: MutableSequence[float] = field(default_factory=lambda: array("d"))
     """Seconds since the soak began."""
-    bytes: list[int] = field(default_factory=list)
+    bytes: MutableSequence[int] = field(default_factory=lambda: array("q"))
     """Resident, shared memory included."""
     marks: list[float] = field(default_factory=list)
 
@@ -46,6 +47,9 @@ class Life:
     def growth_in_all(self) -> float | None:
         """From the first stretch to the last, what came at a mark included."""
         return self._growth(-math.inf, math.inf)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"role": self.role, "at": list(self.at), "bytes": list(self.bytes), "marks": self.marks}
 
     def _growth(self, since: float, until: float) -> float | None:
         """The share by which the last third is above the first, as medians, after warm-up; None if too short."""

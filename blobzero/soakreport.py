@@ -2,9 +2,8 @@
 """What a soak test leaves: a table of its faults, the verdict, soak.json and a timeline."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -28,7 +27,7 @@ class UnwritableReport(BlobError):
     """The folder of a soak test cannot be written."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Moment:
     """What all workers had done at a moment."""
 
@@ -53,7 +52,7 @@ class FaultReport:
     failure: str | None
     """Why it could not be inflicted as meant."""
     accounts: list[str]
-    """What the accounts of rounds and memory found wrong after it that they had not found before."""
+    """What the accounts of rounds and memory found wrong after it that they had not found after the one before."""
 
     @property
     def is_good(self) -> bool:
@@ -75,6 +74,9 @@ class SoakResult:
     lives: Sequence[Life]
     rounds: Rounds
     broken_off: str | None
+    """Why it ended early, if it did."""
+    unasked: Mapping[str, int]
+    """Deaths that no fault of ours caused, by role."""
     interrupted: bool
     events: Sequence[tuple[float, str]]
 
@@ -88,6 +90,9 @@ class SoakResult:
         return [
             *([] if self.broken_off is None else [self.broken_off]),
             *(f"{one.kind} at {one.began:.0f} s: {one.failure}" for one in self.faults if one.failure),
+            *(f"after {one.kind} at {one.began:.0f} s: {text}" for one in self.faults for text in one.accounts),
+            *(f"{n} times a {role} ended that was not made to; see soak.json" for role, n in self.unasked.items() if n),
+            *([] if self.rounds.expected else ["no round was played to its end"]),
             *self.rounds.faults,
             *(one.fault for one in self.memory if one.fault),
         ]
@@ -101,13 +106,14 @@ class SoakResult:
             "good": self.is_good,
             "interrupted": self.interrupted,
             "found": self.faults_found,
+            "unasked": dict(self.unasked),
             "faults": [asdict(one) for one in self.faults],
             "kinds": sorted({one.kind for one in self.faults}),
             "left_out": self.left_out,
             "rounds": asdict(self.rounds),
             "rounds_per_min": self.rounds_per_min,
             "memory": [asdict(one) for one in self.memory],
-            "lives": [asdict(one) for one in self.lives],
+            "lives": [one.to_json() for one in self.lives],
             "events": [{"at": round(at, 1), "text": text} for at, text in self.events],
             "machine": machine(),
             "config": json.loads(json.dumps(asdict(self.config), default=str)),
@@ -122,23 +128,29 @@ class SoakResult:
 def report(console: Console, result: SoakResult) -> None:
     """Write soak.json and, where matplotlib is, timeline.png; tell people, or programs."""
     out = result.config.out
-    written = [out / "soak.json"]
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    _tell(console, result)
+    if result.config.json:
+        print(json.dumps(result.to_json()))
     try:
         write_json(out / "soak.json", result.to_json())
+        console.print(f"written  {out / 'soak.json'}", markup=False, soft_wrap=True)
         picture = _timeline(result)
         if picture is not None:
             write_aside(out / "timeline.png", picture)
-            written.append(out / "timeline.png")
+            console.print(f"written  {out / 'timeline.png'}", markup=False, soft_wrap=True)
     except OSError as error:
         raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
-    _tell(console, result, written)
-    if result.config.json:
-        print(json.dumps(result.to_json()))
+    console.print(
+        f"next     {out / 'logs'} hold what everybody said; longer: blobzero soak "
+        f"--minutes {3 * result.config.minutes:g} --faults {3 * result.config.faults} --out {out}-long",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
-def _tell(console: Console, result: SoakResult, written: Sequence[Path]) -> None:
+def _tell(console: Console, result: SoakResult) -> None:
     table = Table(title="faults")
     for name in ("at", "kind", "what", "lasted", "before", "lowest", "recovered after", "accounts"):
         table.add_column(name, justify="left" if name in ("kind", "what") else "right", no_wrap=name != "what")
@@ -161,17 +173,18 @@ def _tell(console: Console, result: SoakResult, written: Sequence[Path]) -> None
         )  # fmt: skip
     console.print(table)
     rounds = result.rounds
+    short = [one.role for one in result.memory if not one.judged]
+    unjudged = f", not judged of too short lives: {', '.join(short)}" if short else ""
     say = [
         f"rounds   {rounds.expected:,}: {len(rounds.lost)} lost, {len(rounds.doubled)} doubled, "
         f"{rounds.unwritten} unwritten; {result.rounds_per_min:,.0f} a minute, faults included",
         f"faults   {len(result.faults)} of {len({one.kind for one in result.faults})} kinds",
         *(f"left out {kind}: {why}" for kind, why in result.left_out.items()),
         *(f"found    {text}" for text in result.faults_found),
-        *(f"written  {path}" for path in written),
         *(["note     interrupted before all faults"] if result.interrupted else []),
-        f"verdict  good: every round once, memory within {100 * GROWTH:g}%" if result.is_good else "verdict  BAD",
-        f"next     {result.config.out / 'logs'} hold what everybody said; longer: blobzero soak "
-        f"--minutes {3 * result.config.minutes:g} --faults {3 * result.config.faults} --out {result.config.out}-long",
+        "verdict  BAD"
+        if not result.is_good
+        else f"verdict  good: every round once, memory within {100 * GROWTH:g}%{unjudged}",
     ]
     for line in say:
         console.print(line, markup=False, soft_wrap=True)
@@ -209,5 +222,6 @@ def _timeline(result: SoakResult) -> bytes | None:
         named.add(life.role)
         bottom.plot(life.at, np.array(life.bytes) / 2**20, color=styles[life.role], label=label, linewidth=1.2)
     bottom.set_ylim(bottom=0)
-    bottom.legend(fontsize="small", loc="lower left")
+    if named:
+        bottom.legend(fontsize="small", loc="lower left")
     return png(figure)

@@ -32,7 +32,9 @@ class Rounds:
     unreadable: list[str]
     """Shards that are none."""
     unwritten: int
-    """Rounds that processes which ended in order say they finished, and that their shards do not hold."""
+    """Rounds that should stand in shards when workers have ended in order, and do not."""
+    n_missing_records: int
+    """How many records fewer stand in shards than workers, those that were killed too, said they had written."""
 
     @property
     def faults(self) -> list[str]:
@@ -44,7 +46,9 @@ class Rounds:
                 listed = ", ".join(map(str, which[:SHOWN])) + (", ..." if len(which) > SHOWN else "")
                 found.append(f"{len(which)} {'shards' if isinstance(which[0], str) else 'rounds'} {name}: {listed}")
         if self.unwritten:
-            found.append(f"{self.unwritten} rounds between what workers say they finished and what shards hold")
+            found.append(f"{self.unwritten} rounds that workers had finished at the end, and shards do not hold")
+        if self.n_missing_records:
+            found.append(f"{self.n_missing_records} records missing that workers said they had written")
         return found
 
 
@@ -54,6 +58,8 @@ class Bookkeeper:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._n_rounds_in: dict[str, int] = {}  # of every shard there was, by name
+        self._n_records = 0
+        self._n_missing_records = 0
         self._vanished: set[str] = set()
         self._unreadable: set[str] = set()
         self._is_recorded = np.zeros(1 << 16, bool)  # a byte a round: hours of play must not weigh on this process
@@ -61,8 +67,12 @@ class Bookkeeper:
         self._strange: set[int] = set()
         self._unwritten = 0
 
-    def look(self) -> Rounds:
-        """Read the shards that are new, and note those that are gone; the accounts so far, nothing lost yet."""
+    def look(self, n_written: int = 0) -> Rounds:
+        """Read the shards that are new, and note those that are gone; the accounts so far, nothing lost yet.
+
+        Args:
+            n_written: records that workers had said to be in shards before this was called.
+        """
         present = {path.name: path for path in shard_paths(self._folder)}
         self._vanished |= self._n_rounds_in.keys() - present.keys()
         for name in sorted(present.keys() - self._n_rounds_in.keys()):
@@ -71,10 +81,15 @@ class Bookkeeper:
             except ShardError:
                 self._n_rounds_in[name] = 0
                 self._unreadable.add(name)
+        self._n_missing_records = max(self._n_missing_records, n_written - self._n_records)
         return self._accounts(0, lost=[], strange=[])
 
-    def compare(self, reported: Sequence[int]) -> None:
-        """Hold what each worker's last process says it finished, by index, against the shards of that process."""
+    def compare(self, reported: Sequence[int], *, n_under_way: int) -> None:
+        """Hold what each worker's last process says it finished, by index, against its shards.
+
+        What processes before it had not written was played again; so of a worker's rounds, every W-th, no more may be
+        missing than it had under way, `n_under_way` at most.
+        """
         self.look()
         written_by = Counter[str]()  # a shard's name begins with the worker and the moment at which its process began
         for name, n_rounds in self._n_rounds_in.items():
@@ -82,6 +97,8 @@ class Bookkeeper:
         for index, n_reported in enumerate(reported):
             last = max((life for life in written_by if life.startswith(f"w{index:03d}-")), default="")
             self._unwritten += abs(n_reported - written_by[last]) if n_reported else 0
+            recorded = np.flatnonzero(self._is_recorded[index :: len(reported)])
+            self._unwritten += max(0, 1 + int(recorded.max(initial=-1)) - len(recorded) - n_under_way)
 
     @property
     def n_begun(self) -> int:
@@ -93,13 +110,15 @@ class Bookkeeper:
         self.look()
         anew = Bookkeeper(self._folder)
         anew.look()
-        anew._vanished, anew._unwritten = self._vanished, self._unwritten
+        self._doubled |= anew._doubled
+        self._unreadable |= anew._unreadable
         found = np.flatnonzero(anew._is_recorded)
         lost = np.setdiff1d(np.arange(n_rounds), found, assume_unique=True)
-        return anew._accounts(n_rounds, lost=lost.tolist(), strange=found[found >= n_rounds].tolist())
+        return self._accounts(n_rounds, lost=lost.tolist(), strange=found[found >= n_rounds].tolist())
 
     def _enter(self, rounds: NDArray[np.int64], decisions: NDArray[np.int16]) -> int:
         """Take in all records of a shard; how many rounds it holds."""
+        self._n_records += len(rounds)
         keys, times = np.unique(np.stack([rounds, decisions]), axis=1, return_counts=True)
         self._doubled.update(keys[0, times > 1].tolist())
         distinct = np.unique(rounds)
@@ -121,4 +140,5 @@ class Bookkeeper:
             vanished=sorted(self._vanished),
             unreadable=sorted(self._unreadable),
             unwritten=self._unwritten,
+            n_missing_records=self._n_missing_records,
         )

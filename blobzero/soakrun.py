@@ -1,84 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run of `blobzero soak`: the stack, its faults one after the other, and the accounts at the end.
-
-```
-workers ── Proxy ── Triton (with its Watch)          faults: soakfaults.py       accounts: soakrounds.py, soakmemory.py
-   └── shards on a SmallDisk
-```
-"""
+"""The run of `blobzero soak`: what it needs, the test itself (soakplay.py), and its report."""
 
 import contextlib
-import os
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from blobzero.proxy import Proxy
 from blobzero.smalldisk import NoSmallDisk, SmallDisk
-from blobzero.soakfaults import KINDS, Inflicted, Stack, schedule
-from blobzero.soakmemory import Scales, judge_memory
-from blobzero.soakreport import FaultReport, Moment, SoakResult, report
-from blobzero.soakrounds import Bookkeeper, Rounds
+from blobzero.soakplay import Soak
+from blobzero.soakreport import SoakResult, report
+from blobzero.soakrounds import Rounds
 from blobzero.stopping import stop_signals
-from clients.connect import EvaluatorConfig
-from clients.fleet import Fleet, FleetError
-from clients.worker import WorkerConfig
-from export.publish import SERVED_VERSIONS, publish
-from mcts_ext.config import DealConfig
 from mcts_ext.errors import BlobError, InvalidConfig
-from serving.embedded import EmbeddedTriton, ServerConfig
-from serving.errors import ServingError
-from serving.watch import Watch
-from training.network import create_network
+from training.network import PRESETS
 
 if TYPE_CHECKING:
     from blobzero.soak import SoakConfig
-
-POLL_S: Final = 0.5
-LOOK_S: Final = 5.0
-"""Between two looks at memory and shards."""
-RECOVERED: Final = 0.7
-"""Of the rate before a fault: back at so much, play has recovered."""
-WINDOW_S: Final = 4.0
-"""A rate is taken over so long: workers report about once a second."""
-CALM_S: Final = 20.0
-"""Of undisturbed play, the last, is the rate before a fault."""
-LEAST_CALM_S: Final = 6.0
-"""Between a recovery and the next fault."""
-RECOVERY_TIMEOUT_S: Final = 60.0
-SERVER_TIMEOUT_S: Final = 600.0
-"""How long workers wait for a server: longer than any fault lasts."""
-SHARD_S: Final = 2.0
-GAMES: Final = 256
-ROUNDS_PER_MINUTE: Final = 60_000
-"""More than can be played; a worker keeps 24 bytes of each."""
-
-
-class NotRecovered(BlobError):
-    """Play did not come back after a fault, so there is no going on."""
 
 
 def run(config: "SoakConfig") -> int:
     """Play, break, account; the exit status."""
     _check(config)
     console = Console(stderr=config.json, highlight=False)
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "shards").mkdir()
-    with contextlib.ExitStack() as stack:
-        was_stopped = stack.enter_context(stop_signals())
-        disk, kinds, left_out = _disk(config, stack)
-        for kind, why in left_out.items():
-            console.print(f"left out {kind}: {why}", markup=False)
-        show = stack.enter_context(_progress(console, 60 * config.minutes))
-        soaking = _Soak(config, disk, kinds, show, was_stopped)
-        soaking.play()
-        rounds = soaking.settle()
+    rounds: Rounds | None = None
+    try:
+        with contextlib.ExitStack() as stack:
+            was_stopped = stack.enter_context(stop_signals())
+            disk, kinds, left_out = _disk(config, stack)
+            for kind, why in left_out.items():
+                console.print(f"left out {kind}: {why}", markup=False)
+            show = stack.enter_context(_progress(console, 60 * config.minutes))
+            soaking = Soak(config, disk, kinds, show, was_stopped)
+            soaking.play()
+            interrupted = was_stopped()
+            rounds = soaking.settle()
+    except BlobError as error:
+        if rounds is None:  # nothing was played
+            with contextlib.suppress(OSError):
+                (config.out / "shards").rmdir()
+                config.out.rmdir()
+            raise
+        soaking.broken_off = soaking.broken_off or str(error)
     result = SoakResult(
         config=config,
         faults=soaking.reports,
@@ -87,11 +51,12 @@ def run(config: "SoakConfig") -> int:
         lives=soaking.scales.lives,
         rounds=rounds,
         broken_off=soaking.broken_off,
-        interrupted=was_stopped(),
+        unasked=soaking.unasked,
+        interrupted=interrupted,
         events=soaking.events,
     )
     report(console, result)
-    if was_stopped():
+    if interrupted:
         return 130
     return 0 if result.is_good else 1
 
@@ -104,8 +69,14 @@ def _check(config: "SoakConfig") -> None:
             f"expected --minutes above 0, --faults of 0 or more and --workers of 1 or more, got {config.minutes:g}, "
             f"{config.faults} and {config.workers}"
         )
-    if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise InvalidConfig(f"expected an empty folder, got {config.out}; remove it or choose another --out")
+    if config.preset not in PRESETS:
+        raise InvalidConfig(f"expected --preset of {', '.join(PRESETS)}, got {config.preset}")
+    try:
+        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+            raise InvalidConfig(f"expected an empty folder, got {config.out}; remove it or choose another --out")
+        (config.out / "shards").mkdir(parents=True)
+    except OSError as error:
+        raise InvalidConfig(f"expected to make a folder {config.out}, got {error}; choose another --out") from error
 
 
 def _disk(config: "SoakConfig", stack: contextlib.ExitStack) -> tuple[SmallDisk | None, Sequence[str], dict[str, str]]:
@@ -120,202 +91,6 @@ def _disk(config: "SoakConfig", stack: contextlib.ExitStack) -> tuple[SmallDisk 
         if not kinds:
             raise InvalidConfig(f"expected leave to mount a small disk, got: {error}; choose other --kinds") from error
         return None, kinds, {"disk-full": f"no small disk may be mounted here ({error})"}
-
-
-@dataclass
-class _Soak:
-    """One soak test under way."""
-
-    config: "SoakConfig"
-    disk: SmallDisk | None
-    kinds: Sequence[str]
-    show: Callable[[float, str, bool], None]
-    """Told the seconds gone, what happens, and whether that is worth a line."""
-    was_stopped: Callable[[], bool]
-    moments: list[Moment] = field(default_factory=list)
-    reports: list[FaultReport] = field(default_factory=list)
-    events: list[tuple[float, str]] = field(default_factory=list)
-    """What workers and the server's watch said, and when."""
-    broken_off: str | None = None
-    scales: Scales = field(default_factory=Scales)
-
-    def __post_init__(self) -> None:
-        self._books = Bookkeeper(self.config.out / "shards")
-        self._calm: list[tuple[float, float]] = []  # (seconds, evaluations) of undisturbed polls
-        self._start = time.monotonic()
-        self._next_look = 0.0
-        self._wrong: list[str] = []  # what the accounts had found by the last fault
-
-    @property
-    def now(self) -> float:
-        return time.monotonic() - self._start
-
-    def play(self) -> None:
-        """Play to the end of the time, fault after fault; ends early when play does not recover or is interrupted."""
-        config, out = self.config, self.config.out
-        self.show(0.0, "publishing the first networks", True)
-        # As many as are served at once: the server's memory is then that of every day, before and after a swap.
-        for seed in range(config.seed, config.seed + SERVED_VERSIONS):
-            publish(create_network(config.preset, seed=seed), repository=out / "models", seed=seed)
-        (out / "logs").mkdir()
-        server = ServerConfig(out / "models", log_file=out / "logs" / "triton.log")
-        with (
-            EmbeddedTriton(server) as triton,
-            Watch(triton, on_event=self._note),
-            Proxy(triton.url) as proxy,
-            self._fleet(proxy.url, _plenty(config)) as fleet,
-        ):
-            fleet.wait_ready()
-            self._start = time.monotonic()
-            fleet.go()
-            stack = Stack(
-                triton, proxy, fleet, self.disk, out / "models", config.preset, random.Random(config.seed),
-                next_seed=config.seed + SERVED_VERSIONS,
-            )  # fmt: skip
-            try:
-                self._play(stack)
-            except (FleetError, NotRecovered) as error:
-                self.broken_off = str(error)
-                self._note(self.broken_off)
-            self._stop(fleet)
-
-    def _play(self, stack: Stack) -> None:
-        end_s = 60 * self.config.minutes
-        edge_s = min(60.0, end_s / 8)
-        self.show(self.now, f"{self.config.workers} workers play", True)
-        for at, kind in schedule(
-            self.config.faults, kinds=self.kinds, begin_s=edge_s, end_s=end_s - edge_s, seed=self.config.seed
-        ):
-            calm_until = self.now + LEAST_CALM_S
-            while self.now < max(at, calm_until) and not self.was_stopped():
-                self._poll(stack, is_calm=True)
-            if self.was_stopped():
-                return
-            self._inflict(stack, kind)
-        while self.now < end_s and not self.was_stopped():
-            self._poll(stack, is_calm=True)
-
-    def _inflict(self, stack: Stack, kind: str) -> None:
-        before = sum(n for _, n in self._calm) / sum(seconds for seconds, _ in self._calm)
-        began = self.now
-        if kind == "model-swap":
-            self.scales.mark("server", began)
-        with KINDS[kind](stack) as inflicted:
-            self.show(began, f"{kind}: {inflicted.what}", False)
-            while not (self.now - began >= inflicted.seconds and inflicted.is_over()):
-                self._poll(stack)
-            failure = inflicted.failure()
-        ended = self.now
-        recovered_s = None if failure else self._recover(stack, inflicted, ended, before)
-        lowest = min((rate for at, rate in self._rates() if at >= began), default=0.0)
-        found = FaultReport(
-            kind, inflicted.what, began, ended, before, lowest, recovered_s, failure, self._newly_wrong()
-        )  # fmt: skip
-        self.reports.append(found)
-        self.show(self.now, f"{len(self.reports)} of {self.config.faults}: {found}", True)
-        if failure is None and recovered_s is None:
-            raise NotRecovered(f"expected play to recover within {RECOVERY_TIMEOUT_S:g} s of {kind}, but it did not")
-
-    def _recover(self, stack: Stack, inflicted: Inflicted, ended: float, before: float) -> float | None:
-        """Seconds from the fault's end until play was back at its rate; None if it was not in time."""
-        while self.now - ended < RECOVERY_TIMEOUT_S + WINDOW_S:
-            self._poll(stack)
-            back = [at for at, rate in self._rates() if at >= ended and rate >= RECOVERED * before]
-            if back and inflicted.is_cured():
-                return back[0] - ended
-        return None
-
-    def _newly_wrong(self) -> list[str]:
-        """What the accounts find wrong that they did not at the last fault."""
-        before = self._wrong
-        memory = judge_memory(self.scales.lives)
-        self._wrong = [*self._books.look().faults, *(one.fault for one in memory if one.fault)]
-        return [text for text in self._wrong if text not in before]
-
-    def _rates(self) -> Iterator[tuple[float, float]]:
-        """Lately, from when on for `WINDOW_S` evaluations came at what rate (per second)."""
-        recent = self.moments[-400:]
-        last = 0
-        for first in recent:
-            while last < len(recent) and recent[last].at - first.at < WINDOW_S:
-                last += 1
-            if last == len(recent):
-                return
-            yield first.at, (recent[last].evaluations - first.evaluations) / (recent[last].at - first.at)
-
-    def _poll(self, stack: Stack, *, is_calm: bool = False) -> None:
-        """Listen to the workers for a moment; note what they have done, and now and then what everything weighs."""
-        stack.fleet.poll(POLL_S)
-        counts = stack.fleet.counts
-        moment = Moment(self.now, int(counts["rounds"]), int(counts["evaluations"]))
-        if is_calm and self.moments:
-            before = self.moments[-1]
-            self._calm.append((moment.at - before.at, moment.evaluations - before.evaluations))
-            del self._calm[: -int(CALM_S / POLL_S)]
-        self.moments.append(moment)
-        self.show(moment.at, f"{moment.rounds:,} rounds, {len(self.reports)} faults", False)
-        if moment.at >= self._next_look:
-            self._next_look = moment.at + LOOK_S
-            self.scales.weigh(moment.at, _processes(stack))
-            self._books.look()
-
-    def _stop(self, fleet: Fleet) -> None:
-        """An orderly end, and the books of the processes that had it."""
-        self.show(self.now, "stopping", True)
-        fleet.stop()
-        with contextlib.suppress(FleetError):
-            while not fleet.is_done:
-                fleet.poll(POLL_S)
-            self._books.compare(fleet.rounds_of_processes)
-
-    def settle(self) -> Rounds:
-        """Play what was under way when play was stopped, as the same run; then account for all rounds."""
-        self._books.look()
-        n_rounds = self._books.n_begun
-        self.show(self.now, "playing what was under way", True)
-        server = ServerConfig(self.config.out / "models", log_file=self.config.out / "logs" / "triton.log")
-        try:
-            with EmbeddedTriton(server) as triton, self._fleet(triton.url, n_rounds) as fleet:
-                fleet.wait_ready()
-                fleet.go()
-                while not fleet.is_done:
-                    fleet.poll(POLL_S)
-        except (FleetError, ServingError) as error:
-            self.broken_off = self.broken_off or f"the rounds under way at the end could not be played: {error}"
-        self.show(self.now, "accounting for every round", True)
-        return self._books.settle(n_rounds)
-
-    def _fleet(self, url: str, n_rounds: int) -> Fleet:
-        one = WorkerConfig(
-            index=0,
-            workers=self.config.workers,
-            rounds=n_rounds,
-            seed=self.config.seed,
-            out=self.config.out,
-            evaluator=EvaluatorConfig(url=url, server_timeout_s=SERVER_TIMEOUT_S),
-            deal=DealConfig(players=(4,), cards=(5,)),  # every round has a decision, so it leaves a record
-            games=GAMES,
-            shard_seconds=SHARD_S,
-        )
-        workers = [replace(one, index=index) for index in range(self.config.workers)]
-        return Fleet(workers, logs=self.config.out / "logs", on_event=self._note)
-
-    def _note(self, text: str) -> None:
-        self.events.append((self.now, text))
-
-
-def _plenty(config: "SoakConfig") -> int:
-    return int((config.minutes + 10) * ROUNDS_PER_MINUTE)
-
-
-def _processes(stack: Stack) -> dict[int, str]:
-    """The processes that are weighed, and what each is."""
-    found = {os.getpid(): "soak", **dict.fromkeys(stack.fleet.pids, "worker")}
-    with contextlib.suppress(psutil.Error):
-        if stack.triton.pid:
-            server = psutil.Process(stack.triton.pid)
-            found |= {server.pid: "server", **{child.pid: "backend" for child in server.children(recursive=True)}}
-    return found
 
 
 @contextlib.contextmanager

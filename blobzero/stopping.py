@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for an orderly end; a second one ends at once."""
+    """Ctrl-C, SIGTERM and a terminal that is closed ask for an orderly end; a second one ends at once."""
     stopped = False
 
     def ask(_number: int, _frame: FrameType | None) -> None:
@@ -18,7 +18,10 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         stopped = True
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield lambda: stopped
     finally:

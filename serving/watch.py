@@ -57,6 +57,8 @@ class Watch:
         self._n_executions = -1  # batches finished when a probe last got no answer
         self._dead: set[int] = set()  # backend processes that were found dead at the last look
         self._known_fault = ""
+        self.n_cures = 0
+        """Restarts that succeeded."""
         self._thread = threading.Thread(target=self._run, name="triton-watch", daemon=True)
 
     def start(self) -> None:
@@ -128,5 +130,6 @@ class Watch:
             return min(self._interval_s * 2.0**self._n_failed_cures, MAX_WAIT_S)
         self._n_failures = self._n_failed_cures = 0
         self._known_fault = ""
+        self.n_cures += 1
         self._on_event(f"Triton answers again, on the same ports, {time.monotonic() - began:.1f} s after")
         return self._interval_s

@@ -43,7 +43,7 @@ def test_a_run_without_fault_is_found_good(tmp_path: Path) -> None:
     shard(tmp_path / "shards", "w000-a-00000", [0, 2])
     shard(tmp_path / "shards", "w000-b-00000", [4])
     shard(tmp_path / "shards", "w001-a-00000", [1, 3])
-    books.compare([1, 2])
+    books.compare([1, 2], n_under_way=0)
     rounds = books.settle(5)
     assert rounds.faults == []
     assert rounds.expected == 5
@@ -79,8 +79,27 @@ def test_what_a_process_reports_must_stand_in_its_shards(tmp_path: Path, reporte
     shard(tmp_path / "shards", "w000-a-00000", [0, 1, 2, 3])  # of the process before
     shard(tmp_path / "shards", "w000-b-00000", [4])
     shard(tmp_path / "shards", "w000-b-00001", [5])
-    books.compare(reported)
+    books.compare(reported, n_under_way=0)
     assert books.settle(6).unwritten == unwritten
+
+
+def test_records_that_a_killed_worker_had_written_must_stand_in_shards(tmp_path: Path) -> None:
+    books = Bookkeeper(tmp_path / "shards")
+    shard(tmp_path / "shards", "w000-a-00000", [0, 2], decisions=3)
+    assert books.look(n_written=6).faults == []
+    assert books.look(n_written=8).faults == ["2 records missing that workers said they had written"]
+    shard(tmp_path / "shards", "w000-b-00000", [4])  # what came later makes up for nothing
+    assert books.settle(5).n_missing_records == 2
+
+
+def test_no_more_rounds_may_be_missing_than_were_under_way(tmp_path: Path) -> None:
+    books = Bookkeeper(tmp_path / "shards")
+    shard(tmp_path / "shards", "w000-a-00000", [0, 2, 8])  # of every other one, 4 and 6 are missing
+    shard(tmp_path / "shards", "w001-a-00000", [1])
+    books.compare([3, 1], n_under_way=2)
+    assert books.look().unwritten == 0
+    books.compare([3, 1], n_under_way=1)
+    assert books.look().unwritten == 1
 
 
 def life(sizes: list[float], *, seconds: float = 300.0) -> Life:
@@ -138,7 +157,7 @@ def test_processes_are_weighed_and_those_that_are_gone_left_out() -> None:
         child.kill()
         child.wait()
         scales.weigh(1.0, {os.getpid(): "soak", child.pid: "worker"})
-    found = {one.role: one.at for one in scales.lives}
+    found = {one.role: list(one.at) for one in scales.lives}
     assert found == {"soak": [0.0, 1.0], "worker": [0.0]}
     assert all(size > 0 for one in scales.lives for size in one.bytes)
 
@@ -156,6 +175,7 @@ def test_every_kind_comes_before_any_comes_again_and_in_time() -> None:
     assert moments == sorted(moments)
     assert moments[0] >= 30.0
     assert moments[-1] < 330.0
+    assert schedule(0, kinds=list(KINDS), begin_s=30.0, end_s=330.0, seed=3) == []
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
@@ -300,6 +320,7 @@ def test_where_nothing_may_be_mounted_it_says_so(tmp_path: Path, monkeypatch: py
         (["--minutes", "0"], "expected --minutes above 0"),
         (["--workers", "0"], "--workers of 1 or more"),
         (["--kinds"], "at least one of --kinds"),
+        (["--preset", "huge"], "expected --preset of"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(
@@ -310,6 +331,14 @@ def test_a_mistake_is_told_in_one_line(
     assert expected in captured.err
     assert captured.err.count("\n") == 1
     assert not (tmp_path / "soak").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["soak", "--out", str(tmp_path / "file" / "soak")]) == 1
+    captured = capsys.readouterr()
+    assert "expected to make a folder" in captured.err
+    assert captured.err.count("\n") == 1
 
 
 def test_a_folder_that_is_used_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

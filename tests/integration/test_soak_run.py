@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from blobzero.soakfaults import KINDS
+from blobzero.soakplay import LOOK_S
 from clients.records import finished_rounds
 
 
@@ -46,6 +48,33 @@ def test_two_minutes_with_every_kind_of_fault(tmp_path: Path) -> None:
     assert "was killed by signal 9" in said
     assert (out / "timeline.png").read_bytes().startswith(b"\x89PNG")
     assert "verdict  good" in done.stderr
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_what_nobody_asked_for_makes_the_verdict_bad(tmp_path: Path) -> None:
+    """A worker that dies by itself and a shard that goes, while no fault is on the schedule."""
+    out = tmp_path / "soak"
+    command = [sys.executable, "-m", "blobzero.cli", "soak", "--minutes", "0.4", "--faults", "0"]
+    with subprocess.Popen(
+        [*command, "--kinds", "worker-kill", "--out", str(out), "--json"], stdout=subprocess.PIPE, text=True
+    ) as soak:
+        deadline = time.monotonic() + 60
+        while len(shards := sorted((out / "shards").glob("*.parquet"))) < 8:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(LOOK_S)
+        shards[0].unlink()
+        workers = [
+            one for one in psutil.Process(soak.pid).children(recursive=True) if "clients.worker" in one.cmdline()
+        ]
+        workers[0].kill()
+        said = soak.communicate(timeout=120)[0]
+    assert soak.returncode == 1, said
+    found = json.loads(said)
+    assert found["unasked"] == {"worker": 1, "server": 0}
+    assert found["rounds"]["vanished"] == [shards[0].name]
+    assert "1 times a worker ended that was not made to; see soak.json" in found["found"]
 
 
 @pytest.mark.triton
