@@ -10,7 +10,7 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """Try configurations of a server started here, against the default one measured in between."""
+    """Try configurations of a server, against the default one measured in between."""
 
     objective: Literal["rounds", "rows"] = "rounds"
     """Rounds of self-play a minute, or rows a second that a load generator gets answered."""
@@ -24,6 +24,13 @@ class TuneConfig:
     """Of measurements, default and best in turns, that the verdict rests on."""
     repository: Path = Path("model_repo")
     """Model repository; `configs/tuned-<host>.pbtxt` is written there when the default was beaten."""
+    config_name: str = "config"
+    """The default: `config.pbtxt`, or the one of this name under configs/ that the server is started with (gpu)."""
+    url: str | None = None
+    """HOST:PORT of the gRPC endpoint of a server of this repository that nobody else asks; without it one is started
+    here. Each trial changes what it serves; at the end it serves the repository's configuration again."""
+    key_file: Path | None = None
+    """Key of its control API, where it asks for one."""
     seed: int = 0
     """Of the search, the rows and the rounds."""
     out: Path = Path("data/tune")

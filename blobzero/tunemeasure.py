@@ -5,9 +5,12 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+import numpy as np
 
 from blobzero.tunespace import Setting, apply, as_json
 from clients.connect import EvaluatorConfig
@@ -17,16 +20,19 @@ from clients.load import Generator, Load, LoadError, Patience, Slo, Target, Traf
 from clients.worker import WorkerConfig
 from export.server import ModelServer
 from mcts_ext.config import DealConfig
+from mcts_ext.contract import OBSERVATION_BYTES
 from mcts_ext.errors import BlobError
-from serving.embedded import EmbeddedTriton
-from serving.errors import ServingError
 
 PLAYERS, CARDS = 4, 5
-DECISIONS_PER_ROUND: Final = 15.3
-"""Of such a round on average, moves that are forced left out. Decisions come steadily, rounds in bursts."""
+EVALUATIONS_PER_ROUND: Final = 1056
+"""Of such a round, as `blobzero selfplay` searches, on average. Evaluations come steadily; rounds come in bursts, and
+decisions too, for the pool's rounds begin together and the last tricks' decisions cost the network nothing."""
 ENDLESS: Final = 1_000_000
 WARMUP_S: Final = 3.0
 LOAD_WARMUP_S: Final = 0.5
+SERVER_TIMEOUT_S: Final = 3.0
+"""How long a player waits for a server that does not answer, before the setting is given up."""
+ONE_ROW: Final = np.ones((1, OBSERVATION_BYTES), np.uint8)
 
 
 class Refused(BlobError):
@@ -52,12 +58,27 @@ class Measure(Protocol):
 
 
 class Bench:
-    """A server of our own, and clients for one objective."""
+    """A server, and clients for one objective.
+
+    Args:
+        target: the server.
+        config: its configuration, a message of Triton's `model_config.proto`.
+        revive: brings a server back that did not survive a setting.
+    """
 
     def __init__(
-        self, triton: EmbeddedTriton, config: Any, *, objective: str, slo: Slo | None, seconds: float, seed: int
+        self,
+        target: Target,
+        config: Any,
+        *,
+        objective: str,
+        slo: Slo | None,
+        seconds: float,
+        seed: int,
+        revive: Callable[[], None],
     ) -> None:
-        self._triton = triton
+        self._target = target
+        self._revive = revive
         self._config = config
         self._objective = objective
         self._slo = slo
@@ -67,33 +88,27 @@ class Bench:
     def __call__(self, setting: Setting) -> Measured:
         """See `Measure`."""
         try:
-            self._load(setting)
-            return self._rows(setting) if self._objective == "rows" else self._rounds(setting)
-        except (EvaluatorError, LoadError, FleetError) as error:
+            with ModelServer(self._target.url, key_file=self._target.key_file) as server:
+                self._load(server, setting)
+                measured = self._rows(setting) if self._objective == "rows" else self._rounds(setting)
+                server.ask(ONE_ROW, version=None)  # one that died on the way was measured too slow
+            return measured
+        except (EvaluatorError, LoadError, FleetError, Refused) as error:
             self._revive()
             raise Refused(str(error)) from error
 
-    def _load(self, setting: Setting) -> None:
+    def _load(self, server: ModelServer, setting: Setting) -> None:
         wanted = apply(self._config, setting)
-        with ModelServer(self._triton.url, key_file=self._triton.config.key_file) as server:
-            server.load(config=as_json(wanted))
-            taken = server.config()
+        server.load(config=as_json(wanted))
+        taken = server.config()
         if _told(taken, wanted) != _told(wanted, wanted):
             raise Refused(f"expected the server to take {_told(wanted, wanted)}, got {_told(taken, wanted)}")
-
-    def _revive(self) -> None:
-        """A server that did not survive a setting is started again, with the repository's configuration."""
-        try:
-            self._triton.infer_once(timeout_s=5.0)
-        except ServingError:
-            self._triton.restart()
 
     def _rows(self, setting: Setting) -> Measured:
         in_flight = int(setting["in_flight"])
         processes = max(1, min(in_flight, len(os.sched_getaffinity(0)) // 2))
         traffic = Traffic(rows=int(setting["rows"]), processes=processes, seed=self._seed)
-        http, metrics = (one.split("/")[2] for one in (self._triton.http_url, self._triton.metrics_url))
-        with Generator(Target(self._triton.url, http=http, metrics=metrics), traffic) as generator:
+        with Generator(self._target, traffic) as generator:
             patience = Patience(ramp_s=0.2, warmup_s=LOAD_WARMUP_S, duration_s=self._seconds)
             point = generator.measure(Load(concurrency=in_flight), patience)
         if point.errors:
@@ -111,7 +126,7 @@ class Bench:
                 rounds=ENDLESS,
                 seed=self._seed,
                 out=folder,
-                evaluator=EvaluatorConfig(url=self._triton.url, server_timeout_s=10.0),
+                evaluator=EvaluatorConfig(url=self._target.url, server_timeout_s=SERVER_TIMEOUT_S),
                 deal=DealConfig(players=(PLAYERS,), cards=(CARDS,)),
                 games=int(setting["games"]) * groups,
                 groups=groups,
@@ -121,12 +136,12 @@ class Bench:
                 fleet.wait_ready()
                 fleet.go()
                 _poll(fleet, WARMUP_S)
-                before, began = fleet.counts["decisions"], time.monotonic()
+                before, began = fleet.counts["evaluations"], time.monotonic()
                 _poll(fleet, self._seconds)
-                decisions, seconds = fleet.counts["decisions"] - before, time.monotonic() - began
-        if not decisions:
-            raise Refused(f"no move was made within {self._seconds:g} s")
-        return Measured(60 * decisions / DECISIONS_PER_ROUND / seconds)
+                evaluations, seconds = fleet.counts["evaluations"] - before, time.monotonic() - began
+        if not evaluations:
+            raise Refused(f"nothing was evaluated within {self._seconds:g} s")
+        return Measured(60 * evaluations / EVALUATIONS_PER_ROUND / seconds)
 
 
 def _told(config: Any, wanted: Any) -> tuple[int, list[int], int]:
@@ -141,9 +156,9 @@ def _poll(fleet: Fleet, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         fleet.poll(left)
-    before = fleet.counts["decisions"]
+    before = fleet.counts["evaluations"]
     last = deadline + 2.0
-    while fleet.counts["decisions"] == before and time.monotonic() < last:
+    while fleet.counts["evaluations"] == before and time.monotonic() < last:
         fleet.poll(0.02)
 
 

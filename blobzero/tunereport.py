@@ -3,9 +3,10 @@
 
 import json
 import math
+import shlex
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +46,7 @@ class TuneResult:
     """None where the study was interrupted, or nothing but the default could be measured."""
     written: Path | None
     interrupted: bool
+    """Whether by Ctrl-C."""
     machine: Mapping[str, Any]
 
     @property
@@ -82,7 +84,7 @@ class TuneResult:
         }  # fmt: skip
 
 
-def report(console: Console, result: TuneResult) -> None:
+def report(console: Console, result: TuneResult, *, is_broken_off: bool) -> None:
     """Write tune.json and, where matplotlib is, tune.png; tell people, or programs."""
     out = result.config.out
     written = [out / "tune.json"]
@@ -96,12 +98,12 @@ def report(console: Console, result: TuneResult) -> None:
         raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
-    _tell(console, result, written)
+    _tell(console, result, written, is_broken_off=is_broken_off)
     if result.config.json:
         print(json.dumps(result.to_json()))
 
 
-def _tell(console: Console, result: TuneResult, written: list[Path]) -> None:
+def _tell(console: Console, result: TuneResult, written: list[Path], *, is_broken_off: bool) -> None:
     unit = "rounds/min" if result.config.objective == "rounds" else "rows/s"
     names = list(result.space.default)
     table = Table(title=f"best of {len(result.trials)} trials", title_justify="left")
@@ -124,18 +126,18 @@ def _tell(console: Console, result: TuneResult, written: list[Path]) -> None:
         mattered = ", ".join(f"{name} {100 * share:.0f}%" for name, share in result.importances.items())
         say.append(f"mattered {mattered}")
     say += [f"written  {path}" for path in written]
-    say += _verdict(result, unit)
+    say += _verdict(result, unit, is_broken_off=is_broken_off)
     for line in say:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _verdict(result: TuneResult, unit: str) -> list[str]:
+def _verdict(result: TuneResult, unit: str, *, is_broken_off: bool) -> list[str]:
     config, verdict = result.config, result.verdict
-    again = f"blobzero tune --objective {config.objective} --repository {config.repository} --out {config.out}"
-    if result.interrupted:
-        return [f"next     {again}   goes on with the {len(result.trials)} trials there are"]
+    if is_broken_off and verdict is None:
+        return [f"next     {command(config)}   goes on with the {len(result.trials)} trials there are"]
+    longer = f"next     {command(replace(config, trials=2 * config.trials))}   a longer search"
     if verdict is None:
-        return ["verdict  could not beat the default: no other setting could be measured", f"next     {again}"]
+        return ["verdict  could not beat the default: no other setting could be measured", longer]
     ratio, (default, best) = verdict.ratio, verdict.medians
     measured = (
         f"ratio {ratio.mean:.3f}, 95% interval {ratio.low:.3f} to {ratio.high:.3f}, of {len(verdict.pairs)} "
@@ -144,16 +146,28 @@ def _verdict(result: TuneResult, unit: str) -> list[str]:
     latencies = verdict.latencies_ms
     if latencies is not None:
         measured += f"; {config.limit and config.limit.partition('=')[0]} {latencies[1]:.1f} and {latencies[0]:.1f} ms"
-    if result.written is None:
+    if not verdict.is_win:
         why = "" if verdict.keeps_promise else f"; {config.limit} was not kept"
-        more = f"{again} --trials {2 * config.trials}"
-        return [f"verdict  could not beat the default: {measured}{why}", f"next     {more}   a longer search"]
-    return [
-        f"verdict  beats the default: {measured}",
-        f"written  {result.written}",
-        f"next     blobzero serve --repository {config.repository} --config-name {result.written.stem}   "
-        f"with {client_flags(verdict.setting)}",
-    ]
+        return [f"verdict  could not beat the default: {measured}{why}", longer]
+    why = "" if verdict.default_keeps_promise else f", which does not keep {config.limit}"
+    said = [f"verdict  beats the default{why}: {measured}"]
+    if result.written is not None:
+        said += [
+            f"written  {result.written}",
+            f"next     blobzero serve --repository {config.repository} --config-name {result.written.stem}   "
+            f"with {client_flags(verdict.setting)}",
+        ]
+    return said
+
+
+def command(config: "TuneConfig") -> str:
+    """The command of a configuration, so that it goes on in the same study."""
+    words = ["blobzero", "tune"]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name != "json" and value != field.default:
+            words += ["--" + field.name.replace("_", "-"), str(value)]
+    return shlex.join(words)
 
 
 def _picture(result: TuneResult) -> bytes | None:

@@ -9,6 +9,7 @@ default  best  best  default  default  best ...       verdict: fresh pairs, Stud
 """
 
 import contextlib
+import fcntl
 import json
 import platform
 import re
@@ -22,41 +23,42 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from blobzero.tunemeasure import Bench
 from blobzero.tunereport import TuneResult, report
-from blobzero.tunespace import apply, as_text, client_flags, read_config, space_of
-from blobzero.tunestudy import Tuning, Verdict, open_study
-from clients.load import Slo
+from blobzero.tunespace import Space, apply, as_text, client_flags, read_config, space_of
+from blobzero.tunestudy import StudyError, Tuning, Verdict, open_study
+from clients.load import Slo, Target
 from clients.report import machine, write_json
 from export.config import config_path
 from export.repository import require_repository
+from export.server import ModelServer
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.errors import ServingError
 from training.files import write_whole
 
 if TYPE_CHECKING:
     from blobzero.tune import TuneConfig
 
 LEAST_PAIRS: Final = 6
-
-
-class OtherStudy(BlobError):
-    """The folder holds a study of something else, or cannot be written."""
+PROBE_S: Final = 5.0
+REVIVAL_S: Final = 120.0
+"""How long a server that others run may take to come back."""
 
 
 def run(config: "TuneConfig") -> int:
     """Search, compare, write; the exit status."""
     slo = _check(config)
     console = Console(stderr=config.json, highlight=False)
-    base = read_config(config_path(config.repository))
+    base = read_config(config_path(config.repository, config.config_name))
     space = space_of(config.objective, base)
-    _open_folder(config, base)
-    study = open_study(config.out / "study.log", seed=config.seed)
-    interrupted, verdict = False, None
+    interrupted, verdict, fault = False, None, None
     with contextlib.ExitStack() as stack:
-        console.print(f"starting Triton on {config.repository}", markup=False)
-        server = ServerConfig(config.repository, log_file=config.out / "triton.log")
-        triton = stack.enter_context(EmbeddedTriton(server))
-        bench = Bench(triton, base, objective=config.objective, slo=slo, seconds=config.seconds, seed=config.seed)
+        _open_folder(config, base, space, stack)
+        study = open_study(config.out / "study.log", seed=config.seed)
+        target, revive = _server(config, stack, console)
+        bench = Bench(
+            target, base, objective=config.objective, slo=slo, seconds=config.seconds, seed=config.seed, revive=revive
+        )
         show = stack.enter_context(_progress(console, config.trials))
         tuning = Tuning(study, space, bench, limit_ms=slo.limit_ms if slo else None, show=show)
         try:
@@ -66,11 +68,20 @@ def run(config: "TuneConfig") -> int:
                 verdict = tuning.compare(best, pairs=config.pairs)
         except KeyboardInterrupt:
             interrupted = True
+        except BlobError as error:  # what was measured before it is still told
+            fault = error
+        except OSError as error:
+            fault = StudyError(f"expected to write {config.out}, got {error}; make room, and the same command goes on")
     written = None
     if verdict is not None and verdict.is_win:
-        written = _write(config, base, verdict)
+        try:
+            written = _write(config, base, verdict)
+        except StudyError as error:
+            fault = error
     result = TuneResult(config, space, study, verdict, written, interrupted, machine())
-    report(console, result)
+    report(console, result, is_broken_off=interrupted or fault is not None)
+    if fault is not None:
+        raise fault
     return 130 if interrupted else 0
 
 
@@ -89,12 +100,51 @@ def _check(config: "TuneConfig") -> Slo | None:
     if config.pairs < LEAST_PAIRS:
         raise InvalidConfig(f"expected --pairs of {LEAST_PAIRS} or more, for an interval means little with less, "
                             f"got {config.pairs}")  # fmt: skip
+    if not 0 <= config.seed < 1 << 31:
+        raise InvalidConfig(f"expected --seed of 0 or more, below 2^31, got {config.seed}")
     require_repository(config.repository)
     return None if config.limit is None else Slo.parse(config.limit, flag="--limit")
 
 
-def _open_folder(config: "TuneConfig", base: Any) -> None:
-    """Make the folder, or go on in it: what is compared must be the same."""
+def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console) -> tuple[Target, Callable[[], None]]:
+    """The server that is named, or one of our own, and what brings it back to life."""
+    if config.url is None:
+        console.print(f"starting Triton on {config.repository}", markup=False)
+        name = None if config.config_name == "config" else config.config_name
+        server = ServerConfig(
+            config.repository, config_name=name, key_file=config.key_file, log_file=config.out / "triton.log"
+        )
+        triton = stack.enter_context(EmbeddedTriton(server))
+        http, metrics = (one.split("/")[2] for one in (triton.http_url, triton.metrics_url))
+
+        def restart() -> None:
+            with contextlib.suppress(ServingError):
+                triton.infer_once(timeout_s=PROBE_S)
+                if not triton.dead_backends():
+                    return
+            triton.restart()
+
+        return Target(triton.url, http=http, metrics=metrics, key_file=config.key_file), restart
+    control = stack.enter_context(ModelServer(config.url, key_file=config.key_file))
+    control.load()  # it is there, serves the model, and takes the key
+
+    def restore() -> None:
+        """Whoever runs it starts it again; then it serves the repository's configuration."""
+        if not control.load_until_done(within_s=REVIVAL_S):
+            raise StudyError(
+                f"expected the server at {config.url} to load its model again, but it does not; see its log"
+            )
+
+    def give_back() -> None:
+        if not control.load_until_done(within_s=PROBE_S):
+            console.print(f"note     {config.url} does not answer; what it serves is the last trial", markup=False)
+
+    stack.callback(give_back)
+    return Target(config.url, key_file=config.key_file), restore
+
+
+def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextlib.ExitStack) -> None:
+    """Make the folder, or go on in it, alone: what is compared must be the same."""
     path = config.out / "study.json"
     versions = (config.repository / MODEL_NAME).glob("[0-9]*")
     wanted = {
@@ -103,24 +153,31 @@ def _open_folder(config: "TuneConfig", base: Any) -> None:
         "seconds": config.seconds,
         "seed": config.seed,
         "host": host(),
+        "machine": {name: machine()[name] for name in ("cpu", "cores")},
+        "url": config.url,
         "version": max((int(one.name) for one in versions if one.name.isdecimal()), default=None),
         "default": as_text(base),
+        "space": space.to_json(),
     }
     try:
         config.out.mkdir(parents=True, exist_ok=True)
+        lock = stack.enter_context((config.out / "study.lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if path.exists():
-            found = json.loads(path.read_text())
+            found = dict(json.loads(path.read_text()))
             other = [name for name in wanted if wanted[name] != found.get(name)]
             if other:
-                raise OtherStudy(
+                raise StudyError(
                     f"expected the same study in {config.out}, got another {other[0]} ({found.get(other[0])!r}, now "
                     f"{wanted[other[0]]!r}); choose another --out"
                 )
         write_json(path, wanted)
+    except BlockingIOError as error:
+        raise StudyError(f"expected to be alone in {config.out}, got another process at it; wait for it") from error
     except OSError as error:
-        raise OtherStudy(f"expected a folder to write at {config.out}, got {error}; choose another --out") from error
-    except ValueError as error:
-        raise OtherStudy(f"expected JSON in {path}, got {error}; choose another --out") from error
+        raise StudyError(f"expected a folder to write at {config.out}, got {error}; choose another --out") from error
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"expected a study's JSON in {path}, got {error}; choose another --out") from error
 
 
 def _write(config: "TuneConfig", base: Any, verdict: Verdict) -> Path:
@@ -145,7 +202,7 @@ def _write(config: "TuneConfig", base: Any, verdict: Verdict) -> Path:
     try:
         write_whole(path, text.encode())
     except OSError as error:
-        raise OtherStudy(f"expected to write {path}, got {error}; make room, or change its owner") from error
+        raise StudyError(f"expected to write {path}, got {error}; make room, or change its owner") from error
     return path
 
 

@@ -6,14 +6,17 @@ trials, and a trial's score is the logarithm of its rate over the geometric mean
 """
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -21,13 +24,19 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from blobzero.tunemeasure import Measure, Measured, Refused, penalized
 from blobzero.tunespace import Setting, Space
 from clients.rating import Estimate, estimate
+from mcts_ext.errors import BlobError
 
 BLOCK: Final = 3
 """Trials between two looks at the default."""
 FINALISTS: Final = 3
 N_TRIES: Final = 3
-"""Of the default, before a server is given up."""
+"""Of what was measured before, for the setting in between may have left a server that is not itself yet."""
 NAME: Final = "tune"
+T = TypeVar("T")
+
+
+class StudyError(BlobError):
+    """A folder holds a study of something else, or cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +52,19 @@ class Verdict:
     @property
     def ratio(self) -> Estimate:
         """The setting's rate over the default's: the geometric mean, and its 95% interval."""
-        found = estimate(np.array([math.log(best.rate / default.rate) for default, best in self.pairs]))
-        return Estimate(*(math.exp(value) for value in (found.mean, found.low, found.high)))
+        return _ratio(np.array([[one.rate for one in pair] for pair in self.pairs]))
 
     @property
     def medians(self) -> tuple[float, float]:
         """Rates of the default and of the setting."""
         default, best = zip(*self.pairs, strict=True)
         return float(np.median([one.rate for one in default])), float(np.median([one.rate for one in best]))
+
+    @property
+    def latency_ratio(self) -> Estimate | None:
+        """The setting's promised quantile over the default's, likewise."""
+        found = np.array([[one.latency_ms for one in pair] for pair in self.pairs], float)
+        return None if np.isnan(found).any() else _ratio(found)
 
     @property
     def latencies_ms(self) -> tuple[float, float] | None:
@@ -67,15 +81,29 @@ class Verdict:
         return self.limit_ms is None or (latencies is not None and latencies[1] <= self.limit_ms)
 
     @property
+    def default_keeps_promise(self) -> bool:
+        latencies = self.latencies_ms
+        return self.limit_ms is None or (latencies is not None and latencies[0] <= self.limit_ms)
+
+    @property
     def is_win(self) -> bool:
-        """Whether the setting is faster by an interval that excludes no difference, and keeps the promise."""
-        return self.keeps_promise and self.ratio.low > 1
+        """Whether the setting keeps the promise, and is faster by an interval that excludes no difference.
+
+        Where the default does not keep it there is no rate to compare with: then the latency must be lower by such an
+        interval.
+        """
+        if not self.keeps_promise:
+            return False
+        if self.default_keeps_promise:
+            return self.ratio.low > 1
+        return self.latency_ratio is not None and self.latency_ratio.high < 1
 
     def to_json(self) -> dict[str, Any]:
         return {
             "default": dict(self.default),
             "setting": dict(self.setting),
             "ratio": asdict(self.ratio),
+            "latency_ratio": None if self.latency_ratio is None else asdict(self.latency_ratio),
             "medians": self.medians,
             "latencies_ms": self.latencies_ms,
             "is_win": self.is_win,
@@ -83,8 +111,36 @@ class Verdict:
         }
 
 
+def _ratio(pairs: NDArray[np.float64]) -> Estimate:
+    """The second of `[n, 2]` over the first: the geometric mean, and its 95% interval."""
+    found = estimate(np.log(pairs[:, 1] / pairs[:, 0]))
+    return Estimate(*(math.exp(value) for value in (found.mean, found.low, found.high)))
+
+
 def open_study(path: Path, *, seed: int) -> optuna.Study:
-    """A study in a file; what it holds is gone on with. A trial that was broken off with its process is none."""
+    """A study in a file; what it holds is gone on with, and what was broken off with its process is asked again.
+
+    Raises:
+        StudyError: the file cannot be read or written, or is no study.
+    """
+    try:
+        _drop_torn_line(path)
+        return _open_study(path, seed=seed)
+    except OSError as error:
+        raise StudyError(
+            f"expected to read and write {path}, got {error}; make room, or choose another --out"
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise StudyError(f"expected a study in {path}, got {error}; remove it, or choose another --out") from error
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a process that was killed, or a full disk, left of a line: the next one would be written onto it."""
+    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
+
+
+def _open_study(path: Path, *, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -96,6 +152,7 @@ def open_study(path: Path, *, seed: int) -> optuna.Study:
         )
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
     return study
 
 
@@ -156,7 +213,10 @@ class Tuning:
 
     def choose(self) -> dict[str, int | str] | None:
         """The best setting but the default, after the best few were measured again; None where there is none."""
-        ranked = sorted(self._study.get_trials(states=[TrialState.COMPLETE]), key=lambda one: -(one.value or 0.0))
+        ranked = sorted(
+            self._study.get_trials(states=[TrialState.COMPLETE]),
+            key=lambda one: (self._is_over(one.user_attrs.get("latency_ms")), -(one.value or 0.0)),
+        )
         finalists: list[dict[str, int | str]] = []
         scores: list[float] = []
         for trial in ranked:
@@ -164,16 +224,19 @@ class Tuning:
             if setting != self._space.default and setting not in finalists and len(finalists) < FINALISTS:
                 finalists.append(setting)
                 scores.append(0.0)
+        n_over = [0] * len(finalists)
         for order in (range(len(finalists)), reversed(range(len(finalists)))):
             beside = self._default()
             for i in order:
                 self._show(f"again: {finalists[i]}", None)
                 try:
-                    scores[i] += penalized(self._measure(finalists[i]), self._limit_ms) - beside
+                    measured = self._measure(finalists[i])
+                    scores[i] += penalized(measured, self._limit_ms) - beside
+                    n_over[i] += self._is_over(measured.latency_ms)
                 except Refused:
                     scores[i] = -math.inf
-        best = int(np.argmax(scores)) if finalists else -1
-        return None if not finalists or scores[best] == -math.inf else finalists[best]
+        left = [i for i, score in enumerate(scores) if score > -math.inf]
+        return finalists[min(left, key=lambda i: (n_over[i], -scores[i]))] if left else None
 
     def compare(self, setting: Setting, *, pairs: int) -> Verdict:
         """Default and setting in turns, each as often first as second: the verdict rests on these alone.
@@ -184,22 +247,32 @@ class Tuning:
         found: list[tuple[Measured, Measured]] = []
         for i in range(pairs):
             self._show(f"comparing: pair {i + 1} of {pairs}", None)
-            if i % 2:
-                best = self._measure(setting)
-                found.append((self._measure(self._space.default), best))
-            else:
-                found.append((self._measure(self._space.default), self._measure(setting)))
+            found.append(self._insist(partial(self._pair, setting, default_first=i % 2 == 0)))
         return Verdict(self._space.default, setting, found, self._limit_ms)
 
     def _default(self) -> float:
         """The logarithm of the default's rate now."""
         self._show("the default", None)
+        return math.log(self._insist(partial(self._measure, self._space.default)).rate)
+
+    def _pair(self, setting: Setting, *, default_first: bool) -> tuple[Measured, Measured]:
+        """The default and a setting, one right after the other."""
+        if default_first:
+            return self._measure(self._space.default), self._measure(setting)
+        found = self._measure(setting)
+        return self._measure(self._space.default), found
+
+    def _insist(self, measure: Callable[[], T]) -> T:
+        """Measure again what was refused, up to `N_TRIES` times."""
         for _ in range(N_TRIES - 1):
             try:
-                return math.log(self._measure(self._space.default).rate)
-            except Refused:  # the setting before may have left a server that is not itself yet
+                return measure()
+            except Refused:
                 continue
-        return math.log(self._measure(self._space.default).rate)
+        return measure()
+
+    def _is_over(self, latency_ms: float | None) -> bool:
+        return self._limit_ms is not None and latency_ms is not None and latency_ms > self._limit_ms
 
     def _try(self, trial: Trial) -> Measured | None:
         """Measure a trial; None, and the trial failed, where the server refuses it."""

@@ -12,9 +12,9 @@ import pytest
 from blobzero.cli import main
 from blobzero.tune import TuneConfig
 from blobzero.tunemeasure import Measured, Refused, penalized
-from blobzero.tunereport import TuneResult, report
+from blobzero.tunereport import TuneResult, command, report
 from blobzero.tunespace import Setting, Space, UnreadableConfig, apply, as_text, client_flags, read_config, space_of
-from blobzero.tunestudy import Tuning, Verdict, finished, open_study
+from blobzero.tunestudy import StudyError, Tuning, Verdict, finished, open_study
 from export.config import render_config
 
 Rate = Callable[[Setting], float]
@@ -192,7 +192,7 @@ def test_a_report_says_that_the_default_was_not_beaten(
     verdict = one.compare(best, pairs=6)
     config = TuneConfig(objective="rows", out=tmp_path)
     result = TuneResult(config, space, open_study(tmp_path / "study.log", seed=0), verdict, None, False, {})
-    report(Console(), result)
+    report(Console(), result, is_broken_off=False)
     said = capsys.readouterr().out
     assert "could not beat the default: ratio" in said
     assert set(result.importances) <= set(space.distributions)
@@ -226,3 +226,126 @@ def test_a_configuration_that_is_none_is_told(tmp_path: Path) -> None:
     path.write_text("name: [")
     with pytest.raises(UnreadableConfig, match="expected a model configuration at"):
         read_config(path)
+
+
+# -- promises ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_default_that_breaks_the_promise_is_beaten_by_a_slower_setting_that_keeps_it(space: Space) -> None:
+    pairs = [(Measured(1000.0, 30.0 + i / 10), Measured(800.0, 15.0)) for i in range(8)]
+    verdict = Verdict(space.default, space.default, pairs, limit_ms=20.0)
+    assert verdict.ratio.high < 1
+    assert not verdict.default_keeps_promise
+    assert verdict.is_win
+    unsteady = [(Measured(1000.0, latency), Measured(800.0, 18.0)) for latency in (5.0, 40.0) * 4]
+    assert not Verdict(space.default, space.default, unsteady, limit_ms=20.0).is_win
+    assert not Verdict(space.default, space.default, pairs, limit_ms=10.0).is_win
+
+
+def test_a_finalist_that_keeps_the_promise_comes_before_a_faster_one(tmp_path: Path, space: Space) -> None:
+    class Hasty(Machine):
+        def __call__(self, setting: Setting) -> Measured:
+            return replace(super().__call__(setting), latency_ms=20.2 if setting["instances"] == 1 else 12.0)
+
+    one = Tuning(
+        open_study(tmp_path / "study.log", seed=0), space, Hasty(better_with_one_instance), limit_ms=20.0,
+        show=lambda *_: None,
+    )  # fmt: skip
+    one.search(12)
+    best = one.choose()
+    assert best is not None
+    assert best["instances"] != 1
+
+
+# -- what breaks ------------------------------------------------------------------------------------------------------
+
+
+class Stumbles(Machine):
+    """Refuses every third measurement: a server on its way back."""
+
+    def __call__(self, setting: Setting) -> Measured:
+        found = super().__call__(setting)
+        if len(self.asked) % 3 == 0:
+            raise Refused("not there yet")
+        return found
+
+
+def test_a_comparison_survives_a_server_that_stumbles(tmp_path: Path, space: Space) -> None:
+    one = tuning(tmp_path / "study.log", space, Stumbles(lambda _: 1000.0))
+    verdict = one.compare({**space.default, "instances": 1}, pairs=6)
+    assert len(verdict.pairs) == 6
+
+
+def test_a_study_survives_a_line_that_was_not_written_whole(tmp_path: Path, space: Space) -> None:
+    path = tmp_path / "study.log"
+    tuning(path, space, Machine(better_with_one_instance)).search(6)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"op_code": 4, "worker_id": "x", "tri')
+    tuning(path, space, Machine(better_with_one_instance)).search(9)
+    assert len(finished(open_study(path, seed=0))) == 9
+    path.write_bytes(b"no study\n" + whole)
+    with pytest.raises(StudyError, match="expected a study in"):
+        open_study(path, seed=0)
+
+
+def test_a_trial_that_was_under_way_at_a_kill_is_asked_again(tmp_path: Path, space: Space) -> None:
+    path = tmp_path / "study.log"
+    study = open_study(path, seed=0)
+    study.enqueue_trial({**space.default, "delay_us": 777})
+    study.ask(space.distributions)
+    machine = Machine(lambda _: 1000.0)
+    tuning(path, space, machine).search(1)
+    assert any(setting["delay_us"] == 777 for setting in machine.asked)
+
+
+def test_the_command_that_goes_on_is_the_one_that_was_given(tmp_path: Path) -> None:
+    config = TuneConfig(objective="rows", limit="p99=50ms", seconds=0.3, config_name="gpu", out=tmp_path / "a b")
+    assert command(config) == (
+        f"blobzero tune --objective rows --limit p99=50ms --seconds 0.3 --config-name gpu --out '{tmp_path}/a b'"
+    )
+
+
+# -- configurations ---------------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_for_a_gpu_keeps_its_group_and_has_no_threads(config_file: Path) -> None:
+    config_file.write_text(render_config("gpu").replace("kind: KIND_GPU", "kind: KIND_GPU gpus: [ 1 ]"))
+    before = read_config(config_file)
+    space = space_of("rounds", before)
+    assert "threads" not in space.default
+    assert all(set(guess) == set(space.default) for guess in space.guesses)
+    after = apply(before, {**space.default, "instances": 3})
+    assert "threads" not in after.parameters
+    assert list(after.instance_group[0].gpus) == [1]
+    after.instance_group[0].count = 2
+    assert after == before
+
+
+def test_a_small_largest_batch_leaves_out_what_it_cannot_take(config_file: Path) -> None:
+    config_file.write_text(render_config().replace("max_batch_size: 1024", "max_batch_size: 32"))
+    space = space_of("rows", read_config(config_file))
+    assert space.default["rows"] == 32
+    for setting in (space.default, *space.guesses):
+        for name, value in setting.items():
+            assert space.distributions[name]._contains(space.distributions[name].to_internal_repr(value)), name
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("count: 2", "count: 2 }, { count: 1", "expected one instance_group"),
+        (
+            'key: "threads" value: { string_value: "0" }',
+            'key: "threads" value: { string_value: "all" }',
+            "whole number",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_tuned_is_told(
+    config_file: Path, before: str, after: str, expected: str
+) -> None:
+    text = render_config()
+    assert before in text
+    config_file.write_text(text.replace(before, after))
+    with pytest.raises(UnreadableConfig, match=expected):
+        space_of("rows", read_config(config_file))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`blobzero tune` against a real server: a configuration that is refused is survived, one that wins is served."""
 
+import fcntl
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from blobzero.cli import main
 from blobzero.tunemeasure import Bench, Measured, Refused
 from blobzero.tunerun import host
 from blobzero.tunespace import Space, read_config, space_of
+from clients.load import Target
 from export.config import config_path
 from export.server import ModelServer
 from serving.embedded import EmbeddedTriton, ServerConfig
@@ -38,7 +40,9 @@ def space(tmp_path: Path) -> Space:
 def bench(tmp_path: Path, space: Space) -> Iterator[Bench]:
     base = read_config(config_path(tmp_path / "models"))
     with EmbeddedTriton(ServerConfig(tmp_path / "models", log_file=tmp_path / "log")) as triton:
-        yield Bench(triton, base, objective="rows", slo=None, seconds=0.5, seed=0)
+        yield Bench(
+            Target(triton.url), base, objective="rows", slo=None, seconds=0.5, seed=0, revive=triton.restart
+        )  # fmt: skip
 
 
 @pytest.mark.triton
@@ -96,8 +100,41 @@ def test_rounds_are_measured_with_players(tmp_path: Path) -> None:
     base = read_config(config_path(repository(tmp_path)))
     setting = {**space_of("rounds", base).default, "games": 64}
     with EmbeddedTriton(ServerConfig(tmp_path / "models", log_file=tmp_path / "log")) as triton:
-        bench = Bench(triton, base, objective="rounds", slo=None, seconds=2.0, seed=0)
+        target = Target(triton.url)
+        bench = Bench(target, base, objective="rounds", slo=None, seconds=2.0, seed=0, revive=triton.restart)
         assert 100 < bench(setting).rate < 10**6
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_a_server_that_others_run_is_tuned_and_given_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models, out, key = repository(tmp_path), tmp_path / "tune", tmp_path / "key"
+    key.write_text("a-key_of-24-characters-00")
+    flags = ["--objective", "rows", "--trials", "1", "--seconds", "0.3", "--pairs", "6", "--repository", str(models)]
+    with EmbeddedTriton(ServerConfig(models, key_file=key, log_file=tmp_path / "log")) as triton:
+        flags += ["--out", str(out), "--url", triton.url]
+        assert main(["tune", *flags]) == 1
+        assert "--key-file" in capsys.readouterr().err
+        with ModelServer(triton.url, key_file=key) as server:
+            before = server.config()
+            assert main(["tune", *flags, "--key-file", str(key)]) == 0
+            assert server.config() == before
+    said = capsys.readouterr().out
+    assert "verdict" in said
+    assert "starting Triton" not in said
+
+
+@pytest.mark.triton
+@pytest.mark.slow
+def test_two_at_one_study_are_one_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models, out = repository(tmp_path), tmp_path / "tune"
+    out.mkdir()
+    with (out / "study.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["tune", "--repository", str(models), "--out", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert "expected to be alone" in captured.err
+    assert captured.err.count("\n") == 1
 
 
 @pytest.mark.triton
@@ -120,3 +157,4 @@ def test_an_interrupted_study_keeps_its_trials(tmp_path: Path) -> None:
     assert found["interrupted"]
     assert len(found["trials"]) >= 3
     assert "goes on with the" in said
+    assert f"--seconds 0.3 --repository {models} --out {out}" in said
