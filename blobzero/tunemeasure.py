@@ -25,8 +25,8 @@ from mcts_ext.errors import BlobError
 
 PLAYERS, CARDS = 4, 5
 EVALUATIONS_PER_ROUND: Final = 1136
-"""Of such a round, as `blobzero selfplay` searches with an untrained network. Evaluations come steadily; rounds come in bursts, and
-decisions too, for the pool's rounds begin together and the last tricks' decisions cost the network nothing."""
+"""Of such a round, as `blobzero selfplay` searches with an untrained network. Evaluations come steadily; rounds come in
+bursts, and decisions too: the pool's rounds begin together, and the last tricks' decisions cost the network nothing."""
 ENDLESS: Final = 1_000_000
 WARMUP_S: Final = 3.0
 LOAD_WARMUP_S: Final = 0.5
