@@ -223,5 +223,5 @@ def _timeline(result: SoakResult) -> bytes | None:
         bottom.plot(life.at, np.array(life.bytes) / 2**20, color=styles[life.role], label=label, linewidth=1.2)
     bottom.set_ylim(bottom=0)
     if named:
-        bottom.legend(fontsize="small", loc="lower left")
+        bottom.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(named))
     return png(figure)
