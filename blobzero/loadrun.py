@@ -6,17 +6,19 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from blobzero.again import command_line
 from blobzero.loadreport import Results, tell, write
 from clients.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
 from clients.load.plan import TransportName
 from clients.report import machine
+from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 
 if TYPE_CHECKING:
@@ -121,6 +123,8 @@ def _check(config: "LoadTestConfig", traffics: Sequence[Traffic]) -> None:
     """What can be said before anything is started."""
     if not traffics:
         raise InvalidConfig("expected at least one --transport, got none; grpc, stream, http or shm")
+    if config.url is None and config.model != MODEL_NAME:
+        raise InvalidConfig(f"expected --url with --model {config.model}: a server started here has {MODEL_NAME} alone")
     if config.slo is not None and (config.rate is not None or len(traffics) > 1):
         raise InvalidConfig("expected --slo with one --transport and without --rate, which it searches for")
     if not 0 < config.precision < 1:
@@ -170,17 +174,13 @@ def _report(console: Console, config: "LoadTestConfig", results: Results) -> Non
             console.print(f"written  {path}", markup=False)
         if not list(config.out.glob("*.png")):
             console.print("note     no pictures without matplotlib: pip install 'blobzero[report]'", markup=False)
-    where = f"--url {config.url}" if config.url else f"--repository {config.repository}"
     if results.slo is None:
-        console.print(
-            f"next     blobzero loadtest {where} --slo p99=20ms   the highest rate that keeps it", markup=False
-        )
+        then = replace(config, slo="p99=20ms", rate=None, transport=config.transport[:1])
+        why = "the highest rate that keeps it"
     else:
-        console.print(
-            f"next     blobzero loadtest {where} --slo {config.slo} --require "
-            f"{max(1.0, 0.9 * (results.best_rate or 0.0)):.0f}   the same as a gate",
-            markup=False,
-        )
+        then = replace(config, require=max(1.0, round(0.9 * (results.best_rate or 0.0))))
+        why = "the same as a gate"
+    console.print(f"next     {command_line('loadtest', then)}   {why}", markup=False, soft_wrap=True)
     if config.json:
         print(json.dumps(results.to_json()))
 

@@ -3,10 +3,9 @@
 
 import json
 import math
-import shlex
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from blobzero.again import command_line
 from blobzero.charts import png
 from blobzero.tunespace import Space, client_flags
 from blobzero.tunestudy import Verdict, finished
@@ -134,8 +134,8 @@ def _tell(console: Console, result: TuneResult, written: list[Path], *, is_broke
 def _verdict(result: TuneResult, unit: str, *, is_broken_off: bool) -> list[str]:
     config, verdict = result.config, result.verdict
     if is_broken_off and verdict is None:
-        return [f"next     {command(config)}   goes on with the {len(result.trials)} trials there are"]
-    longer = f"next     {command(replace(config, trials=2 * config.trials))}   a longer search"
+        return [f"next     {command_line('tune', config)}   goes on with the {len(result.trials)} trials there are"]
+    longer = f"next     {command_line('tune', replace(config, trials=2 * config.trials))}   a longer search"
     if verdict is None:
         return ["verdict  could not beat the default: no other setting could be measured", longer]
     ratio, (default, best) = verdict.ratio, verdict.medians
@@ -158,16 +158,6 @@ def _verdict(result: TuneResult, unit: str, *, is_broken_off: bool) -> list[str]
             f"with {client_flags(verdict.setting)}",
         ]
     return said
-
-
-def command(config: "TuneConfig") -> str:
-    """The command of a configuration, so that it goes on in the same study."""
-    words = ["blobzero", "tune"]
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name != "json" and value != field.default:
-            words += ["--" + field.name.replace("_", "-"), str(value)]
-    return shlex.join(words)
 
 
 def _picture(result: TuneResult) -> bytes | None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from blobzero.again import command_line
 from blobzero.cli import main
 from blobzero.tune import TuneConfig
 from blobzero.tunemeasure import Measured, Refused, penalized
-from blobzero.tunereport import TuneResult, command, report
+from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Setting, Space, UnreadableConfig, apply, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, finished, open_study
 from export.config import render_config
@@ -300,7 +301,7 @@ def test_a_trial_that_was_under_way_at_a_kill_is_asked_again(tmp_path: Path, spa
 
 def test_the_command_that_goes_on_is_the_one_that_was_given(tmp_path: Path) -> None:
     config = TuneConfig(objective="rows", limit="p99=50ms", seconds=0.3, config_name="gpu", out=tmp_path / "a b")
-    assert command(config) == (
+    assert command_line("tune", config) == (
         f"blobzero tune --objective rows --limit p99=50ms --seconds 0.3 --config-name gpu --out '{tmp_path}/a b'"
     )
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import IO, Any, Final, Self
@@ -38,7 +38,7 @@ from clients.load.worker import FIELDS, LAST_S, TICK_S, WorkerConfig
 READY_TIMEOUT_S: Final = 60.0
 HEAD_START_S: Final = 0.05
 GRACE_S: Final = 5.0
-"""For what is in flight when a point ends; an open loop waits for as long as a request may take."""
+"""For a client to say that it has halted, and to end."""
 Say = Callable[[str], None]
 
 
@@ -180,15 +180,15 @@ class Generator:
         for client in self._clients:
             client.tell(json.dumps(order))
         looks, stable = self._watch(load, patience, start + patience.ramp_s + patience.warmup_s, say)
-        self._halt(self.traffic.timeout_s if load.is_open else GRACE_S)
+        self._halt(self.traffic.timeout_s)
         self._check()
         counted = looks[-4:]
         first, last = counted[0], counted[-1]
         answers = self._answers()
         failures = [failure for client in self._clients for failure in client.failures]
-        reasons = {kind: text for client in self._clients for kind, text in client.reasons.items()}
+        reasons = self._reasons
         if not len(within(answers, load, first.at, last.at)):
-            why = "; ".join(f"{kind} ({text})" for kind, text in reasons.items()) or "none at all within the windows"
+            why = _in_words(reasons) or "none at all within the windows"
             raise NoAnswers(f"expected answers from {self.target.url} at {load}, got {len(failures)} failures: {why}")
         seconds = last.at - first.at
         return summarize(
@@ -242,9 +242,7 @@ class Generator:
         self._sleep_until(begin)
         looks = [self._look()]
         if patience.requests is not None:
-            before = self._n_answers()
-            while self._n_answers() - before < patience.requests and not self._is_hopeless(begin):
-                self._sleep_until(time.monotonic() + TICK_S / 2)
+            self._await_answers(load, patience.requests)
             return [*looks, self._look()], True
         if patience.duration_s is not None:
             self._sleep_until(looks[0].at + patience.duration_s)
@@ -266,9 +264,25 @@ class Generator:
             if len(rates) >= patience.max_windows:
                 return looks, False
 
-    def _is_hopeless(self, since: float) -> bool:
-        """Whether a point that counts answers has had nothing but failures for as long as a request may take."""
-        return time.monotonic() - since > self.traffic.timeout_s and not self._n_answers()
+    def _await_answers(self, load: Load, n_wanted: int) -> None:
+        """Wait for so many; not for ever, where none comes for as long as a request, and the next one, may take."""
+        patience_s = self.traffic.timeout_s + (10 / load.rate if load.rate else 0.0)
+        first = last = self._n_answers()
+        came_at = time.monotonic()
+        while last - first < n_wanted:
+            self._sleep_until(time.monotonic() + TICK_S / 2)
+            if (n := self._n_answers()) > last:
+                last, came_at = n, time.monotonic()
+            elif time.monotonic() - came_at > patience_s:
+                raise NoAnswers(
+                    f"expected {n_wanted:,} answers from {self.target.url} at {load}, got {last - first:,} and none "
+                    f"for {patience_s:g} s then: {_in_words(self._reasons) or 'not a word from it'}"
+                )
+
+    @property
+    def _reasons(self) -> dict[str, str]:
+        """Of each kind of failure, what one said."""
+        return {kind: text for client in self._clients for kind, text in client.reasons.items()}
 
     def _look(self) -> _Look:
         began = time.monotonic()
@@ -286,7 +300,8 @@ class Generator:
             client.tell(json.dumps({"halt": grace_s}))
         deadline = time.monotonic() + grace_s + GRACE_S
         for client in self._clients:
-            client.halted.wait(max(0.0, deadline - time.monotonic()))
+            if not client.halted.wait(max(0.0, deadline - time.monotonic())):
+                raise LoadError(f"expected every client to halt within {grace_s + GRACE_S:g} s, but one did not")
 
     def _answers(self) -> NDArray[np.float64]:
         found = [answers for client in self._clients for answers in client.answers]
@@ -299,6 +314,10 @@ class Generator:
         for client in self._clients:
             if client.fault is not None:
                 raise LoadError(client.fault)
+
+
+def _in_words(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{kind} ({text})" for kind, text in reasons.items())
 
 
 def measure(

@@ -33,6 +33,7 @@ class Http:
         self._target, self._signature, self._timeout_s = target, signature, traffic.timeout_s
         self._address = split_url(target.http_url)
         self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
         self._selector = selectors.DefaultSelector()
         self._is_closed = False
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -71,6 +72,7 @@ class Http:
                 is_fresh = connection is None
                 if connection is None:
                     connection = _Connection(self._address, self._timeout_s)
+                    self._open.add(connection)
                     self._selector.register(connection.socket, selectors.EVENT_READ, connection)
                 connection.begin(done)
                 try:
@@ -90,8 +92,8 @@ class Http:
     def close(self) -> None:
         self._is_closed = True
         self._thread.join()
-        for key in list(self._selector.get_map().values()):
-            self._end(key.data, closed())
+        for connection in tuple(self._open):
+            self._end(connection, closed())
         self._selector.close()
 
     def _listen(self) -> None:
@@ -102,9 +104,9 @@ class Http:
             now = time.monotonic()
             if now >= next_check:
                 next_check = now + CHECK_S
-                for key in list(self._selector.get_map().values()):
-                    if key.data.done is not None and key.data.began + self._timeout_s < now:
-                        self._end(key.data, Failure(RequestTimeout, f"no answer in {self._timeout_s:g} s", True))
+                for connection in tuple(self._open):  # a copy, for the sender adds to it meanwhile
+                    if connection.done is not None and connection.began + self._timeout_s < now:
+                        self._end(connection, Failure(RequestTimeout, f"no answer in {self._timeout_s:g} s", True))
 
     def _read(self, connection: "_Connection") -> None:
         try:
@@ -132,6 +134,7 @@ class Http:
     def _drop(self, connection: "_Connection") -> None:
         if connection in self._idle:
             self._idle.remove(connection)
+        self._open.discard(connection)
         with contextlib.suppress(KeyError, ValueError):  # the other thread has
             self._selector.unregister(connection.socket)
         connection.socket.close()

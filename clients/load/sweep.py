@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from clients.load.plan import Load, LoadError
+from clients.load.plan import Load, LoadError, NoAnswers
 from clients.load.point import Point
 from mcts_ext.errors import InvalidConfig
 
 MOST_POINTS: Final = 1000
 GROWTH: Final = 1.5
 MOST_PROBES: Final = 24
+MOST_SILENT: Final = 3
+"""Probes without an answer, from the first on, before a server is given up."""
 UNITS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -85,13 +87,22 @@ def highest_rate(
 
     Returns:
         The rate, 0 where it does not even hold at `least` requests a second, and every point measured on the way.
+
+    Raises:
+        NoAnswers: the first probes, less and less, had none.
     """
     points: list[Point] = []
     low, high = 0.0, float("inf")
     rate = max(first, least)
-    while len(points) < MOST_PROBES:
-        points.append(probe(Load(rate=rate)))
-        if slo.holds(points[-1]):
+    for n_probes in range(1, MOST_PROBES + 1):
+        try:
+            points.append(probe(Load(rate=rate)))
+            holds = slo.holds(points[-1])
+        except NoAnswers:  # asked for so much that nothing of it was answered in time, unless nothing ever is
+            if not points and n_probes == MOST_SILENT:
+                raise
+            holds = False
+        if holds:
             low = rate
         else:
             high = rate

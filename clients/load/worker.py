@@ -20,6 +20,7 @@ import base64
 import heapq
 import itertools
 import json
+import math
 import sys
 import threading
 import time
@@ -95,7 +96,9 @@ class Sender:
         self._due: list[tuple[float, int, Callable[[float], None]]] = []  # a heap
         self._order = itertools.count()
         self._in_flight: dict[object, float] = {}
-        self._backlog: deque[tuple[float, float]] = deque()
+        self._backlog: deque[float] = deque()  # arrivals that wait for room, when each was to be sent
+        self._times: Iterator[float] = iter(())
+        self._next_arrival = math.inf
         self._is_sending = False
         self._answers: deque[tuple[float, float, float, int]] = deque()
         self._failures: deque[tuple[float, float, str]] = deque()
@@ -110,19 +113,29 @@ class Sender:
                 self._plan(at + ramp_s * slot / load.concurrency, self._send_in_turn)
         elif load.rate is not None:
             times = arrivals(load.rate / processes, ramp_s=ramp_s, seed=(seed, index))
-            self._plan_arrival(at, times)
+            self._times = (at + after for after in times)
+            with self._lock:
+                self._plan_arrival()
 
     def halt(self, grace_s: float) -> None:
-        """Send no more and wait for what is in flight; what is then unanswered has failed."""
+        """Send no more and wait for what is in flight; what is then unanswered has failed.
+
+        So has what should have been sent by now: a transport that blocks its sender must not hide what it held up.
+        """
         with self._lock:
             self._is_sending = False
             self._due.clear()
+            now = time.monotonic()
+            while self._next_arrival <= now:
+                self._backlog.append(self._next_arrival)
+                self._next_arrival = next(self._times)
+            self._next_arrival = math.inf
         deadline = time.monotonic() + grace_s
         while self._in_flight and time.monotonic() < deadline:
             time.sleep(0.005)
         now = time.monotonic()
         left = [self._in_flight.pop(flight, None) for flight in list(self._in_flight)]
-        waiting = [intended for intended, _ in self._backlog]
+        waiting = list(self._backlog)
         self._backlog.clear()
         for intended in (*left, *waiting):
             if intended is not None:
@@ -161,16 +174,20 @@ class Sender:
                 heapq.heappush(self._due, (at, next(self._order), what))
                 self._lock.notify()
 
-    def _plan_arrival(self, start: float, times: Iterator[float]) -> None:
-        def arrive(at: float) -> None:
-            self._plan_arrival(start, times)
-            late_s = time.monotonic() - at
-            if len(self._in_flight) < self._transport.most_in_flight:
-                self._send(at, late_s, self._after_arrival)
-            else:
-                self._backlog.append((at, late_s))
+    def _plan_arrival(self) -> None:
+        self._next_arrival = next(self._times)
+        heapq.heappush(self._due, (self._next_arrival, next(self._order), self._arrive))
+        self._lock.notify()
 
-        self._plan(start + next(times), arrive)
+    def _arrive(self, at: float) -> None:
+        with self._lock:
+            if not self._is_sending:
+                return  # `halt` has counted it
+            self._plan_arrival()
+        if len(self._in_flight) < self._transport.most_in_flight:
+            self._send(at, self._after_arrival)
+        else:
+            self._backlog.append(at)
 
     def _after_arrival(self, has_failed: bool) -> None:
         if has_failed and self._backlog:  # perhaps within `_send`: in turn, not in depth
@@ -180,10 +197,10 @@ class Sender:
 
     def _drain(self, _at: float) -> None:
         while self._backlog and self._is_sending and len(self._in_flight) < self._transport.most_in_flight:
-            self._send(*self._backlog.popleft(), self._after_arrival)
+            self._send(self._backlog.popleft(), self._after_arrival)
 
     def _send_in_turn(self, _at: float) -> None:
-        self._send(time.monotonic(), 0.0, self._after_turn)
+        self._send(time.monotonic(), self._after_turn)
 
     def _after_turn(self, has_failed: bool) -> None:
         if has_failed:
@@ -191,8 +208,9 @@ class Sender:
         elif self._is_sending:
             self._send_in_turn(0.0)
 
-    def _send(self, intended: float, late_s: float, after: Callable[[bool], None]) -> None:
+    def _send(self, intended: float, after: Callable[[bool], None]) -> None:
         flight = object()
+        late_s = time.monotonic() - intended
         self._in_flight[flight] = intended
         rows, prepared = next(self._requests)
 

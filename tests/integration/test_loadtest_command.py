@@ -111,6 +111,7 @@ def test_a_mistake_costs_one_line(
         (["--slo", "fast"], "expected --slo like p99=20ms"),
         (["--slo", "p99=1ms", "--rate", "5"], "expected --slo with one --transport and without --rate"),
         (["--require", "0"], "expected --require above 0"),
+        (["--model", "other"], "expected --url with --model other"),
         (["--duration", "1", "--requests", "1"], "expected a fixed duration or a fixed count"),
         (["--processes", "0"], "expected 1 to 1024 client processes"),
         (["--key-file", "nowhere", "--repository", "nowhere"], "expected"),

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of a configuration, for the next step that a command proposes."""
+
+import shlex
+from dataclasses import fields
+from typing import Any
+
+
+def command_line(verb: str, config: Any) -> str:
+    """`blobzero VERB` with the flags of all fields that are not as they are by default; never --json.
+
+    Args:
+        config: a dataclass of flags, as tyro takes it.
+    """
+    words = ["blobzero", verb]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name != "json" and value != field.default:
+            words.append("--" + field.name.replace("_", "-"))
+            words += map(_word, value if isinstance(value, tuple) else (value,))
+    return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
