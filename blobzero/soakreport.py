@@ -3,13 +3,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from blobzero.again import command_line
 from blobzero.charts import new_figure, png, thousands
 from blobzero.soakmemory import GROWTH, Life, Memory, judge_memory
 from blobzero.soakrounds import Rounds
@@ -142,9 +144,10 @@ def report(console: Console, result: SoakResult) -> None:
             console.print(f"written  {out / 'timeline.png'}", markup=False, soft_wrap=True)
     except OSError as error:
         raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
+    config = result.config
+    longer = replace(config, minutes=3 * config.minutes, faults=3 * config.faults, out=Path(f"{out}-long"))
     console.print(
-        f"next     {out / 'logs'} hold what everybody said; longer: blobzero soak "
-        f"--minutes {3 * result.config.minutes:g} --faults {3 * result.config.faults} --out {out}-long",
+        f"next     {out / 'logs'} hold what everybody said; longer: {command_line('soak', longer)}",
         markup=False,
         soft_wrap=True,
     )
