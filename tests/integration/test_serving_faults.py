@@ -3,6 +3,7 @@
 
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -158,17 +159,17 @@ def test_every_death_and_hang_is_noticed_said_and_cured(tmp_path: Path) -> None:
         client = triton.InferenceServerClient(server.url)
         url, rows = server.url, random_rows(3, seed=0)
         used = server.cpu_seconds()
-        for break_it, why in [
-            (kill_stub, "a backend process of Triton has ended"),
-            (stop_stub, "runs but does not work (Stub process"),
-            (kill_server, "has ended"),
-            (stop_server, "runs but does not work (no answer within"),
-            (kill_guardian, "has ended"),
+        for break_it, why in [  # a death may be seen first by a look at the processes or by a probe that meets it
+            (kill_stub, r"a backend process of Triton has ended|runs but does not work \(Stub process"),
+            (stop_stub, r"runs but does not work \(Stub process"),
+            (kill_server, r"Triton has ended"),
+            (stop_server, r"runs but does not work \(no answer within"),
+            (kill_guardian, r"Triton has ended"),
         ]:
             pids, folder = [server.pid, *(p.pid for p in stubs(server))], server.folder.name
             break_it(server)
             fault, cure = said.get(timeout=30), said.get(timeout=30)
-            assert why in fault, (break_it, fault)
+            assert re.search(why, fault), (break_it, fault)
             assert "answers again, on the same ports" in cure
             assert wait_until(lambda pids=pids, folder=folder: traces_of(pids, folder) == []), traces_of(pids, folder)
             assert server.url == url
