@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,8 @@ def run(config: "LoadTestConfig") -> int:
     slo = Slo.parse(config.slo) if config.slo is not None else None
     traffics = [_traffic(config, transport) for transport in dict.fromkeys(config.transport)]
     _check(config, traffics)
+    if slo is not None:
+        _check_promise(config, slo, patience)
     console = Console(stderr=config.json, highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
@@ -52,7 +55,8 @@ def run(config: "LoadTestConfig") -> int:
         generators = [stack.enter_context(Generator(target, traffic)) for traffic in traffics]
 
         def measure(generator: Generator, load: Load) -> Point:
-            point = generator.measure(load, patience, say=lambda text: show(text, None))
+            enough = patience if slo is None or load.rate is None else slo.patience(patience, load.rate)
+            point = generator.measure(load, enough, say=lambda text: show(text, None))
             points.append((generator.traffic.transport, point))
             show(_line(generator.traffic.transport, point), len(points))
             return point
@@ -60,7 +64,7 @@ def run(config: "LoadTestConfig") -> int:
         status = 0
         try:
             if slo is not None:
-                best_rate = _search(generators[0], measure, slo, config)
+                best_rate = _search(generators[0], measure, slo, config, least=slo.least_rate(patience))
             for load in loads:
                 for generator in generators:
                     measure(generator, load)
@@ -133,6 +137,16 @@ def _check(config: "LoadTestConfig", traffics: Sequence[Traffic]) -> None:
         raise InvalidConfig(f"expected --require above 0 requests/s, got {config.require:g}")
 
 
+def _check_promise(config: "LoadTestConfig", slo: Slo, patience: Patience) -> None:
+    least = slo.least_rate(patience)
+    slo.patience(patience, least)
+    if config.require is not None and config.require < least:
+        raise InvalidConfig(
+            f"expected --require of at least {least:g} requests/s, for {slo.name} is judged by {slo.n_requests} "
+            f"requests; got {config.require:g}; --duration {math.ceil(slo.n_requests / config.require)}"
+        )
+
+
 def _target(config: "LoadTestConfig", stack: contextlib.ExitStack, console: Console) -> Target:
     """The server named, or one started for the time being."""
     url, http_url, metrics_url = config.url or "", config.http_url, config.metrics_url
@@ -152,34 +166,45 @@ def _target(config: "LoadTestConfig", stack: contextlib.ExitStack, console: Cons
 
 
 def _search(
-    generator: Generator, measure: Callable[[Generator, Load], Point], slo: Slo, config: "LoadTestConfig"
+    generator: Generator,
+    measure: Callable[[Generator, Load], Point],
+    slo: Slo,
+    config: "LoadTestConfig",
+    *,
+    least: float,
 ) -> float:
     """The highest rate that keeps the promise; the one that is required is asked about first."""
     first = config.require
     if first is None:
         first = 0.8 * measure(generator, Load(concurrency=CAPACITY_CONCURRENCY)).requests_per_s
-    return highest_rate(lambda load: measure(generator, load), slo, first=first, precision=config.precision)[0]
+    best, _ = highest_rate(
+        lambda load: measure(generator, load), slo, first=first, precision=config.precision, least=least
+    )
+    return best
 
 
 def _report(console: Console, config: "LoadTestConfig", results: Results) -> None:
     tell(console, results)
-    if results.slo is not None and results.best_rate is not None:
-        console.print(
-            f"slo      {results.slo.name} within {results.slo.limit_ms:g} ms holds up to {results.best_rate:,.1f} "
-            "requests/s",
-            markup=False,
-        )
+    slo = results.slo
+    least = slo.least_rate(_patience(config)) if slo is not None else 0.0
+    if slo is not None and results.best_rate is not None:
+        held = f"holds up to {results.best_rate:,.1f}" if results.best_rate else f"does not hold even at {least:,.1f}"
+        console.print(f"slo      {slo.name} within {slo.limit_ms:g} ms {held} requests/s", markup=False)
     if config.out is not None:
         for path in write(results, config.out):
             console.print(f"written  {path}", markup=False)
         if not list(config.out.glob("*.png")):
             console.print("note     no pictures without matplotlib: pip install 'blobzero[report]'", markup=False)
-    if results.slo is None:
+    if slo is None:
         then = replace(config, slo="p99=20ms", rate=None, transport=config.transport[:1])
+        then = replace(then, duration=None, requests=None, require=None)
         why = "the highest rate that keeps it"
-    else:
-        then = replace(config, require=max(1.0, round(0.9 * (results.best_rate or 0.0))))
+    elif results.best_rate:
+        then = replace(config, require=max(least, round(0.9 * results.best_rate)))
         why = "the same as a gate"
+    else:
+        then = replace(config, slo=f"{slo.name}={2 * slo.limit_ms:g}ms", require=None)
+        why = "a promise that is easier to keep"
     console.print(f"next     {command_line('loadtest', then)}   {why}", markup=False, soft_wrap=True)
     if config.json:
         print(json.dumps(results.to_json()))

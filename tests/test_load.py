@@ -203,7 +203,7 @@ def test_the_search_ends_at_the_highest_rate_that_holds(first: float) -> None:
         assert load.rate is not None
         return point_of(answers_of([0.01 if load.rate <= 137.0 else 0.03] * 50), load=load)
 
-    best, points = highest_rate(probe, Slo.parse("p99=20ms"), first=first, precision=0.05)
+    best, points = highest_rate(probe, Slo.parse("p99=20ms"), first=first, precision=0.05, least=1.0)
     assert 137 * 0.95 <= best <= 137
     assert points[0].load.rate == first
     assert len(points) <= 16
@@ -211,10 +211,27 @@ def test_the_search_ends_at_the_highest_rate_that_holds(first: float) -> None:
 
 def test_the_search_says_zero_where_nothing_holds() -> None:
     best, points = highest_rate(
-        lambda load: point_of(answers_of([0.5] * 9), load=load), Slo.parse("p99=20ms"), first=64.0, precision=0.05
-    )
+        lambda load: point_of(answers_of([0.5] * 9), load=load), Slo.parse("p99=20ms"),
+        first=64.0, precision=0.05, least=5.0,
+    )  # fmt: skip
     assert best == 0.0
-    assert points[-1].load.rate == 1.0
+    assert points[-1].load.rate == 5.0
+
+
+def test_a_rate_is_judged_by_enough_requests() -> None:
+    """p99 of five requests is the slowest of five."""
+    slo, windows = Slo.parse("p99=20ms"), Patience(window_s=2.0)
+    assert slo.n_requests == 300
+    assert Slo.parse("p99.9=20ms").n_requests == 3000
+    assert slo.least_rate(windows) == 5.0
+    assert slo.least_rate(Patience(duration_s=600.0)) == 0.5
+    assert slo.patience(windows, 50.0) is windows
+    assert slo.patience(windows, 49.0).duration_s == pytest.approx(300 / 49)
+    assert slo.patience(Patience(window_s=2.0, max_windows=1), 50.0).duration_s == 6.0
+    fixed = Patience(duration_s=1.0)
+    assert slo.patience(fixed, 300.0) is fixed
+    with pytest.raises(InvalidConfig, match="expected --requests of at least 300 to judge p99, got 299"):
+        slo.patience(Patience(requests=299), 5.0)
 
 
 def test_a_rate_of_which_nothing_is_answered_does_not_hold() -> None:
@@ -224,7 +241,7 @@ def test_a_rate_of_which_nothing_is_answered_does_not_hold() -> None:
             raise NoAnswers("nothing of what was to be sent in the windows")
         return point_of(answers_of([0.01 if load.rate <= 137.0 else 0.03] * 50), load=load)
 
-    best, _ = highest_rate(probe, Slo.parse("p99=20ms"), first=1000.0, precision=0.05)
+    best, _ = highest_rate(probe, Slo.parse("p99=20ms"), first=1000.0, precision=0.05, least=1.0)
     assert 137 * 0.95 <= best <= 137
     n_probes = 0
 
@@ -234,7 +251,7 @@ def test_a_rate_of_which_nothing_is_answered_does_not_hold() -> None:
         raise NoAnswers("nobody there")
 
     with pytest.raises(NoAnswers, match="nobody there"):
-        highest_rate(silence, Slo.parse("p99=20ms"), first=1000.0, precision=0.05)
+        highest_rate(silence, Slo.parse("p99=20ms"), first=1000.0, precision=0.05, least=1.0)
     assert n_probes == 3
 
 

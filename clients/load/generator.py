@@ -30,7 +30,7 @@ from clients.channel import open_channel
 from clients.fleet import WORKER_ENVIRONMENT
 from clients.load.observed import ServerView, Snapshot, compare
 from clients.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
-from clients.load.point import DONE, INTENDED, Point, agree, summarize, within
+from clients.load.point import DONE, INTENDED, N_WINDOWS, Point, agree, summarize, within
 from clients.load.sharedmemory import Control
 from clients.load.signature import read_signature
 from clients.load.worker import FIELDS, LAST_S, TICK_S, WorkerConfig
@@ -182,7 +182,7 @@ class Generator:
         looks, stable = self._watch(load, patience, start + patience.ramp_s + patience.warmup_s, say)
         self._halt(self.traffic.timeout_s)
         self._check()
-        counted = looks[-4:]
+        counted = looks[-1 - N_WINDOWS :]
         first, last = counted[0], counted[-1]
         answers = self._answers()
         failures = [failure for client in self._clients for failure in client.failures]

@@ -18,6 +18,8 @@ from clients.load.plan import Load
 
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 INTENDED, DONE, LATE, ROWS = range(4)
+N_WINDOWS: Final = 3
+"""So many windows that agree make a point."""
 LATE_SHARE: Final = 0.1
 """A client that sends its p99 request later than this share of the p99 latency measures itself."""
 BUSY_CORES: Final = 0.85
@@ -116,9 +118,9 @@ def quantile(ordered: NDArray[np.float64], share: float) -> float:
 
 def agree(values: Sequence[float], within: float) -> bool:
     """Whether the last three lie within a share of their mean."""
-    last = values[-3:]
+    last = values[-N_WINDOWS:]
     mean = sum(last) / len(last)
-    return len(last) == 3 and all(abs(value - mean) <= within * mean for value in last)
+    return len(last) == N_WINDOWS and all(abs(value - mean) <= within * mean for value in last)
 
 
 def within(answers: NDArray[np.float64], load: Load, start: float, end: float) -> NDArray[np.float64]:

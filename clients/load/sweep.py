@@ -3,11 +3,11 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from clients.load.plan import Load, LoadError, NoAnswers
-from clients.load.point import Point
+from clients.load.plan import Load, LoadError, NoAnswers, Patience
+from clients.load.point import N_WINDOWS, Point
 from mcts_ext.errors import InvalidConfig
 
 MOST_POINTS: Final = 1000
@@ -15,6 +15,10 @@ GROWTH: Final = 1.5
 MOST_PROBES: Final = 24
 MOST_SILENT: Final = 3
 """Probes without an answer, from the first on, before a server is given up."""
+TAIL: Final = 3
+"""Requests beyond a quantile, on average, before it is judged: with fewer, whether one was late is luck."""
+LONGEST_S: Final = 60.0
+"""A rate at which that takes longer is not tried, unless a longer `--duration` says so."""
 UNITS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -79,9 +83,33 @@ class Slo:
         """A request that failed was not answered in time, and a server that falls behind keeps nothing for long."""
         return not point.behind and point.quantile_ms(self.share) <= self.limit_ms
 
+    @property
+    def n_requests(self) -> int:
+        """So many have to be asked before a rate is judged: 300 for p99."""
+        return round(TAIL / (1 - self.share))
+
+    def least_rate(self, patience: Patience) -> float:
+        """The lowest rate that can be judged, in requests a second."""
+        return self.n_requests / (patience.duration_s or LONGEST_S)
+
+    def patience(self, patience: Patience, rate: float) -> Patience:
+        """`patience`, unless its windows would hold too few requests to judge `rate`: then one that holds enough.
+
+        Raises:
+            InvalidConfig: a fixed count that is too small.
+        """
+        if patience.requests is not None and patience.requests < self.n_requests:
+            raise InvalidConfig(
+                f"expected --requests of at least {self.n_requests} to judge {self.name}, got {patience.requests}"
+            )
+        is_fixed = patience.requests is not None or patience.duration_s is not None
+        if is_fixed or min(N_WINDOWS, patience.max_windows) * patience.window_s * rate >= self.n_requests:
+            return patience
+        return replace(patience, duration_s=self.n_requests / rate)
+
 
 def highest_rate(
-    probe: Callable[[Load], Point], slo: Slo, *, first: float, precision: float, least: float = 1.0
+    probe: Callable[[Load], Point], slo: Slo, *, first: float, precision: float, least: float
 ) -> tuple[float, list[Point]]:
     """The highest rate at which a promise holds, by bisection from `first`, to a share `precision` of it.
 

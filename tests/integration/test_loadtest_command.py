@@ -111,6 +111,8 @@ def test_a_mistake_costs_one_line(
         (["--slo", "fast"], "expected --slo like p99=20ms"),
         (["--slo", "p99=1ms", "--rate", "5"], "expected --slo with one --transport and without --rate"),
         (["--require", "0"], "expected --require above 0"),
+        (["--slo", "p99=20ms", "--require", "4"], "is judged by 300 requests; got 4; --duration 75"),
+        (["--slo", "p90=20ms", "--requests", "20"], "expected --requests of at least 30 to judge p90"),
         (["--model", "other"], "expected --url with --model other"),
         (["--duration", "1", "--requests", "1"], "expected a fixed duration or a fixed count"),
         (["--processes", "0"], "expected 1 to 1024 client processes"),
