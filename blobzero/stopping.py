@@ -6,6 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def interrupting_signals() -> Iterator[None]:
+    """SIGTERM and a terminal that is closed are as Ctrl-C: they raise KeyboardInterrupt, so that all is tidied up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handled([signal.SIGTERM], interrupt):
+        yield
+
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
@@ -18,12 +31,18 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         stopped = True
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
-        numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, ask) for number in numbers}
-    try:
+    with _handled([signal.SIGINT, signal.SIGTERM], ask):
         yield lambda: stopped
+
+
+@contextmanager
+def _handled(numbers: list[signal.Signals], handler: Handler) -> Iterator[None]:
+    """These signals, and SIGHUP unless it is ignored as nohup does, go to a handler for the time being."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers = [*numbers, signal.SIGHUP]
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)

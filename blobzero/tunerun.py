@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from blobzero.stopping import interrupting_signals
 from blobzero.tunemeasure import Bench
 from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Space, apply, as_text, client_flags, read_config, space_of
@@ -53,6 +54,7 @@ def run(config: "TuneConfig") -> int:
     space = space_of(config.objective, base)
     interrupted, verdict, fault = False, None, None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(interrupting_signals())  # a server of somebody else gets its configuration back
         _open_folder(config, base, space, stack)
         study = open_study(config.out / "study.log", seed=config.seed)
         target, revive = _server(config, stack, console)

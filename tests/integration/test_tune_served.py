@@ -126,6 +126,24 @@ def test_a_server_that_others_run_is_tuned_and_given_back(tmp_path: Path, capsys
 
 @pytest.mark.triton
 @pytest.mark.slow
+def test_a_server_that_others_run_is_given_back_after_sigterm(tmp_path: Path) -> None:
+    models, out = repository(tmp_path), tmp_path / "tune"
+    command = [sys.executable, "-m", "blobzero.cli", "tune", "--objective", "rows", "--trials", "500", "--url"]
+    with EmbeddedTriton(ServerConfig(models, log_file=tmp_path / "log")) as triton, ModelServer(triton.url) as server:
+        before = server.config()
+        flags = [triton.url, "--seconds", "0.3", "--repository", str(models), "--out", str(out)]
+        with subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True) as study:
+            assert study.stdout is not None
+            changed = any(line.startswith("trial") and server.config() != before for line in study.stdout)
+            study.terminate()
+            said = study.stdout.read()
+        assert changed
+        assert study.returncode == 130, said
+        assert server.config() == before
+
+
+@pytest.mark.triton
+@pytest.mark.slow
 def test_two_at_one_study_are_one_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models, out = repository(tmp_path), tmp_path / "tune"
     out.mkdir()
