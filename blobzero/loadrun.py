@@ -5,10 +5,8 @@ import contextlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -16,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from blobzero.again import command_line
 from blobzero.loadreport import Results, tell, write
+from blobzero.stopping import interrupting_signals
 from clients.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
 from clients.load.plan import TransportName
 from clients.report import machine
@@ -50,6 +49,7 @@ def run(config: "LoadTestConfig") -> int:
     best_rate: float | None = None
     fault: BlobError | None = None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(interrupting_signals())
         target = _target(config, stack, console)
         show = stack.enter_context(_progress(console, total=len(loads) * len(traffics) or None))
         generators = [stack.enter_context(Generator(target, traffic)) for traffic in traffics]
@@ -154,11 +154,8 @@ def _target(config: "LoadTestConfig", stack: contextlib.ExitStack, console: Cons
         from serving.embedded import EmbeddedTriton, ServerConfig
 
         console.print(f"starting Triton on {config.repository}", markup=False)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-loadtest-")))
         # Nobody watches it: a server that fails under load should be seen to.
-        server = ServerConfig(
-            config.repository, model=config.model, log_file=folder / "triton.log", key_file=config.key_file
-        )
+        server = ServerConfig(config.repository, model=config.model, key_file=config.key_file)
         triton = stack.enter_context(EmbeddedTriton(server))
         url = triton.url
         http_url, metrics_url = (one.split("/")[2] for one in (triton.http_url, triton.metrics_url))
