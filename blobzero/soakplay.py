@@ -94,7 +94,7 @@ class Soak:
         self._calm: list[tuple[float, float]] = []  # (seconds, evaluations) of undisturbed polls
         self._start = time.monotonic()
         self._next_look = 0.0
-        self._first_rate: float | None = None  # of undisturbed play, before the first fault
+        self._first_rate = 0.0  # of undisturbed play, before the first fault
         self._n_inflicted = Counter[str]()
         self._wrong: list[str] = []  # what the accounts had found wrong by the last fault
 
@@ -144,6 +144,11 @@ class Soak:
         end_s = 60 * self.config.minutes
         edge_s = min(60.0, end_s / 8)
         self.show(self.now, f"{self.config.workers} workers play", True)
+        while (self.now < edge_s or not self._calm) and not self.was_stopped():
+            self._poll(stack, is_calm=True)
+        if self.was_stopped():
+            return
+        self._first_rate = self._calm_rate("at first")
         for at, kind in schedule(
             self.config.faults, kinds=self.kinds, begin_s=edge_s, end_s=end_s - edge_s, seed=self.config.seed
         ):
@@ -157,15 +162,21 @@ class Soak:
                 return
         while self.now < end_s and not self.was_stopped():
             self._poll(stack, is_calm=True)
+        if not self.was_stopped():
+            self._calm_rate("at the end")
+
+    def _calm_rate(self, when: str) -> float:
+        """Evaluations a second of undisturbed play, lately."""
+        rate = sum(n for _, n in self._calm) / sum(seconds for seconds, _ in self._calm)
+        if rate < LEAST_RATE * self._first_rate or not rate:
+            raise BrokenOff(
+                f"expected play at {LEAST_RATE:.0%} of its first {self._first_rate:,.0f} evaluations/s {when}, "
+                f"got {rate:,.0f}: it has become slower"
+            )
+        return rate
 
     def _inflict(self, stack: Stack, kind: str) -> None:
-        before = sum(n for _, n in self._calm) / sum(seconds for seconds, _ in self._calm)
-        self._first_rate = self._first_rate or before
-        if before < LEAST_RATE * self._first_rate or not before:
-            raise BrokenOff(
-                f"expected play at {LEAST_RATE:.0%} of its first {self._first_rate:,.0f} evaluations/s before {kind}, "
-                f"got {before:,.0f}: recovery after recovery it has become slower"
-            )
+        before = self._calm_rate(f"before {kind}")
         began = self.now
         self._n_inflicted[kind] += 1
         if kind == "model-swap":
@@ -193,12 +204,19 @@ class Soak:
             raise BrokenOff(f"expected play to recover within {RECOVERY_TIMEOUT_S:g} s of {kind}, but it did not")
 
     def _recover(self, stack: Stack, inflicted: Inflicted, ended: float, before: float) -> float | None:
-        """Seconds from the fault's end until play was back at its rate; None if it was not in time."""
+        """Seconds from the fault's end until play was back at its rate; None if it was not in time.
+
+        What play is before the cure says nothing: one of two backends may be dead, and a restart yet to come.
+        """
+        cured: float | None = None
         while self.now - ended < RECOVERY_TIMEOUT_S + WINDOW_S and not self.was_stopped():
+            if cured is None and inflicted.is_cured():
+                cured = self.now
             self._poll(stack)
-            back = [at for at, rate in self._rates() if at >= ended and rate >= RECOVERED * before]
-            if back and inflicted.is_cured():
-                return back[0] - ended
+            if cured is not None:
+                back = [at for at, rate in self._rates() if at >= cured and rate >= RECOVERED * before]
+                if back:
+                    return back[0] - ended
         return None
 
     def _newly_wrong(self) -> list[str]:
@@ -225,11 +243,7 @@ class Soak:
         stack.fleet.poll(POLL_S)
         counts = stack.fleet.counts
         moment = Moment(self.now, int(counts["rounds"]), int(counts["evaluations"]))
-        if is_calm and self.moments:
-            before = self.moments[-1]
-            self._calm.append((moment.at - before.at, moment.evaluations - before.evaluations))
-            del self._calm[: -int(CALM_S / POLL_S)]
-        self.moments.append(moment)
+        self._add(moment, is_calm=is_calm)
         self.show(moment.at, f"{moment.rounds:,} rounds, {len(self.reports)} faults", False)
         if moment.at >= self._next_look:
             self._next_look = moment.at + LOOK_S
@@ -241,6 +255,13 @@ class Soak:
                 )
         if stack.fleet.is_done:
             raise BrokenOff(f"expected play to go on, but all of {_plenty(self.config):,} rounds were played")
+
+    def _add(self, moment: Moment, *, is_calm: bool) -> None:
+        if is_calm and self.moments:
+            before = self.moments[-1]
+            self._calm.append((moment.at - before.at, moment.evaluations - before.evaluations))
+            del self._calm[: -int(CALM_S / POLL_S)]
+        self.moments.append(moment)
 
     def _stop(self, fleet: Fleet) -> None:
         """An orderly end, and the books of the processes that had it."""
