@@ -8,11 +8,19 @@ what its failure means.
 import itertools
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from clients.channel import Failure, classify, open_channel
-from clients.errors import EvaluatorClosed, ModelNotFound, ServerFailed
+from clients.errors import (
+    EvaluatorClosed,
+    EvaluatorError,
+    ModelNotFound,
+    RequestTimeout,
+    ServerFailed,
+    ServerUnreachable,
+)
 from clients.load.plan import Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
@@ -25,6 +33,15 @@ SERVICE: Final = "/inference.GRPCInferenceService"
 PER_CHANNEL: Final = 4
 MOST_CHANNELS: Final = 4
 """Of a process."""
+CHECK_S: Final = 0.25
+"""Between two looks for requests of a stream that have had no answer in time."""
+STREAM_KINDS: Final[dict[str, type[EvaluatorError]]] = {
+    "unknown model": ModelNotFound,
+    "no available versions": ModelNotFound,
+    "maximum queue size": ServerUnreachable,  # as a call's status has it, UNAVAILABLE
+    "timeout expired": ServerUnreachable,
+}
+"""What words in a stream's error, which has no status, mean."""
 Done = Callable[[Failure | None], None]
 
 
@@ -109,16 +126,18 @@ class GrpcStream:
     most_in_flight = 4096
 
     def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
-        self._target, self._signature = target, signature
+        self._target, self._signature, self._timeout_s = target, signature, traffic.timeout_s
         self._channel = open_channel(target.url)
         self._open = self._channel.stream_stream(
             f"{SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
         )
         self._ids = itertools.count()
         self._lock = threading.Lock()
-        self._waiting: dict[str, Done] = {}
+        self._waiting: dict[str, tuple[float, Done]] = {}  # when it was sent, by the request's number
         self._outbox: queue.SimpleQueue[bytes | None] | None = None
         self._is_closed = False
+        self._closing = threading.Event()
+        threading.Thread(target=self._expire, daemon=True).start()
 
     def prepare(self, payload: Payload) -> bytes:
         return encode_request(request_head(self._target, self._signature, payload.n_rows), *payload.tensors)
@@ -132,7 +151,7 @@ class GrpcStream:
                 outbox = None
             else:
                 outbox = self._outbox = self._outbox or self._start()
-                self._waiting[number] = done
+                self._waiting[number] = (time.monotonic(), done)
         if outbox is None:
             done(closed())
         else:
@@ -141,6 +160,7 @@ class GrpcStream:
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
+            self._closing.set()
             if self._outbox is not None:
                 self._outbox.put(None)
         self._channel.close()
@@ -155,7 +175,7 @@ class GrpcStream:
         failure = Failure(ServerFailed, "the server ended the stream", may_pass=True)
         try:
             for answer in answers:
-                done = self._waiting.pop(answer.infer_response.id, None)
+                _, done = self._waiting.pop(answer.infer_response.id, (0.0, None))
                 if done is not None:
                     done(_stream_failure(answer.error_message) if answer.error_message else None)
         except grpc.RpcError as error:
@@ -164,14 +184,25 @@ class GrpcStream:
         with self._lock:
             left, self._waiting = list(self._waiting.values()), {}
             self._outbox = None
-        for done in left:
+        for _, done in left:
             done(failure)
+
+    def _expire(self) -> None:
+        """A stream has no deadlines of its requests: keep them here."""
+        while not self._closing.wait(CHECK_S):
+            until = time.monotonic() - self._timeout_s
+            with self._lock:
+                late = [number for number, (sent, _) in tuple(self._waiting.items()) if sent < until]
+                expired = [self._waiting.pop(number, (0.0, None))[1] for number in late]
+            for done in expired:
+                if done is not None:  # else the answer came meanwhile
+                    done(Failure(RequestTimeout, f"no answer in {self._timeout_s:g} s", may_pass=True))
 
 
 def _stream_failure(text: str) -> Failure:
     """A stream's errors come without a status."""
-    unknown = "unknown model" in text or "no available versions" in text
-    return Failure(ModelNotFound if unknown else ServerFailed, " ".join(text.split())[:300], may_pass=True)
+    kind = next((kind for words, kind in STREAM_KINDS.items() if words in text), ServerFailed)
+    return Failure(kind, " ".join(text.split())[:300], may_pass=True)
 
 
 def closed() -> Failure:

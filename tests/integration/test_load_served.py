@@ -182,6 +182,14 @@ def test_failures_are_counted_by_kind_and_the_rest_goes_on(tmp_path: Path, trans
     assert "not this one" in point.reasons["ServerFailed"]
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_what_is_not_answered_in_time_has_failed(tmp_path: Path, transport: TransportName) -> None:
+    config = ServerConfig(write_models(tmp_path / "models", seconds=1.0), log_file=tmp_path / "log")
+    traffic = Traffic(transport, rows=4, timeout_s=0.3)
+    with EmbeddedTriton(config) as server, pytest.raises(NoAnswers, match="RequestTimeout"):
+        measure(target_of(server), traffic, Load(concurrency=2), SHORT)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_server_killed_in_mid_test_costs_errors_and_no_more(tmp_path: Path, transport: TransportName) -> None:
