@@ -154,8 +154,12 @@ class Generator:
                 if not client.ready.wait(max(0.0, deadline - time.monotonic())):
                     raise LoadError(f"expected client processes to start within {READY_TIMEOUT_S:g} s; use fewer")
             self._check()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError):  # no more processes or open files are allowed
+                raise LoadError(
+                    f"expected {traffic.processes} client processes to start, got {error}; use fewer --processes"
+                ) from error
             raise
 
     def measure(self, load: Load, patience: Patience | None = None, *, say: Say = lambda text: None) -> Point:
@@ -182,7 +186,7 @@ class Generator:
         looks, stable = self._watch(load, patience, start + patience.ramp_s + patience.warmup_s, say)
         self._halt(self.traffic.timeout_s)
         self._check()
-        counted = looks[-1 - N_WINDOWS :]
+        counted = looks if patience.is_fixed else looks[-1 - N_WINDOWS :]
         first, last = counted[0], counted[-1]
         answers = self._answers()
         failures = [failure for client in self._clients for failure in client.failures]
@@ -205,7 +209,7 @@ class Generator:
                 seconds=seconds,
                 gpus=[look.server.gpu for look in counted[1:] if look.server.gpu is not None],
             ),
-            windows=len(looks) - 1,
+            windows=1 if patience.is_fixed else len(looks) - 1,
             stable=stable,
         )
 
@@ -238,15 +242,18 @@ class Generator:
         self.close()
 
     def _watch(self, load: Load, patience: Patience, begin: float, say: Say) -> tuple[list[_Look], bool]:
-        """Looks at the borders of all windows, and whether the last three windows agree."""
+        """Looks at the borders of all windows, and whether the last three agree; of a fixed stretch, looks in it."""
         self._sleep_until(begin)
         looks = [self._look()]
         if patience.requests is not None:
             self._await_answers(load, patience.requests)
             return [*looks, self._look()], True
         if patience.duration_s is not None:
-            self._sleep_until(looks[0].at + patience.duration_s)
-            return [*looks, self._look()], True
+            end = looks[0].at + patience.duration_s
+            while looks[-1].at < end - TICK_S:  # in between for the GPU, whose use is sampled
+                self._sleep_until(min(end, looks[-1].at + patience.window_s))
+                looks.append(self._look())
+            return looks, True
         rates: list[float] = []
         means: list[float] = []
         while True:

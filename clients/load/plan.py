@@ -122,6 +122,10 @@ class Patience:
     requests: int | None = None
     """Instead of windows: one that ends after so many answers."""
 
+    @property
+    def is_fixed(self) -> bool:
+        return self.duration_s is not None or self.requests is not None
+
     def __post_init__(self) -> None:
         if self.window_s <= 0 or self.max_windows < 1 or not 0 < self.stability < 1:
             raise InvalidConfig(

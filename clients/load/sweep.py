@@ -102,8 +102,7 @@ class Slo:
             raise InvalidConfig(
                 f"expected --requests of at least {self.n_requests} to judge {self.name}, got {patience.requests}"
             )
-        is_fixed = patience.requests is not None or patience.duration_s is not None
-        if is_fixed or min(N_WINDOWS, patience.max_windows) * patience.window_s * rate >= self.n_requests:
+        if patience.is_fixed or min(N_WINDOWS, patience.max_windows) * patience.window_s * rate >= self.n_requests:
             return patience
         return replace(patience, duration_s=self.n_requests / rate)
 
