@@ -154,10 +154,9 @@ def _pictures(results: Results) -> dict[str, bytes]:
         import matplotlib  # noqa: F401
     except ImportError:
         return {}
-    name, points = next(iter(results.curves.items()))
     return {
         "latency": loadcharts.latency(results.curves, results.knees, results.slo),
-        f"batches-{name}": loadcharts.batches(points),
+        **{f"batches-{name}": loadcharts.batches(points) for name, points in results.curves.items()},
     }
 
 
