@@ -13,6 +13,7 @@ import fcntl
 import json
 import platform
 import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from blobzero.stopping import interrupting_signals
 from blobzero.tunemeasure import Bench
 from blobzero.tunereport import TuneResult, report
-from blobzero.tunespace import Space, apply, as_text, client_flags, read_config, space_of
+from blobzero.tunespace import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, open_study
+from clients.errors import EvaluatorError
 from clients.load import Slo, Target
 from clients.report import machine, write_json
 from export.config import config_path
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 LEAST_PAIRS: Final = 6
 PROBE_S: Final = 5.0
+GIVE_BACK_S: Final = 30.0
 REVIVAL_S: Final = 120.0
 """How long a server that others run may take to come back."""
 
@@ -129,6 +132,7 @@ def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console)
         return Target(triton.url, http=http, metrics=metrics, key_file=config.key_file), restart
     control = stack.enter_context(ModelServer(config.url, key_file=config.key_file))
     control.load()  # it is there, serves the model, and takes the key
+    before = control.config()
 
     def restore() -> None:
         """Whoever runs it starts it again; then it serves the repository's configuration."""
@@ -138,8 +142,21 @@ def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console)
             )
 
     def give_back() -> None:
-        if not control.load_until_done(within_s=PROBE_S):
-            console.print(f"note     {config.url} does not answer; what it serves is the last trial", markup=False)
+        """Load what was served before: without a configuration Triton 2.51 reads none, for no file has changed.
+
+        The load of an interrupted trial may still be under way, and end after ours: two looks have to find it back.
+        """
+        deadline = time.monotonic() + GIVE_BACK_S
+        n_found = 0
+        while time.monotonic() < deadline:
+            with contextlib.suppress(EvaluatorError):
+                n_found = n_found + 1 if control.config() == before else 0
+                if n_found == 2:
+                    return
+                if n_found == 0:
+                    control.load(config=as_json(before))
+            time.sleep(1.0)
+        console.print(f"note     {config.url} does not serve what it did before; load its model again", markup=False)
 
     stack.callback(give_back)
     return Target(config.url, key_file=config.key_file), restore
