@@ -148,18 +148,19 @@ class Generator:
         self._n_points = 0
         try:
             for index in range(traffic.processes):
-                self._clients.append(_Client(WorkerConfig(target, self.signature, traffic, index)))
+                try:
+                    self._clients.append(_Client(WorkerConfig(target, self.signature, traffic, index)))
+                except OSError as error:  # no more processes or open files are allowed
+                    raise LoadError(
+                        f"expected {traffic.processes} client processes to start, got {error}; use fewer --processes"
+                    ) from error
             deadline = time.monotonic() + READY_TIMEOUT_S
             for client in self._clients:
                 if not client.ready.wait(max(0.0, deadline - time.monotonic())):
                     raise LoadError(f"expected client processes to start within {READY_TIMEOUT_S:g} s; use fewer")
             self._check()
-        except BaseException as error:
+        except BaseException:
             self.close()
-            if isinstance(error, OSError):  # no more processes or open files are allowed
-                raise LoadError(
-                    f"expected {traffic.processes} client processes to start, got {error}; use fewer --processes"
-                ) from error
             raise
 
     def measure(self, load: Load, patience: Patience | None = None, *, say: Say = lambda text: None) -> Point:

@@ -13,15 +13,13 @@ import time
 from typing import Any, Final
 
 from clients.channel import Failure, split_url
-from clients.errors import ModelNotFound, RequestRejected, RequestTimeout, ServerFailed, ServerUnreachable
+from clients.errors import ModelNotFound, RequestRejected, ServerFailed, ServerUnreachable
 from clients.load.plan import Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
-from clients.load.transports import Done, closed
+from clients.load.transports import CHECK_S, Done, closed, unanswered
 
 KINDS: Final = {400: RequestRejected, 404: ModelNotFound, 503: ServerUnreachable}
-CHECK_S: Final = 0.25
-"""How often deadlines are looked at."""
 
 
 class Http:
@@ -106,7 +104,7 @@ class Http:
                 next_check = now + CHECK_S
                 for connection in tuple(self._open):  # a copy, for the sender adds to it meanwhile
                     if connection.done is not None and connection.began + self._timeout_s < now:
-                        self._end(connection, Failure(RequestTimeout, f"no answer in {self._timeout_s:g} s", True))
+                        self._end(connection, unanswered(self._timeout_s))
 
     def _read(self, connection: "_Connection") -> None:
         try:

@@ -34,7 +34,7 @@ PER_CHANNEL: Final = 4
 MOST_CHANNELS: Final = 4
 """Of a process."""
 CHECK_S: Final = 0.25
-"""Between two looks for requests of a stream that have had no answer in time."""
+"""Between two looks for requests that have had no answer in time, where gRPC does not look itself."""
 STREAM_KINDS: Final[dict[str, type[EvaluatorError]]] = {
     "unknown model": ModelNotFound,
     "no available versions": ModelNotFound,
@@ -135,8 +135,7 @@ class GrpcStream:
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[float, Done]] = {}  # when it was sent, by the request's number
         self._outbox: queue.SimpleQueue[bytes | None] | None = None
-        self._is_closed = False
-        self._closing = threading.Event()
+        self._closed = threading.Event()
         threading.Thread(target=self._expire, daemon=True).start()
 
     def prepare(self, payload: Payload) -> bytes:
@@ -147,7 +146,7 @@ class GrpcStream:
         # A message followed by one more field is the message with that field.
         tagged = prepared + service_pb2.ModelInferRequest(id=number).SerializeToString()
         with self._lock:
-            if self._is_closed:
+            if self._closed.is_set():
                 outbox = None
             else:
                 outbox = self._outbox = self._outbox or self._start()
@@ -159,8 +158,7 @@ class GrpcStream:
 
     def close(self) -> None:
         with self._lock:
-            self._is_closed = True
-            self._closing.set()
+            self._closed.set()
             if self._outbox is not None:
                 self._outbox.put(None)
         self._channel.close()
@@ -189,20 +187,25 @@ class GrpcStream:
 
     def _expire(self) -> None:
         """A stream has no deadlines of its requests: keep them here."""
-        while not self._closing.wait(CHECK_S):
+        while not self._closed.wait(CHECK_S):
             until = time.monotonic() - self._timeout_s
             with self._lock:
                 late = [number for number, (sent, _) in tuple(self._waiting.items()) if sent < until]
                 expired = [self._waiting.pop(number, (0.0, None))[1] for number in late]
             for done in expired:
                 if done is not None:  # else the answer came meanwhile
-                    done(Failure(RequestTimeout, f"no answer in {self._timeout_s:g} s", may_pass=True))
+                    done(unanswered(self._timeout_s))
 
 
 def _stream_failure(text: str) -> Failure:
     """A stream's errors come without a status."""
     kind = next((kind for words, kind in STREAM_KINDS.items() if words in text), ServerFailed)
     return Failure(kind, " ".join(text.split())[:300], may_pass=True)
+
+
+def unanswered(timeout_s: float) -> Failure:
+    """What becomes of a request whose deadline this side has to keep."""
+    return Failure(RequestTimeout, f"no answer in {timeout_s:g} s", may_pass=True)
 
 
 def closed() -> Failure:
