@@ -8,6 +8,7 @@ workers ── Proxy ── Triton (with its Watch)          faults: soakfaults.
 """
 
 import contextlib
+import math
 import os
 import random
 import time
@@ -144,26 +145,27 @@ class Soak:
         end_s = 60 * self.config.minutes
         edge_s = min(60.0, end_s / 8)
         self.show(self.now, f"{self.config.workers} workers play", True)
-        while (self.now < edge_s or not self._calm) and not self.was_stopped():
-            self._poll(stack, is_calm=True)
+        self._play_calmly(stack, until=edge_s)
         if self.was_stopped():
             return
         self._first_rate = self._calm_rate("at first")
         for at, kind in schedule(
             self.config.faults, kinds=self.kinds, begin_s=edge_s, end_s=end_s - edge_s, seed=self.config.seed
         ):
-            calm_until = self.now + LEAST_CALM_S
-            while self.now < max(at, calm_until) and not self.was_stopped():
-                self._poll(stack, is_calm=True)
+            self._play_calmly(stack, until=max(at, self.now + LEAST_CALM_S))
             if self.was_stopped():
                 return
             self._inflict(stack, kind)
             if self.was_stopped():
                 return
-        while self.now < end_s and not self.was_stopped():
-            self._poll(stack, is_calm=True)
+        self._play_calmly(stack, until=end_s)
         if not self.was_stopped():
             self._calm_rate("at the end")
+
+    def _play_calmly(self, stack: Stack, *, until: float) -> None:
+        """Play undisturbed until then, and as long as it takes to have a rate."""
+        while (self.now < until or not self._calm) and not self.was_stopped():
+            self._poll(stack, is_calm=True)
 
     def _calm_rate(self, when: str) -> float:
         """Evaluations a second of undisturbed play, lately."""
@@ -208,15 +210,14 @@ class Soak:
 
         What play is before the cure says nothing: one of two backends may be dead, and a restart yet to come.
         """
-        cured: float | None = None
+        cured = math.inf
         while self.now - ended < RECOVERY_TIMEOUT_S + WINDOW_S and not self.was_stopped():
-            if cured is None and inflicted.is_cured():
+            if cured == math.inf and inflicted.is_cured():
                 cured = self.now
             self._poll(stack)
-            if cured is not None:
-                back = [at for at, rate in self._rates() if at >= cured and rate >= RECOVERED * before]
-                if back:
-                    return back[0] - ended
+            back = [at for at, rate in self._rates() if at >= cured and rate >= RECOVERED * before]
+            if back:
+                return back[0] - ended
         return None
 
     def _newly_wrong(self) -> list[str]:
