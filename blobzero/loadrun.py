@@ -38,10 +38,11 @@ def run(config: "LoadTestConfig") -> int:
     """Measure, report, judge; the exit status."""
     loads, patience = _loads(config), _patience(config)
     slo = Slo.parse(config.slo) if config.slo is not None else None
+    least = slo.least_rate(patience) if slo is not None else 0.0
     traffics = [_traffic(config, transport) for transport in dict.fromkeys(config.transport)]
     _check(config, traffics)
     if slo is not None:
-        _check_promise(config, slo, patience)
+        _check_promise(config, slo, patience, least)
     console = Console(stderr=config.json, highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
@@ -64,7 +65,7 @@ def run(config: "LoadTestConfig") -> int:
         status = 0
         try:
             if slo is not None:
-                best_rate = _search(generators[0], measure, slo, config, least=slo.least_rate(patience))
+                best_rate = _search(generators[0], measure, slo, config, least)
             for load in loads:
                 for generator in generators:
                     measure(generator, load)
@@ -86,7 +87,7 @@ def run(config: "LoadTestConfig") -> int:
         "interrupted": status == 130,
     }
     results = Results(f"{config.model} at {target.url}", points, slo, best_rate, provenance)
-    _report(console, config, results)
+    _report(console, config, results, least)
     if fault is not None:
         raise fault
     if status == 0:
@@ -137,8 +138,7 @@ def _check(config: "LoadTestConfig", traffics: Sequence[Traffic]) -> None:
         raise InvalidConfig(f"expected --require above 0 requests/s, got {config.require:g}")
 
 
-def _check_promise(config: "LoadTestConfig", slo: Slo, patience: Patience) -> None:
-    least = slo.least_rate(patience)
+def _check_promise(config: "LoadTestConfig", slo: Slo, patience: Patience, least: float) -> None:
     slo.patience(patience, least)
     if config.require is not None and config.require < least:
         raise InvalidConfig(
@@ -167,7 +167,6 @@ def _search(
     measure: Callable[[Generator, Load], Point],
     slo: Slo,
     config: "LoadTestConfig",
-    *,
     least: float,
 ) -> float:
     """The highest rate that keeps the promise; the one that is required is asked about first."""
@@ -180,10 +179,9 @@ def _search(
     return best
 
 
-def _report(console: Console, config: "LoadTestConfig", results: Results) -> None:
+def _report(console: Console, config: "LoadTestConfig", results: Results, least: float) -> None:
     tell(console, results)
     slo = results.slo
-    least = slo.least_rate(_patience(config)) if slo is not None else 0.0
     if slo is not None and results.best_rate is not None:
         held = f"holds up to {results.best_rate:,.1f}" if results.best_rate else f"does not hold even at {least:,.1f}"
         console.print(f"slo      {slo.name} within {slo.limit_ms:g} ms {held} requests/s", markup=False)
@@ -193,8 +191,10 @@ def _report(console: Console, config: "LoadTestConfig", results: Results) -> Non
         if not list(config.out.glob("*.png")):
             console.print("note     no pictures without matplotlib: pip install 'blobzero[report]'", markup=False)
     if slo is None:
-        then = replace(config, slo="p99=20ms", rate=None, transport=config.transport[:1])
-        then = replace(then, duration=None, requests=None, require=None)
+        then = replace(
+            config, slo="p99=20ms", transport=config.transport[:1],
+            rate=None, duration=None, requests=None, require=None,
+        )  # fmt: skip
         why = "the highest rate that keeps it"
     elif results.best_rate:
         then = replace(config, require=max(least, round(0.9 * results.best_rate)))

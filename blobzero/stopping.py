@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C and SIGTERM as a question that a long command asks between two pieces of work."""
+"""What asks a long command to end, as an interruption or as a question that it asks between two pieces of work."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -12,11 +12,7 @@ Handler = Callable[[int, FrameType | None], None]
 @contextmanager
 def interrupting_signals() -> Iterator[None]:
     """SIGTERM and a terminal that is closed are as Ctrl-C: they raise KeyboardInterrupt, so that all is tidied up."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    with _handled([signal.SIGTERM], interrupt):
+    with _handled([signal.SIGTERM], signal.default_int_handler):
         yield
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 LEAST_PAIRS: Final = 6
 PROBE_S: Final = 5.0
 GIVE_BACK_S: Final = 30.0
+"""How long it may take until it serves again what it did."""
 REVIVAL_S: Final = 120.0
 """How long a server that others run may take to come back."""
 
