@@ -35,9 +35,9 @@ def services(name: str) -> dict[str, Any]:
 def run_init(folder: Path, *overrides: str) -> None:
     """Run the command of the service `init`, as the files say it, on folders of ours."""
     service = services("compose.yaml")["init"]
-    environment = dict(service["environment"])
-    for name in overrides:
-        environment |= services(name)["init"]["environment"]
+    environment: dict[str, str] = {}
+    for name in ("compose.yaml", *overrides):
+        environment |= services(name).get("init", {}).get("environment", {})
     (script,) = service["command"]
     for volume in ("models", "keys"):
         (folder / volume).mkdir(exist_ok=True)
@@ -110,6 +110,6 @@ def test_every_image_of_others_is_held_to_a_release_and_can_be_to_a_digest() -> 
 
 def test_every_service_has_a_limit_of_processes() -> None:
     for name, service in services("compose.yaml").items():
-        assert 0 < service["pids_limit"] <= 4096, name
+        assert 0 < service.get("pids_limit", 0) <= 4096, name
         limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
         assert limits.get("pids", service["pids_limit"] if not limits else None) == service["pids_limit"], name
