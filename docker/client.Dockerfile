@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Our images. Target `client` plays and asks, `trainer` also has PyTorch: it learns, exports and publishes.
-# By tag, for that is what gets Debian's security updates; `--build-arg PYTHON=IMAGE@sha256:...` pins one: SECURITY.md.
+# By tag, for that is what gets Debian's security updates; `--build-arg PYTHON=IMAGE@sha256:...` pins one: docs/operating.md.
 ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS builder

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Triton without a GPU: NVIDIA's server out of its wheel, our Python-based backends, and what watches over them.
 # (With a GPU the stack takes NVIDIA's own image: compose.yaml.)
-# By tag, for that is what gets Debian's security updates; `--build-arg PYTHON=IMAGE@sha256:...` pins one: SECURITY.md.
+# By tag, for that is what gets Debian's security updates; `--build-arg PYTHON=IMAGE@sha256:...` pins one: docs/operating.md.
 ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS packages
