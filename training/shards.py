@@ -25,7 +25,7 @@ from mcts_ext.contract import (
     N_SEATS,
     OBSERVATION_VERSION,
 )
-from training.legal import legal_actions, seats_in_round
+from mcts_ext.legal import legal_actions, seats_in_round
 
 TOLERANCE = 1e-3
 """How far shares of visits may be from a sum of 1."""
