@@ -12,10 +12,11 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 
 from blobzero import charts
-from clients.records import ShardError, read_shards, shard_paths
+from clients.records import ShardError, readable
 from clients.report import machine, write_aside
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
@@ -131,23 +132,27 @@ def _sections(
 
 def bids_made(shards: Path) -> dict[tuple[int, int], tuple[int, int]]:
     """(cards, seat in the order of bidding) -> (bids made, rounds)."""
-    try:
-        records = read_shards(shard_paths(shards))
-    except ShardError:
-        return {}
-    if not len(records):
-        return {}
-    first = np.unique(records.round, return_index=True)[1]  # a record knows how everybody fared
-    rows = records.observation[first].astype(np.int64)
-    cards, players, dealer = rows[:, AT_N_CARDS], rows[:, AT_N_PLAYERS], rows[:, AT_DEALER]
-    is_made = np.rint(records.value[first] * (10 + cards[:, None])) >= MADE_BID
     total: Counter[tuple[int, int]] = Counter()
     made: Counter[tuple[int, int]] = Counter()
+    try:
+        for records in readable(shards, ["observation", "value", "round"]):
+            _count_bids(records, made, total)
+    except ShardError:
+        return {}
+    return {key: (made[key], total[key]) for key in total}
+
+
+def _count_bids(
+    records: Mapping[str, NDArray[Any]], made: Counter[tuple[int, int]], total: Counter[tuple[int, int]]
+) -> None:
+    first = np.unique(records["round"], return_index=True)[1]  # a record knows how everybody fared
+    rows = records["observation"][first].astype(np.int64)
+    cards, players, dealer = rows[:, AT_N_CARDS], rows[:, AT_N_PLAYERS], rows[:, AT_DEALER]
+    is_made = np.rint(records["value"][first] * (10 + cards[:, None])) >= MADE_BID
     for relative in range(int(players.max())):
         order = (relative - dealer - 1) % players
         for found, mask in ((total, players > relative), (made, (players > relative) & is_made[:, relative])):
             found.update(zip(cards[mask].tolist(), order[mask].tolist(), strict=True))
-    return {key: (made[key], total[key]) for key in total}
 
 
 def _projection(generations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, str]]:

@@ -3,7 +3,7 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,9 @@ class RunFolder:
                 f"expected a run's seed in {self.config}, got {error}; choose another --out"
             ) from error
 
-    def finished_rounds(self) -> set[int]:
-        """Round numbers that stand in shards."""
-        return finished_rounds(self.shards)
+    def finished_rounds(self, *, on_event: Callable[[str], None] = lambda _: None) -> set[int]:
+        """Round numbers that stand in shards; `on_event` is told of each that is none."""
+        return finished_rounds(self.shards, on_event=on_event)
 
     def title(self, workers: int, search: SearchConfig) -> str:
         """A line for pictures."""
