@@ -3,7 +3,6 @@
 
 import base64
 import html
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from blobzero import charts
+from clients.jsontext import json_object
 from clients.records import ShardError, readable
 from clients.report import machine, write_aside
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
@@ -83,7 +83,7 @@ def report(config: ReportConfig) -> int:
 
 def _read_generations(run: Path) -> list[dict[str, Any]]:
     try:
-        found = [json.loads(path.read_text()) for path in sorted((run / "generations").glob("*.json"))]
+        found = [json_object(path.read_bytes()) for path in sorted((run / "generations").glob("*.json"))]
     except (OSError, ValueError) as error:
         raise ReportError(f"expected the results of generations in {run}, got {error}; run the loop again") from error
     if not found:
@@ -93,7 +93,7 @@ def _read_generations(run: Path) -> list[dict[str, Any]]:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json_object(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:
         return []
     except ValueError as error:
