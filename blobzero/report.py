@@ -16,6 +16,7 @@ from rich.console import Console
 
 from blobzero import charts
 from clients.jsontext import json_object
+from clients.lock import sole_writer
 from clients.records import ShardError, readable
 from clients.report import machine, write_aside
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
@@ -68,11 +69,11 @@ def report(config: ReportConfig) -> int:
     sections = list(_sections(config.run, generations, metrics))
     folder = config.run / "report"
     try:
-        folder.mkdir(exist_ok=True)
-        for section in sections:
-            write_aside(folder / f"{section.name}.png", section.picture)
-        page = PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
-        write_aside(config.run / "report.html", page.encode())
+        with sole_writer(folder):
+            for section in sections:
+                write_aside(folder / f"{section.name}.png", section.picture)
+            page = PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
+            write_aside(config.run / "report.html", page.encode())
     except OSError as error:
         raise ReportError(f"expected to write {config.run}/report.html, got {error}; free space") from error
     console = Console(stderr=True, highlight=False)

@@ -4,6 +4,7 @@
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from mcts_ext.errors import BlobError
 
 class RunFolderError(BlobError):
     """The folder cannot be written, or holds another run."""
+
+
+def fresh_folder(kind: str) -> Path:
+    """A folder under data/ that no other start is given, on this host or another; names sort by time."""
+    return Path("data") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 class RunFolder:

@@ -28,6 +28,7 @@ from typing import Any
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import AnswerPending
 from clients.evaluator import Evaluator
+from clients.lock import worker_in
 from clients.records import NoRoom, in_shards, write_shard
 from clients.requestcounts import RequestCounts
 from clients.shares import Share
@@ -176,7 +177,10 @@ def _ask(pool: SelfPlayPool, evaluator: Evaluator, group: int) -> int:
 def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, report: Callable[..., None]) -> None:
     """Connect, report ready, wait for `go`, play, and leave every finished round on disk."""
     requests = RequestCounts()
-    with connect(config.evaluator, on_event=lambda text: report("notice", text=text), counts=requests) as evaluator:
+    with (
+        connect(config.evaluator, on_event=lambda text: report("notice", text=text), counts=requests) as evaluator,
+        worker_in(config.out),  # from before it looks what is recorded until it has written its last
+    ):
         share = Share.left(
             config.out / "shards",
             config.deal,
@@ -216,7 +220,8 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
             report("version", version=version)
 
         try:
-            play(pool, evaluator, stop=stop, on_batch=on_batch, on_version=on_version)
+            if not stop.is_set():  # whoever started it may be gone, and another be at it
+                play(pool, evaluator, stop=stop, on_batch=on_batch, on_version=on_version)
         finally:
             shards.flush(pool, force=True)
         tick("done")

@@ -11,17 +11,16 @@ publishing ── the server took it ──> published ── unpublish, --keep 
 A number is never used twice. The current version is the highest that is published: a server answers with it by default.
 """
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from clients.jsontext import json_object
+from clients.lock import FolderBusy, FolderUnwritable, is_held, sole_writer
 from export.errors import RegistryError, RepositoryBusy, unwritable
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import LAST_VERSION
@@ -119,54 +118,24 @@ def exclusive(repository: Path) -> Iterator[None]:
         RepositoryBusy: another process is at it.
         RepositoryError: the folder cannot be written.
     """
-    try:
-        repository.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(repository / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise unwritable(repository, error) from error
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise RepositoryBusy(
-                f"expected to be alone in changing {repository}, got process {holder} at it; repeat when it is done"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        with _room_is_no_matter():
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            stack.enter_context(sole_writer(repository, lock=LOCK, advice="repeat when it is done"))
+        except FolderBusy as error:
+            raise RepositoryBusy(str(error)) from error
+        except FolderUnwritable as error:
+            raise unwritable(repository, error.__cause__) from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def is_busy(repository: Path) -> bool:
     """Whether some process is changing the repository at this moment."""
-    try:
-        descriptor = os.open(repository / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_held(repository / LOCK)
 
 
 def now() -> str:
     """The local time to the second, with its offset from UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-@contextmanager
-def _room_is_no_matter() -> Iterator[None]:
-    """The holder's number is a courtesy: on a full disk the lock holds without it."""
-    try:
-        yield
-    except OSError:
-        return
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def save_state(path: Path, state: TrainState) -> None:
         StateError: it could not be written; what was under `path` is untouched.
     """
     fields = asdict(dataclasses.replace(state, tensors={}))
-    fields["shards"] = [[entry.name, entry.rows] for entry in state.shards]
+    fields["shards"] = [_plain(entry) for entry in state.shards]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     data = save(tensors, metadata={"format": FORMAT, "state": json.dumps(fields)})
     try:
@@ -105,9 +105,16 @@ def load_state(path: Path) -> TrainState:
     return state
 
 
+def _plain(entry: ShardEntry) -> list[str | int]:
+    """In brief: most shards are learned from whole."""
+    again: list[str | int] = [entry.n_again, entry.kept] if entry.n_again else []
+    return [entry.name, entry.rows, *again]
+
+
 def _entry(found: Any) -> ShardEntry:
-    name, rows = found
-    return ShardEntry(str(name), integer({"rows": rows}, "rows"))
+    name, rows, n_again, kept = [*found, 0, ""] if len(found) == 2 else found
+    bytes.fromhex(kept)
+    return ShardEntry(str(name), integer({"rows": rows}, "rows"), integer({"rounds": n_again}, "rounds"), kept)
 
 
 def _unusable(path: Path, got: str) -> StateError:
