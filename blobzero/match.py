@@ -106,7 +106,7 @@ def match(config: MatchConfig) -> int:
         return _run(config, specs)
 
 
-def _run(config: MatchConfig, specs: Sequence[Spec]) -> int:
+def _run(config: MatchConfig, specs: list[Spec]) -> int:
     console = Console(stderr=True, highlight=False)
 
     def say(text: str) -> None:
