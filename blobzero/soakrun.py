@@ -24,13 +24,9 @@ if TYPE_CHECKING:
 def run(config: "SoakConfig") -> int:
     """Play, break, account; the exit status."""
     _check(config)
-    try:
-        with sole_writer(config.out):
-            _make_folder(config)
-            return _run(config)
-    finally:
-        with contextlib.suppress(OSError):  # it goes if it is empty: nothing was played
-            config.out.rmdir()
+    with sole_writer(config.out):
+        _make_folder(config)
+        return _run(config)
 
 
 def _run(config: "SoakConfig") -> int:

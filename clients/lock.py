@@ -48,7 +48,9 @@ class FolderUnwritable(LockError):
 
 @contextlib.contextmanager
 def sole_writer(folder: Path, *, lock: str = LOCK, advice: str = ADVICE) -> Iterator[None]:
-    """Be the only one who writes into a folder, which is made if need be; the lock ends with the process.
+    """Be the only one who writes into a folder; the lock ends with the process.
+
+    The folder is made if need be, and goes again if nothing was written.
 
     Args:
         lock: the lock's file. Different ones are for writers who do not meet.
@@ -114,9 +116,8 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _exclusive(folder: Path, name: str, expected: str, what: str, advice: str) -> Iterator[None]:
-    path = folder / name
+    path, is_new = folder / name, not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path, fcntl.LOCK_EX, within_s=ENDING_S)
     except BlockingIOError as error:
         raise FolderBusy(f"expected to be alone in writing {what}, got {_holder(path)} at it; {advice}") from error
@@ -130,6 +131,9 @@ def _exclusive(folder: Path, name: str, expected: str, what: str, advice: str) -
     finally:
         if _stands(path, descriptor):
             _remove(path)
+            if is_new:
+                with contextlib.suppress(OSError):  # it goes if nothing was written
+                    folder.rmdir()
         os.close(descriptor)
 
 
@@ -142,7 +146,13 @@ def _acquire(path: Path, kind: int, *, within_s: float) -> int:
     """
     deadline = time.monotonic() + within_s
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # the folder went with its first holder
+            if time.monotonic() > deadline:
+                raise
+            continue
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             if _stands(path, descriptor):

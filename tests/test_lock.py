@@ -159,6 +159,19 @@ def test_a_writer_waits_for_the_workers_of_the_one_before(tmp_path: Path, monkey
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_folder_in_which_nothing_was_written_is_not_left_behind(tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "a" / "new"):
+        pass
+    assert not (tmp_path / "a" / "new").exists()
+    (tmp_path / "old").mkdir()
+    for folder in ("old", "used"):
+        with sole_writer(tmp_path / folder):
+            (tmp_path / "used").mkdir(exist_ok=True)
+            (tmp_path / "used" / "file").touch()
+    assert (tmp_path / "old").is_dir()
+    assert (tmp_path / "used" / "file").exists()
+
+
 def test_of_many_that_come_at_once_one_writes(tmp_path: Path) -> None:
     """Each holds the lock in its turn, for a moment, and removes its file: no two at once."""
     code = (
