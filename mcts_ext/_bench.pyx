@@ -7,14 +7,16 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from mcts_ext.cards cimport nth_bit, popcount
-from mcts_ext.rng cimport RngC, rng_below, rng_next, rng_seed, rng_uniform
+from mcts_ext.rng cimport FOR_BENCHMARK, RngC, any_int, rng_below, rng_next, rng_seed, rng_uniform
 from mcts_ext.rules cimport (
-    Round, StateC, state_action_offset, state_apply, state_is_over, state_legal, state_score,
+    Round, StateC, state_action_offset, state_apply, state_is_over, state_legal, state_values,
 )
 from mcts_ext.tree cimport (
     TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
+
+from mcts_ext.errors import InvalidConfig, NoMemory
 
 cdef struct SlotC:          # one tree and the leaf it waits at
     TreeC   tree
@@ -29,7 +31,7 @@ def random_playouts(Round table not None, int n, *, seed):
     cdef uint64_t legal
     cdef int _i, pick
     cdef int64_t moves = 0
-    rng_seed(&rng, <uint64_t>seed, 0)
+    rng_seed(&rng, FOR_BENCHMARK, any_int(seed), 0)
     with nogil:
         for _i in range(n):
             memcpy(&state, &table.state, sizeof(StateC))
@@ -64,6 +66,10 @@ cdef class FreeSearch:
 
     def __cinit__(self, deals, *, int n_trees, int simulations, seed, bint random, float c_puct, float fpu_reduction):
         cdef Round table
+        if not 1 <= n_trees <= 1_000_000 or not 1 <= simulations <= 1_000_000:
+            raise InvalidConfig(f"expected 1..1000000 trees and simulations, got {n_trees} and {simulations}")
+        if not deals or any(dealt.is_over for dealt in deals):
+            raise InvalidConfig("expected deals with a move to make, got none, or a finished one")
         max_cards = max(dealt.n_cards for dealt in deals)
         self.n_trees = n_trees
         self.n_deals = len(deals)
@@ -71,11 +77,11 @@ cdef class FreeSearch:
         self.random = random
         self.c_puct = c_puct
         self.fpu_reduction = fpu_reduction
-        rng_seed(&self.rng, <uint64_t>seed, 0)
+        rng_seed(&self.rng, FOR_BENCHMARK, any_int(seed), 1)
         self.slots = <SlotC*>calloc(n_trees, sizeof(SlotC))
         self.deals = <StateC*>calloc(self.n_deals, sizeof(StateC))
         if self.slots == NULL or self.deals == NULL:
-            raise MemoryError(f"expected room for {n_trees} trees; search fewer")
+            raise NoMemory(f"expected room for {n_trees} trees; search fewer")
         for i in range(n_trees):
             tree_alloc(&self.slots[i].tree, 1 + simulations * (max_cards + 1))
         for i in range(self.n_deals):
@@ -130,11 +136,9 @@ cdef class FreeSearch:
         cdef float[MAX_LEGAL] priors
         cdef uint64_t legal
         cdef float total = 0.0
-        cdef float unit = <float>(1.0 / (10 + state.n_cards))
         cdef int seat, k, n
         if state_is_over(state):
-            for seat in range(state.n_players):
-                values[seat] = <float>state_score(state, seat) * unit
+            state_values(state, values)
         else:
             legal = state_legal(state)
             n = popcount(legal)

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows on their way to the network and answers on their way back: a batch, and the cache of evaluations."""
 
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from mcts_ext.rules cimport StateC
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
+
+cdef enum:
+    MAX_ROWS = 1 << 28          # of a batch: row numbers, and a table of twice as many places, are int32
 
 cdef struct EvaluationC:
     float   priors[MAX_LEGAL]   # P over the legal actions in rising order
@@ -26,12 +29,16 @@ cdef struct BatchC:
     int32_t      capacity
     int32_t      n_rows
 
-cdef int cache_alloc(CacheC* cache, int n_entries) except -1
+cdef int64_t cache_bytes(int64_t n_entries) noexcept nogil
+cdef int cache_alloc(CacheC* cache, int64_t n_entries) except -1
 cdef void cache_free(CacheC* cache) noexcept nogil
 cdef void cache_clear(CacheC* cache) noexcept nogil
-cdef int batch_alloc(BatchC* batch, int capacity) except -1
+cdef int64_t batch_bytes(int64_t capacity) noexcept nogil
+cdef int batch_alloc(BatchC* batch, int64_t capacity) except -1
 cdef void batch_free(BatchC* batch) noexcept nogil
 cdef void batch_clear(BatchC* batch) noexcept nogil
 cdef int32_t batch_ask(BatchC* batch, CacheC* cache, const StateC* state, uint64_t legal,
                        EvaluationC* found, bint* asked) noexcept nogil
-cdef bint batch_answer(BatchC* batch, CacheC* cache, const float* logits, const float* values) noexcept nogil
+cdef int batch_answer(
+    BatchC* batch, CacheC* cache, const float[:, ::1] logits, const float[:, ::1] values
+) except -1

@@ -5,8 +5,8 @@ A position is asked for by its observation. The cache answers what was evaluated
 with the same observation share a row. Neither changes any result: an evaluation is a function of the observation.
 """
 
-from libc.math cimport expf, isfinite
-from libc.stdint cimport int32_t, uint8_t, uint64_t
+from libc.math cimport INFINITY, expf, isfinite
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -15,24 +15,39 @@ from mcts_ext.observe cimport observation_hash, observe
 from mcts_ext.rules cimport StateC, state_action_offset
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
 
+from mcts_ext.errors import InvalidConfig, InvalidEvaluation, NoMemory
+
 cdef enum:
     WAYS = 4
 
 
-cdef int cache_alloc(CacheC* cache, int n_entries) except -1:
-    """Room for about n_entries evaluations, a power of two; 0 turns the cache off."""
-    memset(cache, 0, sizeof(CacheC))
+cdef int64_t _n_sets(int64_t n_entries) noexcept nogil:
+    """Of a cache of about n_entries evaluations, a power of two; 0 for no cache."""
+    cdef int64_t n_sets = 1
     if n_entries <= 0:
         return 0
-    cdef uint64_t n_sets = 1
-    while n_sets * 2 * WAYS <= <uint64_t>n_entries:
+    while n_sets * 2 * WAYS <= n_entries:
         n_sets *= 2
+    return n_sets
+
+
+cdef int64_t cache_bytes(int64_t n_entries) noexcept nogil:
+    """Memory of a cache."""
+    return _n_sets(n_entries) * WAYS * <int64_t>(sizeof(uint64_t) + sizeof(EvaluationC))
+
+
+cdef int cache_alloc(CacheC* cache, int64_t n_entries) except -1:
+    """Room for about n_entries evaluations, a power of two; 0 turns the cache off."""
+    cdef size_t n_sets = _n_sets(n_entries)
+    memset(cache, 0, sizeof(CacheC))
+    if n_sets == 0:
+        return 0
     cache.mask = n_sets - 1
     cache.keys = <uint64_t*>calloc(n_sets * WAYS, sizeof(uint64_t))
     cache.entries = <EvaluationC*>malloc(n_sets * WAYS * sizeof(EvaluationC))
     if cache.keys == NULL or cache.entries == NULL:
         cache_free(cache)
-        raise MemoryError(f"expected room for a cache of {n_entries} evaluations; ask for fewer")
+        raise NoMemory(f"expected room for a cache of {n_entries} evaluations; ask for fewer")
     return 0
 
 
@@ -74,23 +89,38 @@ cdef inline void _cache_put(CacheC* cache, uint64_t key, const EvaluationC* eval
     memcpy(&cache.entries[place], evaluation, sizeof(EvaluationC))
 
 
-cdef int batch_alloc(BatchC* batch, int capacity) except -1:
+cdef int64_t _table_size(int64_t capacity) noexcept nogil:
+    """A power of two, at most half full."""
+    cdef int64_t size = 16
+    while size < 2 * capacity:
+        size *= 2
+    return size
+
+
+cdef int64_t batch_bytes(int64_t capacity) noexcept nogil:
+    """Memory of a batch, the rows that the caller lends included."""
+    cdef int64_t row = OBSERVATION_BYTES + 2 * sizeof(uint64_t) + sizeof(uint8_t) + sizeof(EvaluationC)
+    return capacity * row + OBSERVATION_BYTES + _table_size(capacity) * <int64_t>sizeof(int32_t)
+
+
+cdef int batch_alloc(BatchC* batch, int64_t capacity) except -1:
     """All but `rows`, which the caller lends: [capacity + 1, OBSERVATION_BYTES]."""
-    cdef int table_size = 16
+    cdef size_t table_size
     memset(batch, 0, sizeof(BatchC))
-    while table_size < 2 * capacity:
-        table_size *= 2
-    batch.capacity = capacity
-    batch.table_mask = table_size - 1
-    batch.hashes = <uint64_t*>malloc(capacity * sizeof(uint64_t))
-    batch.legal = <uint64_t*>malloc(capacity * sizeof(uint64_t))
-    batch.offsets = <uint8_t*>malloc(capacity)
-    batch.evaluations = <EvaluationC*>malloc(capacity * sizeof(EvaluationC))
+    if not 1 <= capacity <= MAX_ROWS:
+        raise InvalidConfig(f"expected a batch of 1..{MAX_ROWS} rows, got {capacity}; play fewer games at once")
+    table_size = _table_size(capacity)
+    batch.capacity = <int32_t>capacity
+    batch.table_mask = <int32_t>(table_size - 1)
+    batch.hashes = <uint64_t*>malloc(<size_t>capacity * sizeof(uint64_t))
+    batch.legal = <uint64_t*>malloc(<size_t>capacity * sizeof(uint64_t))
+    batch.offsets = <uint8_t*>malloc(<size_t>capacity)
+    batch.evaluations = <EvaluationC*>malloc(<size_t>capacity * sizeof(EvaluationC))
     batch.table = <int32_t*>calloc(table_size, sizeof(int32_t))
     if (batch.hashes == NULL or batch.legal == NULL or batch.offsets == NULL or batch.evaluations == NULL
             or batch.table == NULL):
         batch_free(batch)
-        raise MemoryError(f"expected room for a batch of {capacity} rows; play fewer games at once")
+        raise NoMemory(f"expected room for a batch of {capacity} rows; play fewer games at once")
     return 0
 
 
@@ -105,7 +135,7 @@ cdef void batch_free(BatchC* batch) noexcept nogil:
 
 cdef void batch_clear(BatchC* batch) noexcept nogil:
     batch.n_rows = 0
-    memset(batch.table, 0, (batch.table_mask + 1) * sizeof(int32_t))
+    memset(batch.table, 0, (<size_t>batch.table_mask + 1) * sizeof(int32_t))
 
 
 cdef int32_t batch_ask(BatchC* batch, CacheC* cache, const StateC* state, uint64_t legal,
@@ -137,12 +167,34 @@ cdef int32_t batch_ask(BatchC* batch, CacheC* cache, const StateC* state, uint64
     return held
 
 
-cdef bint batch_answer(BatchC* batch, CacheC* cache, const float* logits, const float* values) noexcept nogil:
+cdef int batch_answer(
+    BatchC* batch, CacheC* cache, const float[:, ::1] logits, const float[:, ::1] values
+) except -1:
     """Turn the network's answers for all rows into evaluations, and remember them.
 
     `logits`: `[n_rows, A]`, softmax over the legal actions gives the priors. `values`: `[n_rows, S]`.
-    Returns False, with nothing remembered of that row or later ones, where a number is not finite.
+
+    Raises:
+        InvalidEvaluation: the answer has not the shape of the question, or numbers that are not finite.
     """
+    cdef bint is_sound
+    if (logits.shape[0] != batch.n_rows or logits.shape[1] != N_ACTIONS or values.shape[0] != batch.n_rows
+            or values.shape[1] != MAX_SEATS):
+        raise InvalidEvaluation(
+            f"expected logits [{batch.n_rows}, {N_ACTIONS}] and values [{batch.n_rows}, {MAX_SEATS}] for what collect "
+            f"asked, got [{logits.shape[0]}, {logits.shape[1]}] and [{values.shape[0]}, {values.shape[1]}]"
+        )
+    if batch.n_rows == 0:
+        return 0
+    with nogil:
+        is_sound = _evaluations(batch, cache, &logits[0, 0], &values[0, 0])
+    if not is_sound:
+        raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
+    return 0
+
+
+cdef bint _evaluations(BatchC* batch, CacheC* cache, const float* logits, const float* values) noexcept nogil:
+    """False, with nothing remembered of that row or later ones, where a number is not finite."""
     cdef EvaluationC* evaluation
     cdef const float* row
     cdef uint64_t legal
@@ -152,7 +204,7 @@ cdef bint batch_answer(BatchC* batch, CacheC* cache, const float* logits, const 
         evaluation = &batch.evaluations[i]
         row = logits + <long>i * N_ACTIONS + batch.offsets[i]
         legal = batch.legal[i]
-        highest = -1e30
+        highest = -INFINITY         # any finite logit is above it: the likeliest action has odds of 1
         n = 0
         while legal:
             evaluation.priors[n] = row[lowest(legal)]

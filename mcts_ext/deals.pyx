@@ -8,16 +8,19 @@ handed in. So a game can go on from any of its rounds.
 
 from libc.string cimport memcpy
 
-from mcts_ext.rng cimport rng_below, rng_seed
+from mcts_ext.rng cimport FOR_GAME, FOR_ROUND, any_int, rng_below, rng_seed
 from mcts_ext.rules cimport state_deal
 
+from mcts_ext.config import DealConfig
 from mcts_ext.errors import InvalidConfig
 
 
 cdef int deals_set(DealsC* deals, seed, deal) except -1:
     """Fill in what a DealConfig says."""
+    if not isinstance(deal, DealConfig):                # whose pairs are at most 57
+        raise TypeError(f"expected a DealConfig, got {type(deal).__name__}")
     pairs = deal.pairs()
-    deals.seed = seed & 0xFFFFFFFFFFFFFFFF
+    deals.seed = any_int(seed)
     deals.is_games = deal.unit == "game"
     deals.n_pairs = len(pairs)
     for i, (n_players, n_cards) in enumerate(pairs):
@@ -45,7 +48,7 @@ cdef void _draw_table(const DealsC* deals, TableC* table, RngC* rng) noexcept no
 cdef void _game_table(const DealsC* deals, int64_t number, TableC* table) noexcept nogil:
     """The table of the game that a round belongs to."""
     cdef RngC rng
-    rng_seed(&rng, deals.seed, <uint64_t>(number | (ROUNDS_APART - 1)))      # no round has this number
+    rng_seed(&rng, FOR_GAME, deals.seed, <uint64_t>(number | (ROUNDS_APART - 1)))     # no round has this number
     _draw_table(deals, table, &rng)
 
 
@@ -64,7 +67,7 @@ cdef void deals_start(
     """Deal a round before its first bid; rng becomes its stream. `totals` are the points before it, by seat."""
     cdef TableC table
     cdef int index, n_cards, trump
-    rng_seed(rng, deals.seed, <uint64_t>number)
+    rng_seed(rng, FOR_GAME if deals.is_games else FOR_ROUND, deals.seed, <uint64_t>number)
     if not deals.is_games:
         _draw_table(deals, &table, rng)
         trump = rng_below(rng, 5)                            # 4 is NO_TRUMP
@@ -83,10 +86,12 @@ def games_for(rounds, *, seed, deal):
     """How many games, from game 0 on, hold at least so many rounds, and how many rounds they hold.
 
     Raises:
-        InvalidConfig: the deal is of independent rounds.
+        InvalidConfig: the deal is of independent rounds, or more than 10^9 rounds are asked for.
     """
     cdef DealsC deals
     cdef int64_t wanted = rounds
+    if wanted > 1_000_000_000:
+        raise InvalidConfig(f"expected at most 1000000000 rounds, got {wanted}")
     cdef int64_t n_games = 0
     cdef int64_t n_rounds = 0
     if deal.unit != "game":

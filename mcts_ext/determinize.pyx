@@ -17,9 +17,11 @@ its vector in proportion. A mixture of two uniform samplers is uniform.
 from libc.stdint cimport uint32_t, uint64_t
 
 from mcts_ext.cards cimport full_deck, popcount, random_subset, suit_mask, suits_mask
-from mcts_ext.rng cimport RngC, rng_seed, rng_uniform
+from mcts_ext.rng cimport FOR_DETERMINIZED, RngC, any_int, rng_seed, rng_uniform
 from mcts_ext.rules cimport Round, StateC
 from mcts_ext.types cimport MAX_SEATS, N_SUITS
+
+from mcts_ext.errors import InvalidConfig
 
 cdef enum:
     N_TRIES = 8
@@ -189,10 +191,15 @@ def determinized(Round table not None, int seat, *, seed, stream=0, constructed=
     """A copy of the round with the cards that `seat` cannot see dealt afresh.
 
     With `constructed` by counting alone, the way taken when rejection is slow.
+
+    Raises:
+        InvalidConfig: no such seat.
     """
     cdef Round twin = table.copy()
     cdef RngC rng
-    rng_seed(&rng, <uint64_t>seed, <uint64_t>stream)
+    if not 0 <= seat < table.state.n_players:
+        raise InvalidConfig(f"expected a seat in 0..{table.state.n_players - 1}, got {seat}")
+    rng_seed(&rng, FOR_DETERMINIZED, any_int(seed), any_int(stream))
     if constructed:
         construct(&twin.state, seat, &rng)
     else:

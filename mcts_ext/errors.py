@@ -6,7 +6,8 @@ BlobError                     every error a user can cause or meet; its text is 
 ├── InvalidConfig             a setting outside its range
 ├── InvalidDeal               hands, dealer or trump that no deal of the rules produces
 ├── IllegalAction             an action the rules forbid here; the state is untouched
-└── InvalidEvaluation         an evaluator answered with wrong shapes or with numbers that are not finite
+├── InvalidEvaluation         an evaluator answered with wrong shapes or with numbers that are not finite
+└── NoMemory                  the system gives no more memory
 ```
 """
 
@@ -44,3 +45,7 @@ class IllegalAction(BlobError, ValueError):
 
 class InvalidEvaluation(BlobError, ValueError):
     """An evaluator answered with wrong shapes or with numbers that are not finite."""
+
+
+class NoMemory(BlobError, MemoryError):
+    """The system gives no more memory."""

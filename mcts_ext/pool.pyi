@@ -36,3 +36,9 @@ class SelfPlayPool:
     def n_unfinished(self) -> int: ...
     @property
     def stats(self) -> dict[str, int]: ...
+
+MOST_POINTS: int
+
+def memory_of_pool(
+    deal: DealConfig, search: SearchConfig, *, n_games: int, n_groups: int, cache_entries: int
+) -> int: ...

@@ -18,27 +18,32 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from mcts_ext.batch cimport (
-    BatchC, CacheC, batch_alloc, batch_answer, batch_clear, batch_free, cache_alloc, cache_clear, cache_free,
+    BatchC, CacheC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free, cache_alloc, cache_bytes,
+    cache_clear, cache_free,
 )
 from mcts_ext.cards cimport lowest, nth_bit
-from mcts_ext.deals cimport DealsC, deals_check, deals_n_rounds, deals_set, deals_start
+from mcts_ext.deals cimport ROUNDS_APART, DealsC, deals_check, deals_n_rounds, deals_set, deals_start
 from mcts_ext.observe cimport observe
 from mcts_ext.rng cimport RngC, rng_uniform
 from mcts_ext.rules cimport (
     StateC, state_action_offset, state_apply, state_is_over, state_score, state_skip_forced,
 )
 from mcts_ext.search cimport (
-    CountsC, SearchC, SearchParamsC, check_answer, search_alloc, search_apply, search_collect, search_free,
+    CountsC, SearchC, SearchParamsC, search_alloc, search_apply, search_bytes, search_collect, search_free,
     search_params, search_policy, search_start,
 )
 from mcts_ext.tree cimport check_tree
-from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
 from mcts_ext.weighing cimport MAX_ACTIONS
 
 import numpy as np
 
-from mcts_ext.errors import InvalidConfig, InvalidEvaluation
+from mcts_ext.errors import InvalidConfig, NoMemory
+from mcts_ext.memory import check_memory
 from mcts_ext.records import Records
+
+MOST_POINTS = 0xFFFF - ROUNDS_APART * (10 + MAX_HAND)
+"""Of a seat before a round: what a game may add still fits into a total."""
 
 cdef struct RecordC:             # one decision, until its round ends and its value is known
     uint8_t[OBSERVATION_BYTES] observation
@@ -76,6 +81,9 @@ cdef class SelfPlayPool:
         deal, search: DealConfig and SearchConfig.
         n_games: rounds side by side. A group's batch holds at most n_games / n_groups * SearchConfig.rows rows.
         cache_entries: evaluations remembered, about 104 bytes each; 0 for none.
+
+    Raises:
+        InvalidConfig: a setting out of range, or more memory needed than there is.
     """
 
     cdef GameC* games
@@ -84,7 +92,7 @@ cdef class SelfPlayPool:
     cdef SearchParamsC params
     cdef CountsC counts
     cdef RecordC* finished
-    cdef int n_finished, finished_capacity
+    cdef int64_t n_finished, finished_capacity
     cdef readonly int n_games, n_groups
     cdef int64_t[::1] rounds
     cdef uint16_t[:, ::1] totals
@@ -97,25 +105,28 @@ cdef class SelfPlayPool:
 
     def __cinit__(self, rounds, *, totals=None, seed, deal, search, n_games=256, n_groups=2, cache_entries=65536):
         if not 1 <= n_games <= 1_000_000:
-            raise InvalidConfig(f"expected at least 1 game in the pool, got {n_games}")
+            raise InvalidConfig(f"expected 1..1000000 games in the pool, got {n_games}")
         if n_groups < 1:
             raise InvalidConfig(f"expected at least 1 group, got {n_groups}")
+        if not 0 <= cache_entries <= 1 << 40:
+            raise InvalidConfig(f"expected 0..{1 << 40} cache entries, got {cache_entries}")
         self.n_games = n_games
         self.n_groups = min(n_groups, n_games)
-        self.rounds = np.ascontiguousarray(rounds, dtype=np.int64)
-        n_rounds = self.rounds.shape[0]
+        self.rounds = _integers("rounds", rounds, None, -(1 << 63), (1 << 63) - 1).astype(np.int64)
         if totals is None:
-            totals = np.zeros((n_rounds, MAX_SEATS), dtype=np.uint16)
-        if totals.shape != (n_rounds, MAX_SEATS):
-            raise InvalidConfig(f"expected totals [{n_rounds}, {MAX_SEATS}], got {list(totals.shape)}")
+            totals = np.zeros((self.rounds.shape[0], MAX_SEATS), dtype=np.uint16)
+        totals = _integers("totals", totals, (self.rounds.shape[0], MAX_SEATS), 0, MOST_POINTS)
         self.totals = np.ascontiguousarray(totals, dtype=np.uint16)
         self.params = search_params(search)
         deals_set(&self.deals, seed, deal)
+        check_memory(
+            memory_of_pool(deal, search, n_games=n_games, n_groups=n_groups, cache_entries=cache_entries), of="a pool"
+        )
         deals_check(&self.deals, self.rounds)
         self.games = <GameC*>calloc(n_games, sizeof(GameC))
         self.batches = <BatchC*>calloc(self.n_groups, sizeof(BatchC))
         if self.games == NULL or self.batches == NULL:
-            raise MemoryError(f"expected room for {n_games} games; play fewer at once")
+            raise NoMemory(f"expected room for {n_games} games; play fewer at once")
         max_cards = max(n_cards for _, n_cards in deal.pairs())
         for i in range(n_games):
             search_alloc(&self.games[i].search, &self.params, max_cards)
@@ -164,7 +175,9 @@ cdef class SelfPlayPool:
         """`[rows, F]` uint8: what the group's last `collect` asks for; valid until it is applied."""
         return self._rows[group][: self._batch(group).n_rows]
 
-    def apply(self, int group, const float[:, ::1] logits, const float[:, ::1] values, *, model_version=0):
+    def apply(
+        self, int group, const float[:, ::1] logits not None, const float[:, ::1] values not None, *, model_version=0
+    ):
         """Hand in the network's answers for the rows of the group's last `collect`.
 
         Args:
@@ -177,18 +190,13 @@ cdef class SelfPlayPool:
         """
         cdef BatchC* batch = self._batch(group)
         cdef int64_t version = model_version
-        cdef bint is_sound
         cdef int i
-        check_answer(logits, values, batch.n_rows)
+        batch_answer(batch, &self.cache, logits, values)
         if batch.n_rows == 0:
             return
         with nogil:
-            is_sound = batch_answer(batch, &self.cache, &logits[0, 0], &values[0, 0])
-            if is_sound:
-                for i in range(self._first(group), self._first(group + 1)):
-                    search_apply(&self.games[i].search, &self.params, batch)
-        if not is_sound:
-            raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
+            for i in range(self._first(group), self._first(group + 1)):
+                search_apply(&self.games[i].search, &self.params, batch)
         self.model_version = version
         batch_clear(batch)
 
@@ -198,7 +206,7 @@ cdef class SelfPlayPool:
 
     def take_records(self):
         """The decisions of the rounds finished since the last call, whole rounds in the order they ended."""
-        cdef int n = self.n_finished
+        cdef int64_t n = self.n_finished
         records = Records.empty(n)
         cdef uint8_t[:, ::1] observations = records.observation
         cdef float[:, ::1] policies = records.policy
@@ -210,7 +218,8 @@ cdef class SelfPlayPool:
         cdef uint8_t[::1] actions = records.action
         cdef RecordC* record
         cdef uint64_t legal
-        cdef int i, k
+        cdef int64_t i
+        cdef int k
         for i in range(n):
             record = &self.finished[i]
             memcpy(&observations[i, 0], record.observation, OBSERVATION_BYTES)
@@ -262,9 +271,10 @@ cdef class SelfPlayPool:
                 if self.next_round == self.rounds.shape[0]:
                     return 0
                 self._start_next(game)
-            if not search_collect(&game.search, &self.params, batch, &self.cache, &self.counts):
-                return 0
-            self._move(game)
+            if not state_is_over(&game.state):       # over already where its records found no room
+                if not search_collect(&game.search, &self.params, batch, &self.cache, &self.counts):
+                    return 0
+                self._move(game)
             if state_is_over(&game.state):
                 self._finish_round(game)
             else:
@@ -311,15 +321,15 @@ cdef class SelfPlayPool:
 
     cdef int _finish_round(self, GameC* game) except -1 nogil:
         """Give every record its outcome, hand the round over and begin the next of its game."""
-        cdef int needed = self.n_finished + game.n_records
+        cdef int64_t needed = self.n_finished + game.n_records
         cdef RecordC* grown
         cdef RecordC* record
         cdef uint16_t[MAX_SEATS] totals
         cdef int i, k, n = game.state.n_players
         if needed > self.finished_capacity:
-            grown = <RecordC*>realloc(self.finished, 2 * needed * sizeof(RecordC))
+            grown = <RecordC*>realloc(self.finished, <size_t>(2 * needed) * sizeof(RecordC))
             if grown == NULL:
-                raise MemoryError("expected room for finished rounds; take records more often")
+                raise NoMemory("expected room for finished rounds; take records more often")
             self.finished = grown
             self.finished_capacity = 2 * needed
         for i in range(game.n_records):
@@ -362,3 +372,26 @@ cdef int _draw(const float* policy, int n, double temperature, RngC* rng) noexce
         if pick < 0.0 and weights[i] > 0.0:
             return i
     return best
+
+
+def memory_of_pool(deal, search, *, int64_t n_games, int64_t n_groups, int64_t cache_entries):
+    """Bytes that a `SelfPlayPool` takes, one finished round for each game included."""
+    cdef SearchParamsC params = search_params(search)
+    cdef int64_t max_cards = max(n_cards for _, n_cards in deal.pairs())
+    cdef int64_t game = sizeof(GameC) + MAX_ACTIONS * sizeof(RecordC) + search_bytes(&params, <int>max_cards)
+    cdef int64_t per_group = -(-n_games // n_groups) * <int64_t>search.rows
+    return n_games * game + min(n_groups, n_games) * batch_bytes(per_group) + cache_bytes(cache_entries)
+
+
+def _integers(what, given, shape, low, high):
+    """`given` as an array of integers; raises InvalidConfig for another shape (None: one axis), type or range."""
+    array = np.asarray(given)
+    if array.size == 0 and array.ndim == 1:
+        array = array.astype(np.int64)
+    is_right = array.ndim == 1 if shape is None else array.shape == shape
+    if not is_right or array.dtype.kind not in "iu" or (array.size and not low <= array.min() <= array.max() <= high):
+        wanted = "[n]" if shape is None else list(shape)
+        raise InvalidConfig(
+            f"expected {what} {wanted}, integers in {low}..{high}, got {array.dtype} {list(array.shape)}"
+        )
+    return array

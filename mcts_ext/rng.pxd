@@ -1,12 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random streams: xoshiro256++ (Blackman and Vigna 2019, https://prng.di.unimi.it), one stream per round.
+"""Random streams: xoshiro256++ (Blackman and Vigna 2019, https://prng.di.unimi.it), one stream per purpose and round.
 
 A stream is a struct passed by pointer. Seeding from (run seed, round number) makes a round replay alike whatever the
 number of workers or the size of the pool. Every function here advances the stream it is given.
+
+Each use of a seed has a constant of its own, so that a user who gives one seed to two of them gets two streams that
+have nothing to do with each other: a search must not draw the deal that it is not shown. A round of self-play needs
+one stream only, for its deal, root noise, determinizations and moves follow one another in it.
 """
 
-from libc.math cimport cos, log, pow, sqrt
+from cpython.number cimport PyNumber_Index
+from libc.math cimport cos, exp, log, sqrt
 from libc.stdint cimport uint32_t, uint64_t
+
+from mcts_ext.types cimport MAX_LEGAL
+
+cdef enum:
+    FOR_ROUND = 0               # of self-play, dealt on its own
+    FOR_GAME = 1                # of self-play: the table of a whole game, and its rounds
+    FOR_DEAL = 2                # Round.deal
+    FOR_SEARCH = 3              # Search: root noise, determinizations, candidates
+    FOR_DETERMINIZED = 4        # determinized
+    FOR_BENCHMARK = 5           # playouts, priors and values of benchmarks
 
 cdef struct RngC:
     uint64_t s[4]
@@ -18,9 +33,13 @@ cdef inline uint64_t splitmix64(uint64_t* x) noexcept nogil:
     z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
     return z ^ (z >> 31)
 
-cdef inline void rng_seed(RngC* rng, uint64_t seed, uint64_t stream) noexcept nogil:
-    """Start the stream of one round: two rounds, or two seeds, share nothing."""
-    cdef uint64_t x = seed
+cdef inline uint64_t any_int(number) except? 0:
+    """An integer of any size, its lowest 64 bits."""
+    return <uint64_t>(PyNumber_Index(number) & 0xFFFFFFFFFFFFFFFF)
+
+cdef inline void rng_seed(RngC* rng, uint64_t purpose, uint64_t seed, uint64_t stream) noexcept nogil:
+    """Start the stream of one round: two purposes, two rounds, or two seeds, share nothing."""
+    cdef uint64_t x = seed ^ (purpose * <uint64_t>0xC3D73B6895762805)
     x = splitmix64(&x) ^ (stream * <uint64_t>0xD1342543DE82EF95)
     cdef int i
     for i in range(4):
@@ -60,12 +79,15 @@ cdef inline double rng_normal(RngC* rng) noexcept nogil:
     cdef double u = 1.0 - rng_uniform(rng)
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * rng_uniform(rng))
 
-cdef inline double rng_gamma(RngC* rng, double alpha) noexcept nogil:
-    """Gamma(alpha, 1), alpha > 0 (Marsaglia and Tsang 2000; below 1 by their boost)."""
-    cdef double boost = 1.0
+cdef inline double rng_log_gamma(RngC* rng, double alpha) noexcept nogil:
+    """Logarithm of a Gamma(alpha, 1), alpha > 0 (Marsaglia and Tsang 2000; below 1 by their boost).
+
+    The logarithm, for the number itself is 0 in most draws where alpha is small: Gamma(0.001) has a median of e^-692.
+    """
+    cdef double boost = 0.0
     cdef double d, c, x, v
     if alpha < 1.0:
-        boost = pow(1.0 - rng_uniform(rng), 1.0 / alpha)
+        boost = log(1.0 - rng_uniform(rng)) / alpha
         alpha += 1.0
     d = alpha - 1.0 / 3.0
     c = 1.0 / sqrt(9.0 * d)
@@ -75,4 +97,21 @@ cdef inline double rng_gamma(RngC* rng, double alpha) noexcept nogil:
         if v > 0.0:
             v = v * v * v
             if log(1.0 - rng_uniform(rng)) < 0.5 * x * x + d - d * v + d * log(v):
-                return boost * d * v
+                return boost + log(d * v)
+
+cdef inline void rng_dirichlet(RngC* rng, double alpha, int n, float* shares) noexcept nogil:
+    """Symmetric Dirichlet(alpha) over n >= 1 shares, which sum to 1."""
+    cdef double total = 0.0
+    cdef double highest
+    cdef double[MAX_LEGAL] logs
+    cdef int i
+    for i in range(n):
+        logs[i] = rng_log_gamma(rng, alpha)
+    highest = logs[0]
+    for i in range(1, n):
+        highest = max(highest, logs[i])
+    for i in range(n):
+        logs[i] = exp(logs[i] - highest)
+        total += logs[i]
+    for i in range(n):
+        shares[i] = <float>(logs[i] / total)

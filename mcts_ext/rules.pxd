@@ -47,6 +47,7 @@ cdef uint64_t state_legal(const StateC* state) noexcept nogil
 cdef void state_apply(StateC* state, int action) noexcept nogil
 cdef void state_skip_forced(StateC* state) noexcept nogil
 cdef int state_score(const StateC* state, int seat) noexcept nogil
+cdef void state_values(const StateC* state, float* values) noexcept nogil
 
 
 @cython.final

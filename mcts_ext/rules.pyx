@@ -9,7 +9,7 @@ cimport cython
 from libc.string cimport memcpy, memset
 
 from mcts_ext.cards cimport full_deck, lowest, random_subset, suit_mask, suit_of
-from mcts_ext.rng cimport rng_seed
+from mcts_ext.rng cimport FOR_DEAL, any_int, rng_seed
 from mcts_ext.types cimport NO_TRUMP
 
 from mcts_ext.errors import IllegalAction, InvalidDeal
@@ -121,6 +121,14 @@ cdef int state_score(const StateC* state, int seat) noexcept nogil:
     return 0
 
 
+cdef void state_values(const StateC* state, float* values) noexcept nogil:
+    """Exact values of a finished round by absolute seat: round score / (10 + N)."""
+    cdef int seat
+    cdef float unit = <float>(1.0 / (10 + state.n_cards))
+    for seat in range(state.n_players):
+        values[seat] = <float>state_score(state, seat) * unit
+
+
 cdef list _bits(uint64_t mask, int offset):
     cdef list found = []
     while mask:
@@ -134,12 +142,14 @@ cdef class Round:
     """One deal: bids, then tricks. Seats are absolute, clockwise from 0."""
 
     def __init__(self, hands, *, dealer, trump=None, totals=None, game_round=0, start_cards=0):
+        hands = [list(hand) for hand in hands]
         n_players = len(hands)
         n_cards = len(hands[0]) if n_players else 0
         _check_deal(n_players, n_cards, dealer, trump)
         cdef uint64_t seen = 0
         cdef uint64_t bit
-        state_start(&self.state, n_players, n_cards, dealer, NO_TRUMP if trump is None else trump)
+        cdef StateC state            # kept only if all is sound
+        state_start(&state, n_players, n_cards, dealer, NO_TRUMP if trump is None else trump)
         for seat, hand in enumerate(hands):
             if len(hand) != n_cards:
                 raise InvalidDeal(f"expected {n_cards} cards in every hand, got {len(hand)} for seat {seat}")
@@ -150,20 +160,22 @@ cdef class Round:
                 if seen & bit:
                     raise InvalidDeal(f"expected every card once, got {names.card(card)} twice")
                 seen |= bit
-                self.state.hands[seat] |= bit
+                state.hands[seat] |= bit
         if not 0 <= game_round <= 255 or not 0 <= start_cards <= MAX_HAND:
             raise InvalidDeal(
                 f"expected game_round in 0..255 and start_cards in 0..13, got {game_round} and {start_cards}"
             )
         if totals is not None:
+            totals = list(totals)
             if len(totals) != n_players:
                 raise InvalidDeal(f"expected {n_players} totals, got {len(totals)}")
             for seat, total in enumerate(totals):
                 if not 0 <= total <= 0xFFFF:
                     raise InvalidDeal(f"expected totals in 0..65535, got {total} for seat {seat}")
-                self.state.totals[seat] = total
-        self.state.game_round = game_round
-        self.state.start_cards = start_cards
+                state.totals[seat] = total
+        state.game_round = game_round
+        state.start_cards = start_cards
+        self.state = state
 
     @staticmethod
     def deal(n_players, n_cards, dealer, trump, seed):
@@ -171,7 +183,7 @@ cdef class Round:
         _check_deal(n_players, n_cards, dealer, trump)
         cdef RngC rng
         cdef Round dealt = Round.__new__(Round)
-        rng_seed(&rng, seed & 0xFFFFFFFFFFFFFFFF, 0)
+        rng_seed(&rng, FOR_DEAL, any_int(seed), 0)
         state_deal(&dealt.state, n_players, n_cards, dealer, NO_TRUMP if trump is None else trump, &rng)
         return dealt
 
@@ -248,7 +260,7 @@ cdef class Round:
         """Every trick begun so far as a list of (seat, card), in order of play."""
         cdef int n = self.state.n_players
         found = []
-        for start in range(0, self.state.n_plays, n):
+        for start in range(0, self.state.n_plays, max(n, 1)):      # 0 seats: never dealt
             leader = self.state.leaders[start // n]
             cards = range(start, min(start + n, self.state.n_plays))
             found.append([((leader + i - start) % n, self.state.plays[i]) for i in cards])

@@ -47,12 +47,12 @@ cdef struct SearchC:
     int      n_legal
 
 cdef SearchParamsC search_params(object config) except *
+cdef int64_t search_bytes(const SearchParamsC* params, int max_cards) noexcept nogil
 cdef int search_alloc(SearchC* search, const SearchParamsC* params, int max_cards) except -1
 cdef void search_free(SearchC* search, const SearchParamsC* params) noexcept nogil
 cdef void search_start(SearchC* search, const SearchParamsC* params, const StateC* state, RngC* rng) noexcept nogil
 cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch, CacheC* cache,
                          CountsC* counts) noexcept nogil
 cdef void search_apply(SearchC* search, const SearchParamsC* params, const BatchC* batch) noexcept nogil
-cdef void search_visits(const SearchC* search, const SearchParamsC* params, int32_t* visits) noexcept nogil
+cdef void search_visits(const SearchC* search, const SearchParamsC* params, int64_t* visits) noexcept nogil
 cdef void search_policy(const SearchC* search, const SearchParamsC* params, float* policy) noexcept nogil
-cdef int check_answer(const float[:, ::1] logits, const float[:, ::1] values, int n_rows) except -1

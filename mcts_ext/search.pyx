@@ -9,36 +9,43 @@ what happened to be cached or batched together.
 """
 
 cimport cython
-from libc.math cimport expf, logf
-from libc.stdint cimport int32_t, uint8_t
+from libc.math cimport INFINITY, expf, logf
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from mcts_ext.batch cimport (
-    BatchC, CacheC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_clear, batch_free,
+    BatchC, CacheC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free,
 )
 from mcts_ext.cards cimport lowest, popcount
 from mcts_ext.determinize cimport determinize
-from mcts_ext.rng cimport RngC, rng_gamma, rng_seed
+from mcts_ext.rng cimport FOR_SEARCH, RngC, any_int, rng_dirichlet, rng_seed
 from mcts_ext.rules cimport (
-    Round, StateC, state_action_offset, state_is_over, state_legal, state_score,
+    Round, StateC, state_action_offset, state_is_over, state_legal, state_values,
 )
 from mcts_ext.tree cimport (
     NodeC, TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
-from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
 from mcts_ext.weighing cimport (
-    weighing_alloc, weighing_apply, weighing_collect, weighing_free, weighing_kept, weighing_start,
+    CandidateC, weighing_alloc, weighing_apply, weighing_collect, weighing_free, weighing_kept, weighing_start,
 )
 
 import numpy as np
 
-from mcts_ext.errors import InvalidEvaluation
+from mcts_ext.config import SearchConfig
+from mcts_ext.errors import NoMemory
+from mcts_ext.memory import check_memory
+
+cdef enum:
+    WORTH_A_LOOK = 1 << 28      # bytes: below, what the machine has is not asked for each search
 
 
 cdef SearchParamsC search_params(object config) except *:
     """The C mirror of a SearchConfig."""
     cdef SearchParamsC params
+    if not isinstance(config, SearchConfig):            # whose numbers are in their ranges
+        raise TypeError(f"expected a SearchConfig, got {type(config).__name__}")
     params.determinizations = config.determinizations
     params.candidates = config.candidates
     params.simulations = config.simulations
@@ -54,18 +61,30 @@ cdef SearchParamsC search_params(object config) except *:
     return params
 
 
+cdef inline int32_t _n_nodes(const SearchParamsC* params, int max_cards) noexcept nogil:
+    """Of a tree at most: a node has max_cards + 1 children or fewer."""
+    return 1 + (params.simulations + 1) * (max_cards + 1)
+
+
+cdef int64_t search_bytes(const SearchParamsC* params, int max_cards) noexcept nogil:
+    """Memory of a search, without its batch."""
+    cdef int64_t tree = sizeof(TreeC) + params.leaves_per_tree * sizeof(LeafC)
+    tree += _n_nodes(params, max_cards) * <int64_t>sizeof(NodeC)
+    return params.determinizations * tree + params.candidates * <int64_t>sizeof(CandidateC)
+
+
 cdef int search_alloc(SearchC* search, const SearchParamsC* params, int max_cards) except -1:
-    """Room for searches of rounds of at most `max_cards` cards: a node has at most max_cards + 1 children."""
+    """Room for searches of rounds of at most `max_cards` cards."""
     cdef int i
     memset(search, 0, sizeof(SearchC))
     search.trees = <TreeC*>calloc(params.determinizations, sizeof(TreeC))
     search.leaves = <LeafC*>calloc(params.determinizations * params.leaves_per_tree, sizeof(LeafC))
     if search.trees == NULL or search.leaves == NULL:
-        raise MemoryError("expected room for a search; ask for fewer determinizations or leaves at once")
+        raise NoMemory("expected room for a search; ask for fewer determinizations or leaves at once")
     if params.candidates > 0:
         weighing_alloc(&search.weighing, params.candidates)
     for i in range(params.determinizations):
-        tree_alloc(&search.trees[i], 1 + (params.simulations + 1) * (max_cards + 1))
+        tree_alloc(&search.trees[i], _n_nodes(params, max_cards))
     return 0
 
 
@@ -83,16 +102,10 @@ cdef void search_free(SearchC* search, const SearchParamsC* params) noexcept nog
 cdef void search_start(SearchC* search, const SearchParamsC* params, const StateC* state, RngC* rng) noexcept nogil:
     """Begin a decision of the seat to act in `state`. Advances rng; reads no card that the seat cannot see."""
     cdef int i
-    cdef double total = 0.0
-    cdef double[MAX_LEGAL] gamma
     search.legal = state_legal(state)
     search.n_legal = popcount(search.legal)
     if params.dirichlet_fraction > 0.0:
-        for i in range(search.n_legal):
-            gamma[i] = rng_gamma(rng, params.dirichlet_alpha)
-            total += gamma[i]
-        for i in range(search.n_legal):
-            search.noise[i] = <float>(gamma[i] / total) if total > 0.0 else <float>(1.0 / search.n_legal)
+        rng_dirichlet(rng, params.dirichlet_alpha, search.n_legal, search.noise)
     for i in range(params.determinizations):
         tree_reset(&search.trees[i])
     if params.candidates > 0:
@@ -101,14 +114,6 @@ cdef void search_start(SearchC* search, const SearchParamsC* params, const State
     for i in range(params.determinizations):
         memcpy(&search.trees[i].root, state, sizeof(StateC))
         determinize(&search.trees[i].root, state.seat_to_act, rng)
-
-
-cdef inline void _score(const StateC* state, float* values) noexcept nogil:
-    """Exact values of a finished round by absolute seat: round score / (10 + N)."""
-    cdef int seat
-    cdef float unit = <float>(1.0 / (10 + state.n_cards))
-    for seat in range(state.n_players):
-        values[seat] = <float>state_score(state, seat) * unit
 
 
 cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch, CacheC* cache,
@@ -146,7 +151,7 @@ cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC*
             leaf.node = tree_descend(tree, params.c_puct, params.fpu_reduction, params.even_root, &leaf.state)
             counts.simulations += 1
             if state_is_over(&leaf.state):
-                _score(&leaf.state, values)
+                state_values(&leaf.state, values)
                 tree_backup(tree, leaf.node, values)
                 continue
             leaf.legal = state_legal(&leaf.state)
@@ -197,11 +202,11 @@ cdef void _finish_wave(SearchC* search, const SearchParamsC* params, int i, cons
     tree.n_waiting = 0
 
 
-cdef void search_visits(const SearchC* search, const SearchParamsC* params, int32_t* visits) noexcept nogil:
+cdef void search_visits(const SearchC* search, const SearchParamsC* params, int64_t* visits) noexcept nogil:
     """Visits of each legal root action, in rising order, summed over the trees: `[n_legal]`."""
     cdef int i, k
     cdef const TreeC* tree
-    memset(visits, 0, search.n_legal * sizeof(int32_t))
+    memset(visits, 0, search.n_legal * sizeof(int64_t))
     for i in range(params.determinizations):
         tree = &search.trees[i]
         for k in range(tree.nodes[0].n_children):
@@ -212,27 +217,28 @@ cdef void search_policy(const SearchC* search, const SearchParamsC* params, floa
     """The policy over the legal actions in rising order, `[n_legal]`: it sums to 1.
 
     softmax(log prior + q_scale * Q) after Danihelka et al. 2022 (Gumbel AlphaZero), prior and Q over all trees; an
-    unvisited action takes the mean Q of the others, weighted by their priors. With q_scale 0, shares of visits.
+    unvisited action takes the mean Q of the others, weighted by their priors, or by their visits where all these
+    priors are 0. With q_scale 0, shares of visits. Before the first visit all actions are alike.
     """
     cdef int i, k
     cdef const TreeC* tree
     cdef const NodeC* child
-    cdef int32_t[MAX_LEGAL] n_visits
+    cdef int64_t[MAX_LEGAL] n_visits
     cdef double[MAX_LEGAL] value_sum
     cdef double[MAX_LEGAL] prior
-    cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -1e30
+    cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -INFINITY
     search_visits(search, params, n_visits)
-    if params.q_scale <= 0.0:
+    for k in range(search.n_legal):
+        total += n_visits[k]
+    if params.q_scale <= 0.0 or total == 0.0:
         for k in range(search.n_legal):
-            total += n_visits[k]
-        for k in range(search.n_legal):
-            policy[k] = <float>(n_visits[k] / total)
+            policy[k] = <float>(n_visits[k] / total if total > 0.0 else 1.0 / search.n_legal)
         return
     memset(value_sum, 0, sizeof(value_sum))
     memset(prior, 0, sizeof(prior))
     for i in range(params.determinizations):
         tree = &search.trees[i]
-        for k in range(search.n_legal):
+        for k in range(tree.nodes[0].n_children):
             child = &tree.nodes[tree.nodes[0].first_child + k]
             value_sum[k] += child.value_sum
             prior[k] += child.prior / params.determinizations
@@ -240,7 +246,12 @@ cdef void search_policy(const SearchC* search, const SearchParamsC* params, floa
         if n_visits[k] > 0:
             weight += prior[k]
             mean += prior[k] * value_sum[k] / n_visits[k]
+    if weight == 0.0:
+        weight = total
+        for k in range(search.n_legal):
+            mean += value_sum[k]
     mean /= weight
+    total = 0.0
     for k in range(search.n_legal):
         policy[k] = logf(<float>prior[k] + <float>1e-9) + params.q_scale * <float>(
             value_sum[k] / n_visits[k] if n_visits[k] > 0 else mean)
@@ -257,7 +268,11 @@ cdef void search_policy(const SearchC* search, const SearchParamsC* params, floa
 cdef class Search:
     """One decision of one seat, driven from Python: `collect`, evaluate `observations`, `apply`, until done.
 
-    A forced move needs no search: the round must leave the seat to act a choice.
+    A forced move is done at once: its policy is 1, and nothing is searched or asked.
+
+    Raises:
+        ValueError: the round is over.
+        InvalidConfig: the search needs more memory than there is.
     """
 
     cdef SearchC search
@@ -271,16 +286,25 @@ cdef class Search:
 
     def __cinit__(self, Round table not None, config, *, seed):
         cdef RngC rng
-        if len(table.legal_actions()) < 2:
-            raise ValueError(f"expected a choice to search, got legal actions {table.legal_actions()}")
+        if state_is_over(&table.state):
+            raise ValueError("expected a round in progress, got a finished one: nobody is to act")
+        rng_seed(&rng, FOR_SEARCH, any_int(seed), 0)
         self.params = search_params(config)
+        memcpy(&self.state, &table.state, sizeof(StateC))
+        self.search.legal = state_legal(&self.state)
+        self.search.n_legal = popcount(self.search.legal)
+        if self.search.n_legal == 1:
+            self.params.determinizations = self.params.candidates = 0
+            self._rows = np.zeros((0, OBSERVATION_BYTES), dtype=np.uint8)
+            return
+        n_bytes = memory_of_search(config, table.state.n_cards)
+        if n_bytes > WORTH_A_LOOK:
+            check_memory(n_bytes, of="a search")
         search_alloc(&self.search, &self.params, table.state.n_cards)
         batch_alloc(&self.batch, config.rows)
         self._rows = np.zeros((self.batch.capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
         self._view = self._rows
         self.batch.rows = &self._view[0, 0]
-        memcpy(&self.state, &table.state, sizeof(StateC))
-        rng_seed(&rng, seed & 0xFFFFFFFFFFFFFFFF, 0)
         search_start(&self.search, &self.params, &self.state, &rng)
 
     def __dealloc__(self):
@@ -302,16 +326,13 @@ cdef class Search:
         """`[rows, F]` uint8: what the last `collect` asks for; valid until it is applied."""
         return self._rows[: self.batch.n_rows]
 
-    def apply(self, const float[:, ::1] logits, const float[:, ::1] values):
+    def apply(self, const float[:, ::1] logits not None, const float[:, ::1] values not None):
         """Hand in the answers, logits `[rows, A]` and values `[rows, S]`, for the rows of the last `collect`."""
-        check_answer(logits, values, self.batch.n_rows)
-        if self.batch.n_rows == 0:
-            return
-        if not batch_answer(&self.batch, &self.cache, &logits[0, 0], &values[0, 0]):
-            raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
-        with nogil:
-            search_apply(&self.search, &self.params, &self.batch)
-        batch_clear(&self.batch)
+        batch_answer(&self.batch, &self.cache, logits, values)
+        if self.batch.n_rows > 0:
+            with nogil:
+                search_apply(&self.search, &self.params, &self.batch)
+            batch_clear(&self.batch)
 
     def deals(self):
         """The deals that are searched, a Round each; with candidates only once these are weighed."""
@@ -327,7 +348,7 @@ cdef class Search:
 
     def visits(self):
         """Visits per action, `{action: N}`, summed over the determinizations."""
-        cdef int32_t[MAX_LEGAL] visits
+        cdef int64_t[MAX_LEGAL] visits
         search_visits(&self.search, &self.params, visits)
         return self._by_action([visits[i] for i in range(self.search.n_legal)])
 
@@ -369,12 +390,7 @@ cdef class Search:
         return self.counts.leaves
 
 
-cdef int check_answer(const float[:, ::1] logits, const float[:, ::1] values, int n_rows) except -1:
-    """Raise InvalidEvaluation unless the answer has the shape of the question."""
-    if (logits.shape[0] != n_rows or logits.shape[1] != N_ACTIONS or values.shape[0] != n_rows
-            or values.shape[1] != MAX_SEATS):
-        raise InvalidEvaluation(
-            f"expected logits [{n_rows}, {N_ACTIONS}] and values [{n_rows}, {MAX_SEATS}] for what collect asked, got "
-            f"[{logits.shape[0]}, {logits.shape[1]}] and [{values.shape[0]}, {values.shape[1]}]"
-        )
-    return 0
+def memory_of_search(config, n_cards):
+    """Bytes that a `Search` takes in a round of so many cards."""
+    cdef SearchParamsC params = search_params(config)
+    return search_bytes(&params, min(n_cards, MAX_HAND)) + batch_bytes(config.rows)

@@ -9,6 +9,8 @@ from libc.string cimport memcpy, memset
 from mcts_ext.cards cimport lowest
 from mcts_ext.rules cimport StateC, state_action_offset, state_apply, state_skip_forced
 
+from mcts_ext.errors import NoMemory
+
 cdef extern from *:
     """
     #define blob_prefetch(address) __builtin_prefetch(address)
@@ -18,9 +20,9 @@ cdef extern from *:
 
 cdef int tree_alloc(TreeC* tree, int32_t capacity) except -1:
     memset(tree, 0, sizeof(TreeC))
-    tree.nodes = <NodeC*>malloc(capacity * sizeof(NodeC))
+    tree.nodes = <NodeC*>malloc(<size_t>capacity * sizeof(NodeC))
     if tree.nodes == NULL:
-        raise MemoryError(f"expected room for {capacity} tree nodes; search fewer simulations or games at once")
+        raise NoMemory(f"expected room for {capacity} tree nodes; search fewer simulations or games at once")
     tree.capacity = capacity
     return 0
 
@@ -40,10 +42,12 @@ cdef void tree_reset(TreeC* tree) noexcept nogil:
 
 
 cdef inline int32_t _select(const NodeC* nodes, const NodeC* node, float c_puct, float fpu_reduction) noexcept nogil:
-    """The child that maximises Q + c_puct * P * sqrt(N) / (1 + N_child); the first of equals.
+    """The child that maximises Q + c_puct * P * sqrt(N + n) / (1 + N_child + n_child); the first of equals.
 
-    PUCT as in Silver et al. 2017 (AlphaZero), https://arxiv.org/abs/1712.01815, with Q from the view of the seat that
-    chooses. A visit in flight counts as one of value 0 (virtual loss).
+    N are the finished visits of the node, the one that expanded it included, and n >= 1 those in flight, this one
+    included. So with one leaf at a time the root is sqrt(2 + sum N_child). PUCT of Silver et al. 2017 (AlphaZero),
+    https://arxiv.org/abs/1712.01815, has sqrt(N) with N = sum N_child: there the prior has no say in the first choice.
+    Q is from the view of the seat that chooses; a visit in flight counts as one of value 0 (virtual loss).
     """
     cdef float scale = c_puct * sqrtf(<float>(node.n_visits + node.n_in_flight))
     cdef float unvisited = node.value - fpu_reduction
@@ -143,9 +147,9 @@ cdef void tree_backup(TreeC* tree, int32_t leaf, const float* values) noexcept n
 cdef int check_tree(const TreeC* tree, bint sequential) except -1:
     """Raise ValueError unless the tree at rest is sound.
 
-    Nothing in flight; children contiguous and pointing back; priors of siblings sum to 1; 0 <= W <= N; and
-    N = 1 + sum N(children) in each expanded node (a search with several leaves in flight may visit a leaf more than
-    once before it is expanded: then N is at least that).
+    Nothing in flight; children contiguous and pointing back; priors in [0, 1] and of siblings sum to 1; 0 <= W <= N;
+    values in [0, 1]; and N = 1 + sum N(children) in each expanded node (a search with several leaves in flight may
+    visit a leaf more than once before it is expanded: then N is at least that). Every comparison is one that NaN fails.
     """
     cdef int32_t i, j
     cdef const NodeC* node
@@ -161,10 +165,12 @@ cdef int check_tree(const TreeC* tree, bint sequential) except -1:
         node = &tree.nodes[i]
         if node.n_in_flight != 0:
             raise ValueError(f"node {i}: {node.n_in_flight} visits in flight at rest")
-        if node.value_sum < -1e-6 or node.value_sum > node.n_visits + 1e-4:
+        if not -1e-6 <= node.value_sum <= node.n_visits + 1e-4:
             raise ValueError(f"node {i}: value sum {node.value_sum} of {node.n_visits} visits")
         if node.n_children == 0:
             continue
+        if not 0.0 <= node.value <= 1.0:
+            raise ValueError(f"node {i}: value {node.value}")
         expected_nodes += node.n_children
         priors = 0.0
         below = 0
@@ -172,9 +178,11 @@ cdef int check_tree(const TreeC* tree, bint sequential) except -1:
             child = &tree.nodes[j]
             if child.parent != i:
                 raise ValueError(f"node {j}: parent {child.parent}, expected {i}")
+            if not 0.0 <= child.prior <= 1.0 + 1e-6:
+                raise ValueError(f"node {j}: prior {child.prior}")
             priors += child.prior
             below += child.n_visits
-        if fabs(priors - 1.0) > 1e-4:
+        if not fabs(priors - 1.0) <= 1e-4:
             raise ValueError(f"node {i}: priors of its children sum to {priors}")
         if node.n_visits < 1 + below or (sequential and node.n_visits != 1 + below):
             raise ValueError(f"node {i}: {node.n_visits} visits, {below} below it")

@@ -23,6 +23,8 @@ from mcts_ext.rng cimport RngC, rng_uniform
 from mcts_ext.rules cimport StateC, state_action_offset, state_apply, state_legal, state_start
 from mcts_ext.types cimport FIRST_CARD_ACTION, MAX_SEATS
 
+from mcts_ext.errors import NoMemory
+
 cdef double LEAST = 1e-4        # probability of an action: nobody is as sure as the network of what others do
 
 
@@ -31,7 +33,7 @@ cdef int weighing_alloc(WeighingC* weighing, int n) except -1:
     weighing.n = n
     weighing.candidates = <CandidateC*>calloc(n, sizeof(CandidateC))
     if weighing.candidates == NULL:
-        raise MemoryError(f"expected room for {n} candidates; ask for fewer")
+        raise NoMemory(f"expected room for {n} candidates; ask for fewer")
     return 0
 
 

@@ -6,12 +6,12 @@ evaluators know nothing (or worse: `hashed` says random things), so what the sea
 exact ends.
 """
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from mcts_ext.config import SearchConfig
-from mcts_ext.determinize import determinized
 from mcts_ext.rules import Round
 from mcts_ext.search import Search
 from tests.evaluators import Evaluate, hashed, run_search, uniform
@@ -62,13 +62,13 @@ def test_visits_concentrate_on_the_best_move(evaluate: Evaluate) -> None:
         seed += 1
         table = endgame(random)
         assert table.seat_to_act is not None
-        best = best_action(determinized(table, table.seat_to_act, seed=seed), slack=SLACK)
+        config = SearchConfig(determinizations=1, simulations=1, dirichlet_fraction=0.0)
+        best = best_action(Search(table, config, seed=seed).deals()[0], slack=SLACK)
         if best is None or best[1] < 10:
             continue
         action = best[0]
         for simulations, found in shares.items():
-            config = SearchConfig(determinizations=1, simulations=simulations, dirichlet_fraction=0.0)
-            visits = run_search(Search(table, config, seed=seed), evaluate)
+            visits = run_search(Search(table, replace(config, simulations=simulations), seed=seed), evaluate)
             found.append(visits[action] / simulations)
         assert found[-1] > 0.8, f"{table!r}: {visits}, best {action}"
     means = {simulations: sum(found) / len(found) for simulations, found in shares.items()}
@@ -82,9 +82,9 @@ def test_values_approach_what_best_play_brings() -> None:
     for seed in range(60):
         table = endgame(random)
         assert table.seat_to_act is not None
-        bounds = own_bounds(determinized(table, table.seat_to_act, seed=seed), slack=SLACK)
         config = SearchConfig(determinizations=1, simulations=6000, dirichlet_fraction=0.0, c_puct=0.7)
         search = Search(table, config, seed=seed)
+        bounds = own_bounds(search.deals()[0], slack=SLACK)
         visits = run_search(search, uniform)
         action = max(visits, key=visits.__getitem__)
         points = search.values()[action] * (10 + table.n_cards)

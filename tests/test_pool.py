@@ -286,7 +286,7 @@ def test_collecting_again_asks_the_same() -> None:
 
 def test_settings_out_of_range_are_refused() -> None:
     for settings in [{"n_games": 0}, {"n_games": -1}, {"n_groups": 0}]:
-        with pytest.raises(InvalidConfig, match="expected at least 1"):
+        with pytest.raises(InvalidConfig, match=r"expected (at least 1|1\.\.1000000)"):
             make_pool(1, **settings)
     for group in (-1, 2):
         with pytest.raises(InvalidConfig, match=r"expected a group in 0\.\.1"):

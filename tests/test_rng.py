@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare, gamma, kstest
+from numpy.typing import NDArray
+from scipy.special import gammaln
+from scipy.stats import beta, chisquare, gamma, kstest
 
-from mcts_ext._testing import random_stream
+from mcts_ext._testing import PURPOSES, dirichlet_shares, random_stream
 
 P_VALUE = 1e-4
 WORD = 2**64 - 1
@@ -73,10 +75,34 @@ def test_below_is_exact_where_the_modulus_would_show() -> None:
     assert chisquare([thirds[i] for i in range(3)]).pvalue > P_VALUE
 
 
-@pytest.mark.parametrize("alpha", [0.03, 0.3, 0.999, 1.0, 2.5, 40.0])
+@pytest.mark.parametrize("alpha", [0.001, 0.03, 0.3, 0.999, 1.0, 2.5, 40.0])
 def test_gamma_has_its_distribution(alpha: float) -> None:
-    drawn = random_stream(5, 0, 20_000, alpha=alpha)
-    assert kstest(drawn, gamma(alpha).cdf).pvalue > P_VALUE
+    drawn = np.array(random_stream(5, 0, 20_000, log_gamma=alpha))
+    assert np.isfinite(drawn).all()
+    assert kstest(drawn, lambda x: log_gamma_cdf(x, alpha)).pvalue > P_VALUE
+
+
+def log_gamma_cdf(x: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+    """P(log G <= x); far below 0, where e^x has no room, by the series P(G <= g) = g^alpha / Gamma(alpha + 1)."""
+    return np.where(x < -30, np.exp(alpha * x - gammaln(alpha + 1)), gamma(alpha).cdf(np.exp(x)))
+
+
+@pytest.mark.parametrize("k", [2, 5, 14])
+@pytest.mark.parametrize("alpha", [0.001, 0.01, 0.1, 0.3, 1.0, 10.0, 1000.0])
+def test_dirichlet_has_its_moments_and_its_extremes(alpha: float, k: int) -> None:
+    """Means 1 / k and variances (k - 1) / (k^2 (k alpha + 1)), within 5 standard errors; how often one takes all."""
+    n = 20_000
+    shares = np.array(dirichlet_shares(3, n, alpha=alpha, k=k), np.float64)
+    assert (shares >= 0).all()
+    assert np.abs(shares.sum(axis=1) - 1).max() < 1e-5
+    variance = (k - 1) / (k * k * (k * alpha + 1))
+    assert np.abs(shares.mean(axis=0) - 1 / k).max() < 5 * (variance / n) ** 0.5
+    squares = (shares - 1 / k) ** 2
+    assert np.abs(squares.mean(axis=0) - variance).max() < 5 * (squares.std(axis=0).max() / n**0.5)
+    # A share of more than 0.99 is one of k disjoint events of the marginal Beta(alpha, (k - 1) alpha).
+    expected = k * beta(alpha, (k - 1) * alpha).sf(0.99)
+    found = (shares > 0.99).any(axis=1).mean()
+    assert abs(found - expected) < 5 * (expected * (1 - expected) / n) ** 0.5 + 1e-3
 
 
 def test_uniform_fills_the_unit_interval() -> None:
@@ -91,6 +117,16 @@ def test_streams_and_seeds_share_nothing() -> None:
     assert len({x for drawn in streams for x in drawn}) == 36 * 4000
     correlations = np.corrcoef(streams)[np.triu_indices(36, k=1)]
     assert np.abs(correlations).max() < 5 / 4000**0.5
+
+
+def test_purposes_share_nothing() -> None:
+    """Equal seeds, streams 0 to 3, whatever they are for: no word twice, no correlation, other first draws."""
+    streams = [random_stream(1, stream, 4000, purpose=name) for name in PURPOSES for stream in range(4)]
+    n = len(streams)
+    assert len({x for drawn in streams for x in drawn}) == n * 4000
+    assert np.abs(np.corrcoef(streams)[np.triu_indices(n, k=1)]).max() < 5 / 4000**0.5
+    for seed in range(100):
+        assert len({random_stream(seed, 0, 1, purpose=name)[0] for name in PURPOSES}) == len(PURPOSES)
 
 
 def test_the_first_draws_of_many_streams_are_uniform() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Search of one decision: the right moves, the same as a slow twin, blind to hidden cards and to how it is batched.
 
-Without root noise a search draws nothing but its determinizations, and the first of them is the deal that
-`determinized` gives for the same seed: so what a search with one determinization looked at is known.
+Without root noise a search draws nothing but its determinizations, which it shows (`deals`): so what a search with one
+determinization looked at is known.
 """
 
 import json
@@ -59,7 +59,7 @@ def test_every_visit_is_where_the_slow_twin_has_it(leaves: int) -> None:
             even_root=random.choice([False, True]),
         )
         search = Search(table, config, seed=seed)
-        root = puct.search(determinized(table, seat_to_act(table), seed=seed), config, hashed)
+        root = puct.search(search.deals()[0], config, hashed)
         assert run_search(search, hashed) == {action: child.n_visits for action, child in root.children.items()}
         means = {a: child.value_sum / child.n_visits for a, child in root.children.items() if child.n_visits}
         assert search.values() == pytest.approx(means, abs=1e-5)
@@ -219,7 +219,7 @@ def test_a_tree_of_ends_asks_for_its_root_alone_and_is_exact() -> None:
         assert search.collect() == 0
         exact = {}
         for bid in table.legal_actions():
-            after = determinized(table, seat_to_act(table), seed=seed)
+            after = search.deals()[0]
             after.apply(bid)
             while not after.is_over:
                 after.apply(after.legal_actions()[0])
@@ -267,16 +267,20 @@ def test_check_notices_leaves_in_flight() -> None:
     search.check()
 
 
-def test_only_a_choice_can_be_searched() -> None:
+@pytest.mark.parametrize("config", [OPEN, SearchConfig(q_scale=20.0, candidates=9)])
+def test_a_forced_move_is_answered_at_once_and_a_finished_round_refused(config: SearchConfig) -> None:
     forced = Round([[12], [0], [13]], dealer=2, trump=None)
     for bid in (0, 0, 0):
         forced.apply(bid)
-    with pytest.raises(ValueError, match=r"expected a choice to search, got legal actions \[26\]"):
-        Search(forced, OPEN, seed=0)
+    search = Search(forced, config, seed=0)
+    assert (search.collect(), search.n_evaluations, search.observations.shape) == (0, 0, (0, 96))
+    search.apply(np.zeros((0, 66), np.float32), np.zeros((0, 8), np.float32))
+    search.check()
+    assert (search.policy(), search.visits(), search.values(), search.deals()) == ({26: 1.0}, {26: 0}, {}, [])
     while not forced.is_over:
         forced.apply(forced.legal_actions()[0])
-    with pytest.raises(ValueError, match=r"legal actions \[\]"):
-        Search(forced, OPEN, seed=0)
+    with pytest.raises(ValueError, match="expected a round in progress, got a finished one"):
+        Search(forced, config, seed=0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -321,9 +325,7 @@ def test_the_improved_policy_is_the_prior_tilted_by_the_values() -> None:
         config = SearchConfig(determinizations=1, simulations=random.choice([2, 30]), q_scale=scale)
         search = Search(table, replace(config, dirichlet_fraction=0.0), seed=seed)
         run_search(search, hashed)
-        logits = hashed(np.frombuffer(observation(determinized(table, seat_to_act(table), seed=seed)), np.uint8)[None])[
-            0
-        ]
+        logits = hashed(np.frombuffer(observation(search.deals()[0]), np.uint8)[None])[0]
         legal, values = table.legal_actions(), search.values()
         prior = np.exp(logits[0, legal].astype(float))
         prior /= prior.sum()
