@@ -21,7 +21,9 @@ from clients.table import Player, SearchPlayer, play_game, play_round
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.game import TRUMPS, Game
+from mcts_ext.memory import check_memory
 from mcts_ext.rules import Round
+from mcts_ext.search import memory_of_search
 
 SERVER_TIMEOUT_S: Final = 10.0
 """How long a person waits for a server that is away."""
@@ -64,7 +66,7 @@ class PlayConfig(SearchFlags, Table):
 
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range."""
-        self.search()
+        check_memory(memory_of_search(self.search(), self.start_cards), of="a search")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise InvalidConfig(f"expected --seed in 0..{2**63 - 1}, got {self.seed}")
         if self.url is not None and self.evaluator != "triton":

@@ -30,6 +30,8 @@ from mcts_ext.config import DealConfig, Unit
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.deals import games_for
 from mcts_ext.errors import InvalidConfig
+from mcts_ext.memory import check_memory
+from mcts_ext.pool import memory_of_pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,11 @@ class SelfPlayConfig(SearchFlags, Dealt):
             value = getattr(self, name)
             if value != "auto" and not low <= value <= high:
                 raise InvalidConfig(f"expected --{name.replace('_', '-')} in {low}..{high}, got {value}")
+        size = self.size()
+        n_bytes = memory_of_pool(
+            self.deal(), self.search(), n_games=size.games, n_groups=size.groups, cache_entries=self.cache_entries
+        )
+        check_memory(n_bytes, of="self-play", processes=size.workers)
         if self.minutes is not None and self.minutes <= 0:
             raise InvalidConfig(f"expected --minutes above 0, got {self.minutes}")
         if self.url is not None and self.evaluator != "triton":

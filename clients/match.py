@@ -38,8 +38,9 @@ from clients.evaluator import Evaluation, Evaluator
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import N_SUITS
 from mcts_ext.errors import InvalidConfig
+from mcts_ext.memory import check_memory
 from mcts_ext.rules import Round
-from mcts_ext.search import Search
+from mcts_ext.search import Search, memory_of_search
 
 GROUPS = 3
 TABLES = 1536
@@ -107,12 +108,16 @@ def play(
         counts: is kept up to date, if given.
 
     Raises:
-        InvalidConfig: fewer than two players, or no deals.
+        InvalidConfig: fewer than two players, no deals, or searches that need more memory than there is.
         EvaluatorError: an evaluator does not answer.
     """
     if len(players) < 2 or deals < 1:
         raise InvalidConfig(f"expected at least 2 players and 1 deal, got {len(players)} and {deals}")
-    n_tables = TABLES if any(isinstance(player, SearchPlayer) for player in players) else 1
+    searches = [player.search for player in players if isinstance(player, SearchPlayer)]
+    n_tables = TABLES if searches else 1
+    most_cards = max(n_cards for _, n_cards in deal.pairs())
+    n_bytes = max((memory_of_search(search, most_cards) for search in searches), default=0)
+    check_memory(n_tables * n_bytes, of=f"{n_tables} searches")
     match = _Match(players, deal, deals, seed, counts if counts is not None else MatchCounts())
     groups = deque(_Group(i, max(n_tables // GROUPS, 1)) for i in range(GROUPS))
     while groups:
@@ -145,8 +150,8 @@ def arrangements(n_players: int, n_seats: int, *, seed: int, number: int) -> lis
     return [[(player + turn) % n_players for player in seating] for turn in range(n_players)]
 
 
-def seed_of(*parts: int) -> int:
-    """64 bits from a list of numbers."""
+def seed_of(*parts: int | str) -> int:
+    """64 bits from a list of words and numbers."""
     digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
