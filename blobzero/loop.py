@@ -38,14 +38,13 @@ from blobzero.others import RecordedRounds, wait_for_rounds
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from clients.jsontext import json_object
 from clients.lock import sole_writer
+from clients.match import seed_of
 from clients.report import write_json
 from clients.sizing import Auto, choose_size
 from mcts_ext.errors import BlobError
 
 if TYPE_CHECKING:
     from training.trainer import TrainReport
-
-SEEDS_APART = 1_000_003  # self-play's seeds of two generations; rounds are numbered within one
 
 
 class LoopError(BlobError):
@@ -183,12 +182,16 @@ class LoopRun:
                 workers=size.workers,
                 games=size.games,
                 groups=size.groups,
-                seed=self.seed + SEEDS_APART * generation,
+                seed=self.seed_for("self-play", generation),
                 out=out,
                 url=url,
             ),
             metrics=self.metrics.fleet,
         )
+
+    def seed_for(self, *what: int | str) -> int:
+        """A seed of this loop's own, below 2^63: loops of neighbouring seeds share no rounds and no deals."""
+        return seed_of(self.seed, *what) >> 1
 
     def _await_others(self, recorded: RecordedRounds, generation: int, url: str, out: Path) -> None:
         """Go on once others have recorded the rounds of all generations up to this one."""
@@ -290,7 +293,7 @@ class LoopRun:
             "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             *MatchConfig.typed(self.settings.search_of_matches()),
-            "--seed", str(self.seed + generation), "--out", str(path),
+            "--seed", str(self.seed_for("match", name, generation)), "--out", str(path),
         ]  # fmt: skip
         if not path.is_file() or json.loads(path.read_text())["interrupted"]:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as playing:

@@ -18,6 +18,7 @@ OpenSpiel is installed with the extra `dev`; it is imported when the first such 
 
 from collections import Counter
 from collections.abc import Sequence
+from random import Random
 from typing import Any, Final
 
 from mcts_ext.contract import FIRST_CARD_ACTION, N_CARDS_IN_DECK
@@ -57,13 +58,14 @@ class ISMCTSBot:
 
     def choose(self, table: Round, *, seed: int) -> int:
         """See `Bot`; the same seed need not give the same action."""
-        return _likeliest(self._visits(mirror(table), self._simulations, seed & 0x7FFFFFFF))
+        return _likeliest(self._visits(mirror(table), self._simulations, seed))
 
     def _visits(self, state: Any, simulations: int, seed: int) -> Counter[int]:
         """By OpenSpiel's action, its share of the visits."""
+        for_bot, for_rollouts = Random(seed).sample(range(2**31), 2)  # one seed would give both the same numbers
         bot = self._pyspiel.ISMCTSBot(
-            seed,
-            self._pyspiel.RandomRolloutEvaluator(1, seed),
+            for_bot,
+            self._pyspiel.RandomRolloutEvaluator(1, for_rollouts),
             _EXPLORATION * state.get_game().max_utility(),
             simulations,
             -1,  # a new deal for every simulation
@@ -88,7 +90,7 @@ class FairISMCTSBot(ISMCTSBot):
         visits: Counter[int] = Counter()
         for i in range(n_deals):
             state = mirror(determinized(table, seat, seed=seed, stream=i))
-            visits.update(self._visits(state, self._simulations // n_deals, (seed + i) & 0x7FFFFFFF))
+            visits.update(self._visits(state, self._simulations // n_deals, seed + i))
         return _likeliest(visits)
 
 

@@ -2,12 +2,13 @@
 """Bots: legal cards only, the same choice every time, nothing seen that a seat may not see; the map to OpenSpiel."""
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from clients.bots import Bot, HeuristicBot, RandomBot
-from clients.ismcts import FairISMCTSBot, ISMCTSBot, mirror, our_action, their_action
+from clients.ismcts import FairISMCTSBot, ISMCTSBot, load_pyspiel, mirror, our_action, their_action
 from clients.match import BotPlayer, play
 from clients.players import parse
 from clients.rating import estimate
@@ -136,6 +137,29 @@ def test_one_of_openspiels_knows_which_cards_are_in_play_and_the_fair_one_does_n
     # The lowest trump, to lead, wins unless another trump was dealt: most likely none, but here there is one.
     table = Round([[TWO], [SEVEN], [HEARTS + SEVEN]], dealer=2, trump=0)
     assert [bot.choose(table, seed=1) for bot in (ISMCTSBot(400), FairISMCTSBot(4000))] == [0, 1]
+
+
+def test_openspiels_search_and_its_rollouts_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = ISMCTSBot(50)
+    found: list[tuple[int, int]] = []
+
+    class Spy:
+        """OpenSpiel, its seeds written down."""
+
+        ISMCTSFinalPolicyType = load_pyspiel().ISMCTSFinalPolicyType
+
+        def RandomRolloutEvaluator(self, n: int, seed: int) -> Any:
+            return seed, load_pyspiel().RandomRolloutEvaluator(n, seed)
+
+        def ISMCTSBot(self, seed: int, evaluator: Any, *more: Any) -> Any:
+            found.append((seed, evaluator[0]))
+            return load_pyspiel().ISMCTSBot(seed, evaluator[1], *more)
+
+    monkeypatch.setattr(bot, "_pyspiel", Spy())
+    for seed in (0, 1, 2**64 - 1):
+        bot.choose(Round.deal(4, 3, 0, 0, 1), seed=seed)
+    assert len({seed for pair in found for seed in pair}) == 6
+    assert all(0 <= seed < 2**31 for pair in found for seed in pair)
 
 
 def test_openspiel_takes_no_eighth_player() -> None:

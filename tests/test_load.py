@@ -67,6 +67,12 @@ def test_arrivals_are_poisson_and_the_seed_is_the_schedule() -> None:
     assert times[0] != next(arrivals(50.0, ramp_s=0.0, seed=(1, 1)))
 
 
+def test_arrivals_and_rows_of_one_seed_are_drawn_apart() -> None:
+    gaps = np.diff(list(itertools.islice(arrivals(1.0, ramp_s=0.0, seed=(3, 0)), 50)), prepend=0.0)
+    for of_rows in ((3, 0), (1, 3, 0)):
+        assert not np.isclose(gaps, np.random.default_rng(of_rows).exponential(size=50)).any()
+
+
 def test_arrivals_grow_linearly_while_the_load_ramps_up() -> None:
     counts = np.zeros(4)
     for seed in range(200):

@@ -135,6 +135,14 @@ def test_a_folder_belongs_to_one_loop(tmp_path: Path) -> None:
         LoopRun(LoopConfig(out=tmp_path / "file", seed=1), small()).open()
 
 
+def test_loops_of_neighbouring_seeds_share_no_rounds_and_no_deals(tmp_path: Path) -> None:
+    loops = [LoopRun(LoopConfig(out=tmp_path, seed=seed), small()) for seed in range(5)]
+    uses = [("self-play",), ("match", "before"), ("match", "heuristic")]
+    seeds = {loop.seed_for(*use, generation) for loop in loops for use in uses for generation in range(20)}
+    assert len(seeds) == 5 * 3 * 20
+    assert 0 <= min(seeds) <= max(seeds) < 2**63
+
+
 def finished(run: Path, generation: int) -> None:
     found = {"mean": 0.5, "low": -0.5, "high": 1.5}
     result = {

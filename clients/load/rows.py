@@ -47,7 +47,7 @@ def make_payloads(signature: Signature, traffic: Traffic, *, index: int) -> list
     Raises:
         LoadError: data or sizes that do not suit the model.
     """
-    rng = np.random.default_rng((traffic.seed, index))
+    rng = np.random.default_rng((1, traffic.seed, index))  # 2 is of the arrivals: sizes and gaps are not alike
     sizes = request_sizes(signature, traffic, rng)
     data = traffic.data if traffic.data != "auto" else "positions" if signature.is_ours else "random"
     if data != "random" and not signature.is_ours:

@@ -17,7 +17,7 @@ def arrivals(rate: float, *, ramp_s: float, seed: tuple[int, ...]) -> Iterator[f
     With L(t) requests expected by t, L = rate t^2 / (2 ramp) while it ramps up and rate (t - ramp / 2) after, the times
     are L's inverse at the arrivals of a process of rate 1.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((2, *seed))  # 1 is of the rows
     expected = 0.0
     in_ramp = rate * ramp_s / 2
     while True:
