@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cythonize mcts_ext; everything else stands in pyproject.toml.
 
-Two environment variables change the build:
+Three environment variables change the build:
 
 - `BLOBZERO_MARCH` names the processor to compile for (default `native`; `x86-64-v3` for images that travel).
 - `BLOBZERO_DEBUG=1` turns on checks of indices and divisions (the suite passes both ways).
+- `BLOBZERO_SANITIZE=1` builds with AddressSanitizer and UBSan (`make sanitize`): what they find ends the process.
+  Python's own flags say `-fwrapv`, under which signed numbers may overflow; that is undone.
 """
 
 import os
@@ -15,6 +17,7 @@ from setuptools import Extension, setup
 
 march = os.environ.get("BLOBZERO_MARCH", "native")
 checked = os.environ.get("BLOBZERO_DEBUG", "0") == "1"
+sanitized = os.environ.get("BLOBZERO_SANITIZE", "0") == "1"
 
 directives = {
     "language_level": 3,
@@ -29,9 +32,13 @@ directives = {
 flags = ["-O3", f"-march={march}", "-ffp-contract=off", "-fno-math-errno", "-Wno-unused-function"]
 if checked:
     flags += ["-O1", "-g", "-UNDEBUG"]
+sanitizers = []
+if sanitized:
+    sanitizers = ["-fsanitize=address,undefined,float-divide-by-zero,float-cast-overflow", "-fno-sanitize-recover=all"]
+    flags += [*sanitizers, "-fno-wrapv", "-fno-omit-frame-pointer", "-O0", "-g1"]
 
 extensions = [
-    Extension(f"mcts_ext.{path.stem}", [str(path)], extra_compile_args=flags)
+    Extension(f"mcts_ext.{path.stem}", [str(path)], extra_compile_args=flags, extra_link_args=sanitizers)
     for path in sorted(Path("mcts_ext").glob("*.pyx"))
 ]
 setup(ext_modules=cythonize(extensions, compiler_directives=directives, nthreads=os.cpu_count() or 1))
