@@ -26,20 +26,21 @@ import psutil
 from rich.console import Console
 
 from mcts_ext.contract import MODEL_NAME
-from mcts_ext.versions import is_left_out, is_mistaken, version_number
-from serving.errors import ModelNotFound, ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
+from serving.errors import ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
+from serving.folders import ROOM, lay_out, new_folder
 from serving.guardian import kill_group, remove_traces
-from serving.install import BACKENDS, PROJECT, find_installation, lay_out_backends
+from serving.install import find_installation
 from serving.key import restrictions
 from serving.ports import choose_ports
 from serving.probe import Probe
+from serving.repository import check_repository
 from serving.watch import Watch
 
 GUARDIAN = Path(__file__).resolve().with_name("guardian.py")
 STOP_GRACE_S = 4.0  # then SIGKILL; Triton takes 2.6 s, and 30 s with a dead stub
 POLL_S = 0.05
 N_PORT_TRIES = 3
-ROOM = "make room there, or choose another place (TMPDIR, the log file)"
+DEAD_BACKEND_S = 2.0  # Triton itself waits for ever for a backend process that has ended before it was ready
 HARMLESS = "CudaDriverHelper"  # logged as an error on every machine without a GPU
 
 
@@ -111,7 +112,7 @@ class EmbeddedTriton:
             if self._guardian is not None:
                 raise ServingError("expected a server that isn't started, got one that is; call restart()")
             self._installation = find_installation()
-            _check_repository(self.config)
+            check_repository(self.config.repository, model=self.config.model, config_name=self.config.config_name)
             self.log_file = self.config.log_file or _new_log_file()
             asked = {"http": self.config.http_port, "grpc": self.config.grpc_port, "metrics": self.config.metrics_port}
             for tries_left in reversed(range(N_PORT_TRIES)):
@@ -189,9 +190,9 @@ class EmbeddedTriton:
         self.url = f"{config.host}:{ports['grpc']}"
         self.http_url = f"http://{config.host}:{ports['http']}"
         self.metrics_url = f"http://{config.host}:{ports['metrics']}/metrics"
-        self.folder = folder = _new_folder()  # the guardian removes it
+        self.folder = folder = new_folder()  # the guardian removes it
         try:
-            lay_out_backends(folder, self._installation)
+            environment = lay_out(folder, self._installation, config.repository)
             command = [
                 sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder), str(STOP_GRACE_S),
                 *_server_command(config, ports, folder, self._installation.server),
@@ -200,8 +201,8 @@ class EmbeddedTriton:
                 self._log_start = log.tell()
                 self._guardian = subprocess.Popen(
                     command,
-                    cwd=PROJECT,
-                    env=self._installation.environment,
+                    cwd=folder,
+                    env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -225,9 +226,16 @@ class EmbeddedTriton:
     def _wait_for_answer(self) -> None:
         deadline = time.monotonic() + self.config.start_timeout_s
         last: ProbeFailed | None = None
+        died_at: float | None = None
         while time.monotonic() < deadline:
             if not self.is_alive():
                 raise ServerFailed(f"expected Triton to start, got: {self._why_it_failed()}")
+            if not self.dead_backends():
+                died_at = None
+            elif died_at is None:
+                died_at = time.monotonic()
+            elif time.monotonic() - died_at > DEAD_BACKEND_S:
+                raise ServerFailed(f"expected Triton's backend to start, but it has ended: {self._why_it_failed()}")
             try:
                 self.infer_once(timeout_s=max(0.1, min(5.0, deadline - time.monotonic())))
                 if self._listens():
@@ -280,7 +288,8 @@ class EmbeddedTriton:
     def _log_of_this_start(self) -> str:
         with self.log_file.open("rb") as log:
             log.seek(self._log_start)
-            return log.read().decode(errors="replace")
+            text = log.read().decode(errors="replace")
+        return text.replace(str(self.folder / "models"), str(self.config.repository))
 
     def _why_it_failed(self) -> str:
         """The lines of the log that say most, as one: errors of this start, then what it ended with."""
@@ -289,7 +298,10 @@ class EmbeddedTriton:
         verdicts = [line for line in lines if line.startswith("error:")]
         if verdicts and "failed to load all models" not in verdicts[-1]:
             faults = []  # the verdict says it all
-        telling = [*faults[-1:], *verdicts[-1:]] or lines[-1:] or ["an empty log"]
+        bare = [
+            line for line in lines if not re.match(r"[A-Z]\d{4} |[+|]", line)
+        ]  # of a shell, or of a stub that aborts
+        telling = [*faults[-1:], *verdicts[-1:]] or bare[-1:] or lines[-1:] or ["an empty log"]
         return f"{'; '.join(line.rstrip('; ')[:400] for line in telling)}; see {self.log_file}"
 
 
@@ -327,13 +339,6 @@ def _is_zombie(process: psutil.Process) -> bool:
         return False
 
 
-def _new_folder() -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix="blobzero-triton-"))
-    except OSError as error:
-        raise ServingError(f"expected a temporary folder, got: {error}; {ROOM}") from error
-
-
 def _new_log_file() -> Path:
     try:
         handle, name = tempfile.mkstemp(prefix="blobzero-triton-", suffix=".log")
@@ -343,37 +348,11 @@ def _new_log_file() -> Path:
     return Path(name)
 
 
-def _check_repository(config: ServerConfig) -> None:
-    """Check what Triton would complain about late, or not at all."""
-    folder = config.repository / config.model
-    path = folder / "config.pbtxt"
-    if not path.is_file():
-        raise ModelNotFound(f"expected {path}, got nothing there; export a model first (blobzero export)")
-    if config.config_name is not None:
-        path = folder / "configs" / f"{config.config_name}.pbtxt"
-        if not path.is_file():  # Triton would fall back to config.pbtxt in silence
-            known = sorted(p.stem for p in path.parent.glob("*.pbtxt"))
-            raise ModelNotFound(f"expected {path}, got nothing there; choose one of {', '.join(known) or 'none'}")
-    backend = re.search(r'^\s*backend\s*:\s*"(\w+)"', path.read_text(errors="replace"), re.MULTILINE)
-    file = BACKENDS.get(backend[1] if backend else "", "model.onnx")
-    names = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
-    if mistaken := [name for name in names if is_mistaken(name)]:
-        raise ModelNotFound(
-            f"expected version folders 0, 1, 2, ... in {folder}, got {mistaken[0]!r}, over which Triton stumbles; "
-            "move it elsewhere"
-        )
-    if not any(version_number(name) is not None and (folder / name / file).is_file() for name in names):
-        left_out = next((name for name in names if is_left_out(name)), None)
-        got = "no version" if left_out is None else f"{left_out}, which Triton leaves out for its leading zero"
-        cure = "publish one (blobzero export)" if left_out is None else "rename it (blobzero doctor)"
-        raise ModelNotFound(f"expected {folder}/<version>/{file}, got {got}; {cure}")
-
-
 def _server_command(config: ServerConfig, ports: dict[str, int], folder: Path, server: Path) -> list[str]:
     command = [
         str(server),
-        f"--model-repository={config.repository.resolve()}",
-        f"--backend-directory={folder}",
+        f"--model-repository={folder / 'models'}",
+        f"--backend-directory={folder / 'backends'}",
         f"--backend-config=python,shm-region-prefix-name={folder.name}",
         "--model-control-mode=explicit",
         f"--load-model={config.model}",

@@ -129,7 +129,10 @@ class BatchingModel:
                 self.network.run(np.zeros((n_rows, *self.network.row_shape), self.network.dtype))
         except Exception as error:  # Triton reports the first line only
             text = " ".join(str(error).split())
-            raise ValueError(f"cannot serve {path}: {text}") from error
+            where = "/".join(
+                (args["model_name"], *path.parts[-2:])
+            )  # the folders above may be links of the server's own
+            raise ValueError(f"cannot serve {where}: {text}") from error
         self.known_outputs = frozenset(self.network.output_names)
         pb.Logger.log_info(f"{args['model_name']} version {args['model_version']}: {how}")
 

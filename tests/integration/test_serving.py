@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded Triton, for real: what it answers, and what it refuses."""
 
-import os
 import queue
 import socket
 import time
@@ -17,7 +16,7 @@ from mcts_ext import contract
 from serving.backends.openvino.model import choose_precision
 from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ModelNotFound, PortTaken, ServerFailed, ServerNotInstalled, ServingError
-from serving.install import find_installation, missing_libraries
+from serving.install import find_installation
 from serving.ports import choose_ports
 from tests.integration.tiny_model import (
     MODEL,
@@ -218,13 +217,11 @@ def test_a_port_lost_after_it_was_chosen_is_replaced(config: ServerConfig, monke
             assert not server.http_url.endswith(f":{holder.getsockname()[1]}")
 
 
-def test_a_missing_library_is_found_before_the_start(tmp_path: Path) -> None:
-    installation = find_installation()
-    assert missing_libraries(installation.stub, installation.environment) == []
-    moved = tmp_path / "stub"  # away from the wheel's libraries
-    moved.write_bytes(installation.stub.read_bytes())
-    moved.chmod(0o755)
-    assert any("libcudart" in name for name in missing_libraries(moved, {"PATH": os.environ["PATH"]}))
+def test_a_missing_library_is_found_before_the_start(config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(find_installation(), libraries=())  # away from the wheel's libraries
+    monkeypatch.setattr("serving.embedded.find_installation", lambda: found)
+    with pytest.raises(ServerNotInstalled, match=r"expected libcudart.* got none on the library path"):
+        EmbeddedTriton(config).start()
 
 
 def test_no_wheel_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
