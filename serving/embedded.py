@@ -29,7 +29,7 @@ from mcts_ext.contract import MODEL_NAME
 from serving.errors import ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
 from serving.folders import ROOM, lay_out, new_folder
 from serving.guardian import kill_group, remove_traces
-from serving.install import find_installation
+from serving.install import check_open_files, find_installation
 from serving.key import restrictions
 from serving.ports import choose_ports
 from serving.probe import Probe
@@ -112,6 +112,7 @@ class EmbeddedTriton:
             if self._guardian is not None:
                 raise ServingError("expected a server that isn't started, got one that is; call restart()")
             self._installation = find_installation()
+            check_open_files()
             check_repository(self.config.repository, model=self.config.model, config_name=self.config.config_name)
             self.log_file = self.config.log_file or _new_log_file()
             asked = {"http": self.config.http_port, "grpc": self.config.grpc_port, "metrics": self.config.metrics_port}
@@ -311,7 +312,7 @@ def serve(config: ServerConfig) -> int:
     Returns:
         The exit status: 0 after a stop that was asked for.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     stop = threading.Event()
 
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
@@ -320,10 +321,10 @@ def serve(config: ServerConfig) -> int:
     before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with EmbeddedTriton(config) as server:
-            console.print(f"[bold]Triton[/] serves [bold]{config.model}[/] from {config.repository}")
+            console.print(f"Triton serves {config.model} from {config.repository}")
             console.print(f"  gRPC     {server.url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}")
             console.print(f"  log      {server.log_file}\nCtrl-C stops it.")
-            with Watch(server, on_event=lambda text: console.print(f"[yellow]{text}[/]")):
+            with Watch(server, on_event=lambda text: console.print(text, style="yellow")):
                 stop.wait()
             console.print("stopping")
     finally:

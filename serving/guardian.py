@@ -11,6 +11,7 @@ to its standard output and ends with the server's exit status.
 
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,8 @@ def guard(parent: int, folder: Path, grace_s: float, command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda number, _frame: signals.add(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server needs a file for each connection
     server = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0, preexec_fn=die_with_parent
     )

@@ -2,18 +2,20 @@
 """Where the pieces of Triton are on this machine: the server and its Python backend, out of nvidia-pytriton."""
 
 import importlib.util
+import resource
 import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.errors import ServerNotInstalled
+from serving.errors import ServerNotInstalled, ServingError
 
 BACKENDS = {"openvino": "model.onnx", "onnxruntime": "model.onnx", "pytorch": "model.pt"}
 """By name, the file of a version that each reads."""
 
 PROJECT = Path(__file__).resolve().parent.parent  # where `import serving` works
+LEAST_OPEN_FILES = 128  # with 64 the server starts and then takes no connection; each client is one more
 INSTALL_HINT = "install it with: pip install 'blobzero[serve]'"
 
 
@@ -58,6 +60,15 @@ def _libraries(site_packages: Path) -> tuple[Path, ...]:
     if own_library.suffix != ".a" and own_library.is_file():
         libraries.append(own_library.parent)
     return tuple(libraries)
+
+
+def check_open_files() -> None:
+    """Raise ServingError where the server might not open the files that it needs; the guardian lets it open all."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < LEAST_OPEN_FILES:
+        raise ServingError(
+            f"expected leave to open {LEAST_OPEN_FILES} files for Triton, got a limit of {hard}; raise it (ulimit -Hn)"
+        )
 
 
 def missing_libraries(binary: Path, environment: dict[str, str]) -> list[str]:

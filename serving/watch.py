@@ -12,9 +12,11 @@ A dead stub can also be replaced by a reload of the model. That takes as long as
 reference network), answers NOT_FOUND meanwhile, and leaves the dead stub's shared memory and a slow exit behind.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -37,7 +39,10 @@ class Watched(Protocol):
 
 
 class Watch:
-    """A thread that looks after one server; each event is said once, as one line, through `on_event`."""
+    """A thread that looks after one server; each event is said once, as one line, through `on_event`.
+
+    Nothing that goes wrong in a look, a cure or `on_event` ends the watch: it is said, and the watch goes on.
+    """
 
     def __init__(
         self,
@@ -82,7 +87,14 @@ class Watch:
     def _run(self) -> None:
         wait_s = self._interval_s
         while not self._ended.wait(wait_s):
-            wait_s = self._look()
+            try:
+                wait_s = self._look()
+            except Exception as error:  # whatever it was, the server has nobody else to look after it
+                wait_s = self._interval_s
+                fault = f"the watch of Triton failed ({_in_one_line(error)}); it goes on"
+                if fault != self._known_fault:
+                    self._say(fault)
+                self._known_fault = fault
 
     def _look(self) -> float:
         """Look once, cure what is found, and say how long to wait before the next look."""
@@ -118,18 +130,31 @@ class Watch:
 
     def _cure(self, fault: str) -> float:
         if fault != self._known_fault:
-            self._on_event(f"{fault}; restarting it")
+            self._say(f"{fault}; restarting it")
         self._known_fault = fault
         began = time.monotonic()
         try:
             self._server.restart()
-        except BlobError as error:
+        except Exception as error:  # of ours, or of a library's
             self._n_failed_cures += 1
             if self._n_failed_cures == 1:
-                self._on_event(f"the restart failed ({error}); trying again until it succeeds")
+                self._say(f"the restart failed ({_in_one_line(error)}); trying again until it succeeds")
             return min(self._interval_s * 2.0**self._n_failed_cures, MAX_WAIT_S)
         self._n_failures = self._n_failed_cures = 0
         self._known_fault = ""
         self.n_cures += 1
-        self._on_event(f"Triton answers again, on the same ports, {time.monotonic() - began:.1f} s after")
+        self._say(f"Triton answers again, on the same ports, {time.monotonic() - began:.1f} s after")
         return self._interval_s
+
+    def _say(self, text: str) -> None:
+        try:
+            self._on_event(text)
+        except Exception as error:  # to tell comes second to looking after the server
+            with suppress(Exception):
+                sys.stderr.write(f"{text}\n(expected to tell this, got {_in_one_line(error)})\n")
+
+
+def _in_one_line(error: Exception) -> str:
+    """A BlobError says what it is; of any other the type says most."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, BlobError) else f"{type(error).__name__}: {text}"

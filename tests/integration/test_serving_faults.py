@@ -18,7 +18,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from serving.embedded import EmbeddedTriton, ServerConfig
-from serving.errors import ProbeFailed, ProbeTimeout, ServerFailed
+from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerFailed
 from serving.watch import Watch
 from tests.integration.tiny_model import (
     MODEL,
@@ -46,7 +46,7 @@ def wait_until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> bool:
 def folder_of(pid: int) -> str:
     """The name of a server's temporary folder, from its command line."""
     options = psutil.Process(pid).cmdline()
-    return next(Path(o.partition("=")[2]).name for o in options if o.startswith("--backend-directory="))
+    return next(Path(o.partition("=")[2]).parent.name for o in options if o.startswith("--backend-directory="))
 
 
 @pytest.fixture
@@ -233,6 +233,29 @@ def test_a_busy_server_is_left_alone() -> None:
     server.fault = ProbeTimeout("no answer within the deadline")
     assert watch_for_looks(server, n_looks=5) == []
     assert server.n_restarts == 0
+
+
+def test_a_watch_goes_on_whatever_fails() -> None:
+    server, said = FakeServer(), list[str]()
+
+    def tell(text: str) -> None:
+        said.append(text)
+        raise RuntimeError(text)
+
+    server.fault, server.restart_fault = BackendDead("closing tag '[/models/x]'"), KeyError("of a library")
+    with Watch(server, on_event=tell, interval_s=0.01):
+        for _ in range(4):
+            assert server.looks.acquire(timeout=10)
+        server.restart_fault = None
+        assert wait_until(lambda: server.n_restarts > 0 and server.fault is None)
+        server.fault = ValueError("not one of ours")
+        assert wait_until(lambda: "the watch of Triton failed (ValueError: not one of ours); it goes on" in said)
+        server.fault = None
+        server.alive = False
+        assert wait_until(lambda: server.alive)
+    assert said[0] == "Triton runs but does not work (closing tag '[/models/x]'); restarting it"
+    assert said[1] == "the restart failed (KeyError: 'of a library'); trying again until it succeeds"
+    assert any("Triton answers again" in text for text in said)
 
 
 def test_a_backend_process_that_stays_dead_is_replaced_and_one_that_is_being_unloaded_is_not() -> None:
