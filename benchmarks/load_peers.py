@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.served import served
+from clients.child import python_command
 from clients.load.rows import search_positions
 from clients.records import write_shard
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
@@ -78,10 +79,10 @@ def command(name: str, config: Peers, triton: EmbeddedTriton, folder: Path, n: i
             "--data",
             folder,
         ]
-        return [sys.executable, "-m", "blobzero.cli", "loadtest", "--url", triton.url, *map(str, ours), "--json"]
+        return python_command("blobzero.cli", "loadtest", "--url", triton.url, *map(str, ours), "--json")
     if name == "tritonclient":
         script = "tests/integration/plain_client.py"
-        return [sys.executable, script, triton.url, str(folder / "rows.npy"), str(n), str(3 * WINDOW_S + 1)]
+        return [sys.executable, "-P", script, triton.url, str(folder / "rows.npy"), str(n), str(3 * WINDOW_S + 1)]
     flags = ["-b", config.rows, "--concurrency-range", n, "-p", int(1e3 * WINDOW_S), "-s", int(100 * LENIENT)]
     return [
         str(config.perf_analyzer), "-m", MODEL_NAME, "-u", triton.url, "-i", "grpc", *map(str, flags),

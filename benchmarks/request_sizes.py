@@ -9,7 +9,6 @@ its games stand at the same move, is left out.
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 
 from benchmarks.measure import Say
 from benchmarks.served import served, served_repository
+from clients.child import python_command
 from clients.load.rows import SIZES
 from clients.report import write_json
 from mcts_ext.contract import MODEL_NAME
@@ -38,7 +38,7 @@ def run(say: Say) -> dict[str, object]:
         with served(folder / "models", log_file=folder / "log") as (triton, statistics):
             command = ["selfplay", "--url", triton.url, "--out", str(folder / "run"), "--rounds", "1000000", "--json"]
             player = subprocess.Popen(
-                [sys.executable, "-m", "blobzero.cli", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                python_command("blobzero.cli", *command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
             try:
                 time.sleep(WARMUP_S)

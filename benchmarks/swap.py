@@ -9,7 +9,6 @@ networks in turn. Every answer is compared with that of the network which its ve
 """
 
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,13 +24,14 @@ from rich.table import Table
 
 from benchmarks.measure import Figure, Plan, Result
 from benchmarks.served import positions_in_play, served
+from clients.child import python_command
 from clients.errors import EvaluatorError
 from clients.evaluator import evaluate
 from clients.local import LocalEvaluator
 from clients.triton import TritonEvaluator
 from mcts_ext.errors import BlobError
 
-PUBLISH: Final = (sys.executable, "-m", "blobzero.cli", "publish")
+PUBLISH: Final = python_command("blobzero.cli", "publish")
 CALM_S: Final = 1.0
 """Before the first swap, and after each."""
 

@@ -16,7 +16,6 @@
 import contextlib
 import random
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import psutil
 
 from blobzero.proxy import Proxy
 from blobzero.smalldisk import SmallDisk
+from clients.child import python_command
 from clients.fleet import Fleet
 from mcts_ext.contract import MODEL_NAME
 from serving.embedded import EmbeddedTriton
@@ -153,10 +153,10 @@ def _slow_link(stack: Stack) -> Iterator[Inflicted]:
 def _model_swap(stack: Stack) -> Iterator[Inflicted]:
     seed, stack.next_seed = stack.next_seed, stack.next_seed + 1
     before = max(stack.fleet.model_versions, default=0)
-    command = [
-        sys.executable, "-m", "blobzero.child", "publish", "--preset", stack.preset, "--seed", str(seed),
+    command = python_command(
+        "blobzero.child", "publish", "--preset", stack.preset, "--seed", str(seed),
         "--repository", str(stack.repository), "--url", stack.triton.url, "--keep", "2",
-    ]  # fmt: skip
+    )  # fmt: skip
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,  # Ctrl-C is ours; it ends when its input closes

@@ -11,7 +11,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
+from clients.child import python_command
+from clients.limits import allow_open_files
 from clients.requestcounts import RequestTotals
 from clients.worker import WorkerConfig
 from mcts_ext.errors import BlobError
@@ -75,6 +76,7 @@ class Fleet:
         self._is_playing = False
         self._is_stopping = False
         self.model_versions: set[int] = set()
+        allow_open_files(len(configs), flag="--workers")
         self._workers = [_Worker(config, *self._spawn(config)) for config in configs]
 
     def __enter__(self) -> Self:
@@ -96,7 +98,7 @@ class Fleet:
         self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"worker-{config.index:03d}.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "clients.worker"],
+                python_command("clients.worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

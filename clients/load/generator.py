@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,7 +26,9 @@ import psutil
 from numpy.typing import NDArray
 
 from clients.channel import open_channel
+from clients.child import python_command
 from clients.fleet import WORKER_ENVIRONMENT
+from clients.limits import allow_open_files
 from clients.load.observed import ServerView, Snapshot, compare
 from clients.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
 from clients.load.point import DONE, INTENDED, N_WINDOWS, Point, agree, summarize, within
@@ -48,7 +49,7 @@ class _Client:
     def __init__(self, config: WorkerConfig) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "clients.load.worker"],
+            python_command("clients.load.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -147,6 +148,7 @@ class Generator:
         self._view = ServerView(target)
         self._n_points = 0
         try:
+            allow_open_files(traffic.processes, flag="--processes")
             for index in range(traffic.processes):
                 try:
                     self._clients.append(_Client(WorkerConfig(target, self.signature, traffic, index)))

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open files: a process may have so many, and each child process of ours costs its starter some."""
+
+import os
+import resource
+from typing import Final
+
+from mcts_ext.errors import InvalidConfig
+
+FILES_PER_CHILD: Final = 3
+"""Two ends of pipes, and a log or what a worker's going needs."""
+FILES_BESIDES: Final = 32
+"""For a server's process, its channels, shards, and what libraries open."""
+
+
+def allow_open_files(children: int, *, flag: str) -> None:
+    """Raise this process's soft limit to the hard one, which children inherit.
+
+    Raises:
+        InvalidConfig: the hard limit is too low to start so many children.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = len(os.listdir("/proc/self/fd")) + FILES_PER_CHILD * children + FILES_BESIDES
+    if hard != resource.RLIM_INFINITY and needed > hard:
+        raise InvalidConfig(
+            f"expected leave to open {needed} files for {flag} {children}, got a limit of {hard}; "
+            f"raise it (ulimit -Hn), or use fewer {flag}"
+        )
