@@ -3,6 +3,7 @@
 
 import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 
@@ -19,6 +20,11 @@ def command_line(verb: str, config: Any) -> str:
             words.append("--" + field.name.replace("_", "-"))
             words += map(_word, value if isinstance(value, tuple) else (value,))
     return shlex.join(words)
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell takes it, in a command that is proposed."""
+    return shlex.quote(str(path))
 
 
 def _word(value: Any) -> str:

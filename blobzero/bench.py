@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import tyro
-from rich.console import Console
 
+from blobzero.again import quoted
+from blobzero.console import plain_console
 from clients.lock import sole_writer
 from clients.report import write_json
 
@@ -39,10 +40,10 @@ def bench(config: BenchConfig) -> int:
 def _run(config: BenchConfig) -> int:
     from benchmarks.measure import Plan
 
-    console = Console(stderr=config.json, highlight=False)
+    console = plain_console(stderr=config.json)
 
     def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     plan = Plan(quick=config.quick, out=config.out, say=say)
     levels = get_args(Level) if config.level == "all" else (config.level,)
@@ -60,5 +61,6 @@ def _run(config: BenchConfig) -> int:
             say(f"written  {kept}")
     if config.json:
         print(json.dumps(found if config.level == "all" else found[0]))
-    say(f"next     python -m benchmarks.capacity {config.out}   how many clients a server holds, by these figures")
+    capacity = f"python -m benchmarks.capacity {quoted(config.out)}"
+    say(f"next     {capacity}   how many clients a server holds, by these figures")
     return 0

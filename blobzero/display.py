@@ -5,11 +5,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from blobzero.again import quoted
+from blobzero.console import plain_console
 from blobzero.runfolder import RunFolder
 from clients.report import OLD_MACHINE, OLD_SYSTEM
 from clients.telemetry import History
@@ -22,14 +24,14 @@ class Display:
     """Lines, a live table, a summary: on a terminal redrawn, elsewhere one line at a time."""
 
     def __init__(self, *, to_stderr: bool) -> None:
-        self.console = Console(stderr=to_stderr, highlight=False)
+        self.console = plain_console(stderr=to_stderr)
         self._live: Live | None = None
         self._progress: Progress | None = None
         self._next_line_s = PLAIN_INTERVAL_S
 
     def say(self, text: str) -> None:
         """One event, one line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     @contextlib.contextmanager
     def live(self, rounds: int, minutes: float | None) -> Iterator[None]:
@@ -75,7 +77,7 @@ class Display:
         self.say(f"records  {folder.shards}  ({summary['records']:,} decisions)")
         self.say(f"picture  {folder.picture}")
         self.say(f"summary  {folder.summary}")
-        more = f"--rounds {10 * summary['config']['rounds']} --out {folder.path}"
+        more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
         self.say(f"next     the same command with {more} plays on in the same folder")
 
     def _compare(self, summary: dict[str, Any]) -> None:

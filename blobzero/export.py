@@ -11,6 +11,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from blobzero.again import quoted
+from blobzero.console import plain_console
+
 if TYPE_CHECKING:
     from export.export import ExportReport, Served
 
@@ -45,7 +48,7 @@ class ExportConfig:
 
 def export(config: ExportConfig) -> int:
     """Export; the exit status."""
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     with console.status("starting") as status:
         from export.export import export_variants  # PyTorch takes seconds to import
 
@@ -78,9 +81,9 @@ def tell(console: Console, report: "ExportReport") -> None:
         flags = f"--precision {report.fastest.variant.precision}"
         if report.fastest.variant.format != "onnx":
             flags = f"--formats {report.fastest.variant.format} {flags}"
-        lines.append(f"next     blobzero publish {report.checkpoint} {flags}")
+        lines.append(f"next     blobzero publish {quoted(report.checkpoint)} {flags}")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _table(report: "ExportReport") -> Table:

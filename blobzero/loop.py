@@ -21,7 +21,6 @@ import contextlib
 import json
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -29,13 +28,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
-from rich.console import Console
 
+from blobzero.again import quoted
+from blobzero.console import plain_console
 from blobzero.loopconfig import LoopSettings, load_settings
 from blobzero.match import MatchConfig
 from blobzero.metrics import LoopMetrics, serve_metrics
 from blobzero.others import RecordedRounds, wait_for_rounds
 from blobzero.selfplay import SelfPlayConfig, selfplay
+from clients.child import python_command
 from clients.jsontext import json_object
 from clients.lock import sole_writer
 from clients.match import seed_of
@@ -93,7 +94,7 @@ def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> in
                     return 130
                 run.finish(generation, url)
     run.say(f"finished {settings.generations} generations in {config.out}")
-    run.say(f"next     blobzero report {config.out}   or   blobzero play --repository {run.models}")
+    run.say(f"next     blobzero report {quoted(config.out)}   or   blobzero play --repository {quoted(run.models)}")
     return 0
 
 
@@ -108,11 +109,11 @@ class LoopRun:
         self.metrics = metrics or LoopMetrics(CollectorRegistry())
         self.settings = settings
         self._recorded: RecordedRounds | None = None
-        self._console = Console(stderr=True, highlight=False)
+        self._console = plain_console(stderr=True)
 
     def say(self, text: str) -> None:
         """One event, one line."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def result(self, generation: int) -> Path:
         """The file that says a generation is finished."""
@@ -288,13 +289,13 @@ class LoopRun:
     def _match(self, generation: int, name: str, version: int, opponent: str, deals: int, url: str) -> dict[str, Any]:
         """Play one match, unless its file is there; what it says."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
-        command = [
-            sys.executable, "-m", "blobzero.child", "match", f"version:{version}", opponent,
+        command = python_command(
+            "blobzero.child", "match", f"version:{version}", opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             *MatchConfig.typed(self.settings.search_of_matches()),
             "--seed", str(self.seed_for("match", name, generation)), "--out", str(path),
-        ]  # fmt: skip
+        )  # fmt: skip
         if not path.is_file() or json.loads(path.read_text())["interrupted"]:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as playing:
                 status = playing.wait()

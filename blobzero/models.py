@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from blobzero.console import plain_console
 from blobzero.publish import DOING, tell
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def models(config: ModelsConfig) -> int:
         table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name not in ("source", "server"))
     for entry in shown:
         cells = _cells(entry, is_current=entry.version == current)
-        table.add_row(*cells, *([escape(states.get(entry.version, "not loaded"))] if config.url else []))
-    console = Console(highlight=False)
+        table.add_row(*cells, *([states.get(entry.version, "not loaded")] if config.url else []))
+    console = plain_console()
     console.print(table)
     n_hidden = sum(1 for _ in registry) - len(known)
     if n_hidden:
@@ -125,19 +125,19 @@ def models(config: ModelsConfig) -> int:
     return 0
 
 
-def _cells(entry: "Entry", *, is_current: bool) -> list[str]:
+def _cells(entry: "Entry", *, is_current: bool) -> list[str | Text]:
     state = "current" if is_current else entry.state
     kl, top = entry.parity.get("mean_policy_kl"), entry.parity.get("same_top_action")
     source = entry.source if entry.same_as is None else f"version {entry.same_as}: {entry.source}"
     return [
         str(entry.version),
-        f"[bold green]{state}[/]" if is_current else state,
+        Text(state, "bold green" if is_current else ""),
         f"{' '.join(Path(name).suffix[1:] for name in entry.files)} {entry.properties.get('precision', '')}",
         entry.properties.get("step", "?"),
         "?" if kl is None else f"{kl:.1g}",
         "?" if top is None else f"{100 * top:.1f}%",
         entry.at[5:16].replace("T", " "),
-        escape(f"{source} ({entry.note})" if entry.note else source),
+        f"{source} ({entry.note})" if entry.note else source,
     ]
 
 
@@ -145,7 +145,7 @@ def rollback(config: RollbackConfig) -> int:
     """Go back; the exit status."""
     from export import publish as export
 
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     with console.status("starting") as status:
         report = export.rollback(
             config.repository,
@@ -163,7 +163,7 @@ def unpublish(config: UnpublishConfig) -> int:
     from export import publish as export
 
     export.unpublish(config.repository, config.version, url=config.url, key_file=config.key_file)
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     console.print(f"version {config.version} is out of {config.repository}\nnext     blobzero models")
     return 0
 
@@ -180,9 +180,9 @@ def doctor(config: DoctorConfig) -> int:
         json.dump({"repository": str(config.repository), "findings": found}, sys.stdout, indent=2)
         print()
         return 1 if findings else 0
-    console = Console(highlight=False)
+    console = plain_console()
     for finding in findings:
-        console.print(f"[yellow]{escape(finding.what)}[/]\n    {escape(finding.mend)}", soft_wrap=True)
+        console.print(Text(finding.what, "yellow"), f"\n    {finding.mend}", sep="", soft_wrap=True)
     if not findings:
         with_server = "" if config.url is None else f" and {config.url}"
         console.print(f"{config.repository}{with_server}: nothing is wrong")

@@ -11,8 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
-from rich.console import Console
-
+from blobzero.console import plain_console
 from blobzero.searchflags import SearchFlags
 from blobzero.seat import OPPONENTS, Left, Seat
 from clients.connect import EvaluatorConfig, connect
@@ -85,7 +84,7 @@ def play(config: PlayConfig) -> int:
         sys.stdout.reconfigure(errors="replace")  # what was typed is repeated, whatever it was
     seed = secrets.randbelow(10**6) if config.seed is None else config.seed
     game = Game(config.players, config.start_cards, seed) if config.unit == "game" else _deal(config, seed)
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = plain_console(stderr=True)
 
     def say(text: str) -> None:
         console.print(text, style="dim", soft_wrap=True)

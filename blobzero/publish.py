@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import tyro
 from rich.console import Console
 
+from blobzero.again import quoted
+from blobzero.console import plain_console
 from mcts_ext.errors import InvalidConfig
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to be needed
@@ -63,7 +65,7 @@ def publish(config: PublishConfig) -> int:
     """Publish; the exit status."""
     if config.source is not None and config.preset is not None:
         raise InvalidConfig("expected a checkpoint or --preset, got both; a checkpoint knows its shape")
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     from export.repository import versions
 
     present = versions(config.repository)
@@ -101,10 +103,10 @@ def tell(console: Console, report: "PublishReport", *, repository: Path, as_json
     lines.append(f"  positions: {candidate.positions}")
     if report.removed:
         lines.append(f"  removed, to make room: {', '.join(map(str, report.removed))}")
-    serve = f"blobzero serve --repository {repository}   or   blobzero selfplay"
+    serve = f"blobzero serve --repository {quoted(repository)}   or   blobzero selfplay"
     lines.append(f"next     {serve if report.served is None else 'blobzero models'}")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if as_json:
         outcome = {
             "version": report.version,

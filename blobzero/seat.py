@@ -53,7 +53,7 @@ class Seat:
 
     def __init__(self, *, name: str, n_players: int, look: Callable[[Round], View]) -> None:
         both = sys.stdin.isatty() and sys.stdout.isatty()
-        self._console = Console(highlight=False, markup=False, force_terminal=None if both else False)
+        self._console = Console(highlight=False, markup=False, emoji=False, force_terminal=None if both else False)
         self._echo = not sys.stdin.isatty()
         if hasattr(sys.stdin, "reconfigure"):
             sys.stdin.reconfigure(errors="replace")  # a stray byte is a typing error, no traceback

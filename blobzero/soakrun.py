@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from blobzero.console import plain_console
 from blobzero.smalldisk import NoSmallDisk, SmallDisk
 from blobzero.soakplay import Soak
 from blobzero.soakreport import SoakResult, report
@@ -30,7 +31,7 @@ def run(config: "SoakConfig") -> int:
 
 
 def _run(config: "SoakConfig") -> int:
-    console = Console(stderr=config.json, highlight=False)
+    console = plain_console(stderr=config.json)
     rounds: Rounds | None = None
     try:
         with contextlib.ExitStack() as stack:
@@ -108,14 +109,14 @@ def _progress(console: Console, total: float) -> Iterator[Callable[[float, str, 
     """Show the time gone and what happens: redrawn on a terminal, elsewhere only what is worth a line."""
     progress = Progress(
         TextColumn("soak"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
+        TextColumn("{task.description}", markup=False), console=console, disable=not console.is_terminal,
     )  # fmt: skip
     task = progress.add_task("", total=total)
 
     def show(at: float, text: str, is_line: bool) -> None:
         progress.update(task, completed=min(at, total), description=text)
         if is_line:
-            console.print(f"{at:7.1f} s  {text}", markup=False, soft_wrap=True)
+            console.print(f"{at:7.1f} s  {text}", soft_wrap=True)
 
     with progress:
         yield show

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from blobzero.console import plain_console
 from mcts_ext.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -81,21 +82,21 @@ def up(config: UpConfig) -> int:
     """Start and wait; the exit status."""
     from serving.stack import Stack, has_gpu
 
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     cpu = config.cpu or not has_gpu()
     why = "as asked for" if config.cpu else "no GPU found" if cpu else "a GPU was found"
     console.print(f"{'compose.yaml + compose.cpu.yaml' if cpu else 'compose.yaml'}: {why}", markup=False)
     stack = Stack(config.project, cpu=cpu, profiles=["monitoring"] if config.monitoring else [])
     stack.up(scales={} if config.selfplay is None else {"selfplay": _at_least_one(config.selfplay)}, build=config.build)
     _show(console, stack.members())
-    console.print(f"next     blobzero logs --follow   or   {TOP}", markup=False, soft_wrap=True)
+    console.print(f"next     blobzero logs --follow   or   {TOP}", soft_wrap=True)
     return 0
 
 
 def down(config: DownConfig) -> int:
     """Stop; the exit status."""
     _stack(config.project).down(timeout_s=config.timeout)
-    Console(stderr=True, highlight=False).print("stopped; models and records stay in their volumes", markup=False)
+    plain_console(stderr=True).print("stopped; models and records stay in their volumes", markup=False)
     return 0
 
 
@@ -106,7 +107,7 @@ def status(config: StatusConfig) -> int:
         json.dump([asdict(member) for member in members], sys.stdout, indent=2)
         print()
     else:
-        _show(Console(stderr=True, highlight=False), members)
+        _show(plain_console(stderr=True), members)
     return 0 if members and all(member.is_well for member in members) else 1
 
 
@@ -127,7 +128,7 @@ def scale(config: ScaleConfig) -> int:
     if stack.runs_on_cpu():  # new containers are made as the files say, so it has to be both
         stack = _stack(config.project, cpu=True)
     stack.scale("selfplay", _at_least_one(config.selfplay))
-    _show(Console(stderr=True, highlight=False), stack.members())
+    _show(plain_console(stderr=True), stack.members())
     return 0
 
 

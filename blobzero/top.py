@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from blobzero.console import plain_console
 from blobzero.scrape import Change, EndpointAway, Scrape, Span, scrape
 from mcts_ext.errors import InvalidConfig
 
@@ -94,7 +95,7 @@ def _once(endpoints: list[Endpoint], config: TopConfig) -> int:
         away = {endpoint.url: endpoint.reason or None for endpoint in endpoints}
         print(json.dumps({"away": away, **figures(_change(endpoints))}))
     else:
-        Console(highlight=False).print(_page(endpoints))
+        plain_console().print(_page(endpoints))
     return 0 if any(endpoint.span for endpoint in endpoints) else 1
 
 

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from blobzero.again import quoted
+from blobzero.console import plain_console
 from blobzero.stopping import stop_signals
 from mcts_ext.errors import InvalidConfig
 from training.config import TrainConfig
@@ -45,10 +47,10 @@ def train(command: TrainCommand) -> int:
     """Train, report, and return the exit status: 0, or 130 when interrupted."""
     if not 1 <= command.steps <= 10**9:
         raise InvalidConfig(f"expected --steps in 1..{10**9}, got {command.steps}")
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
 
     def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     say(f"learning from {', '.join(map(str, command.records))} until step {command.steps}")
     from training.trainer import train as run
@@ -84,7 +86,8 @@ def _progress(console: Console, steps: int, say: Callable[[str], None]) -> Itera
         yield line
         return
     with Bar(
-        TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"),
+        TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False),
         console=console,
     ) as bar:  # fmt: skip
         task = bar.add_task("", total=steps)
@@ -123,6 +126,7 @@ def _summary(report: "TrainReport", command: TrainCommand, console: Console, say
         )
     if report.reason == "stopped":
         say("stopped; the same command goes on from here")
-    say(f"curve       tensorboard --logdir {command.out / 'tensorboard'}   (numbers: {command.out / 'metrics.jsonl'})")
+    board = f"tensorboard --logdir {quoted(command.out / 'tensorboard')}"
+    say(f"curve       {board}   (numbers: {command.out / 'metrics.jsonl'})")
     say(f"checkpoint  {report.checkpoint}")
-    say(f"next        blobzero publish {report.checkpoint}")
+    say(f"next        blobzero publish {quoted(report.checkpoint)}")

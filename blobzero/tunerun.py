@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from blobzero.console import plain_console
 from blobzero.stopping import interrupting_signals
 from blobzero.tunemeasure import Bench
 from blobzero.tunereport import TuneResult, report
@@ -55,7 +56,7 @@ REVIVAL_S: Final = 120.0
 def run(config: "TuneConfig") -> int:
     """Search, compare, write; the exit status."""
     slo = _check(config)
-    console = Console(stderr=config.json, highlight=False)
+    console = plain_console(stderr=config.json)
     base = read_config(config_path(config.repository, config.config_name))
     space = space_of(config.objective, base)
     interrupted, verdict, fault = False, None, None
@@ -228,7 +229,8 @@ def _write(config: "TuneConfig", base: Any, verdict: Verdict) -> Path:
 def _progress(console: Console, total: int) -> Iterator[Callable[[str, int | None], None]]:
     """Show trials done and what is measured: redrawn on a terminal, elsewhere a line a trial."""
     progress = Progress(
-        TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
+        TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
         console=console, disable=not console.is_terminal,
     )  # fmt: skip
     task = progress.add_task("", total=total)
@@ -236,7 +238,7 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[str, int | Non
     def show(text: str, n_done: int | None) -> None:
         progress.update(task, description=text, completed=n_done)
         if n_done is not None:
-            console.print(text, markup=False, soft_wrap=True)
+            console.print(text, soft_wrap=True)
 
     with progress:
         yield show

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare repository, registry and server with each other; every difference comes with what mends it."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,10 @@ def _server(repository: Path, registry: Registry, url: str, key_file: Path | Non
             server.require_live()
             states = server.states()
         except (EvaluatorError, PublishFailed) as error:
-            yield Finding(str(error).partition("; ")[0], f"blobzero serve --repository {repository}, or another --url")
+            yield Finding(
+                str(error).partition("; ")[0],
+                f"blobzero serve --repository {shlex.quote(str(repository))}, or another --url",
+            )
             return
         for version in sorted({*states, *wanted}):
             state = states.get(version, "unknown")
