@@ -3,11 +3,13 @@
 
 A verb imports what only it needs when it runs, for not every installation has it (pyproject.toml: extras).
 
-Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted.
+Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted, 141 nobody reads the output.
 """
 
 import sys
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import tyro
@@ -27,6 +29,7 @@ from blobzero.models import (
     rollback,
     unpublish,
 )
+from blobzero.output import OutputLost, guarded
 from blobzero.play import PlayConfig, play
 from blobzero.publish import PublishConfig, publish
 from blobzero.report import ReportConfig, report
@@ -48,7 +51,7 @@ from blobzero.stack import (
 from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
 from blobzero.tune import TuneConfig, tune
-from mcts_ext.errors import BlobError
+from mcts_ext.errors import BlobError, InvalidConfig
 
 Command = (
     Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
@@ -112,16 +115,56 @@ EXTRA_OF: Final = {
 """Packages that a verb may miss, and the extra that brings each."""
 
 
+OUTPUT_IS_THE_RESULT: Final = (ModelsConfig, DoctorConfig, TopConfig, StatusConfig, LogsConfig, PlayConfig)
+"""Verbs that leave nothing else behind; of `match` and `loadtest` so where no --out is given."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; the exit status."""
-    config: Any = tyro.cli(
-        Command,
-        prog="blobzero",
-        description="Self-play for the card game Blob, with the network behind NVIDIA Triton.",
-        args=arguments,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-    )
+    with guarded() as output:
+        try:
+            config: Any = tyro.cli(
+                Command,
+                prog="blobzero",
+                description="Self-play for the card game Blob, with the network behind NVIDIA Triton.",
+                args=arguments,
+                config=(tyro.conf.OmitSubcommandPrefixes,),
+            )
+        except SystemExit as end:  # the help, or wrong arguments
+            if not isinstance(end.code, int | None):
+                raise
+            raise SystemExit(output.status(end.code or 0, is_result=True)) from None
+        is_result = isinstance(config, OUTPUT_IS_THE_RESULT) or (
+            isinstance(config, MatchConfig | LoadTestConfig) and config.json and config.out is None
+        )
+        if isinstance(config, OUTPUT_IS_THE_RESULT):
+            output.ends_with_it()
+        try:
+            status = _run(config)
+        except OutputLost:
+            status = 0
+        return output.status(status, is_result=is_result)
+
+
+def _check_paths(config: Any) -> None:
+    """Refuse what PyTorch, ONNX Runtime, OpenVINO and TensorBoard cannot open; a server's and a run's folder may be so.
+
+    Raises:
+        InvalidConfig: a path that is not UTF-8.
+    """
+    if isinstance(config, ServeConfig) or (isinstance(config, SelfPlayConfig) and config.evaluator != "local"):
+        return
+    for field in fields(config):
+        value = getattr(config, field.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str | Path) and any("\ud800" <= letter <= "\udfff" for letter in str(one)):
+                raise InvalidConfig(f"expected UTF-8 in the path {str(one)!a}, got other bytes; link to it by another")
+
+
+def _run(config: Any) -> int:
+    """The exit status of one verb; its errors in one line."""
     try:
+        _check_paths(config)
         return VERBS[type(config)](config)
     except BlobError as error:
         print(f"blobzero: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ import base64
 import csv
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blobzero import loadcharts
+from blobzero.decoration import decoration
 from blobzero.report import PAGE
 from clients.load import Point, Slo, knee
 from clients.report import write_aside, write_json
@@ -127,21 +128,23 @@ def server_row(transport: str, point: Point) -> tuple[str, ...]:
     )
 
 
-def write(results: Results, folder: Path) -> list[Path]:
+def write(results: Results, folder: Path, say: Callable[[str], None]) -> list[Path]:
     """Write loadtest.json, .csv, .html and, where matplotlib is, the pictures; what was written.
 
     Raises:
         UnwritableReport: the folder cannot be written.
     """
-    pictures = _pictures(results)
-    files = {
-        "loadtest.csv": _csv(results),
-        "loadtest.html": _page(results, pictures).encode(),
-        **{f"{name}.png": image for name, image in pictures.items()},
-    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "loadtest.json", results.to_json())
+        pictures: dict[str, bytes] = {}
+        with decoration("pictures", say):
+            pictures = _pictures(results)
+        files = {
+            "loadtest.csv": _csv(results),
+            "loadtest.html": _page(results, pictures).encode(errors="replace"),
+            **{f"{name}.png": image for name, image in pictures.items()},
+        }
         for name, content in files.items():
             write_aside(folder / name, content)
     except OSError as error:
@@ -150,10 +153,6 @@ def write(results: Results, folder: Path) -> list[Path]:
 
 
 def _pictures(results: Results) -> dict[str, bytes]:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return {}
     return {
         "latency": loadcharts.latency(results.curves, results.knees, results.slo),
         **{f"batches-{name}": loadcharts.batches(points) for name, points in results.curves.items()},

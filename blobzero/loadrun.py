@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from blobzero.again import command_line
+from blobzero.console import plain_console
 from blobzero.loadreport import Results, tell, write
 from blobzero.stopping import interrupting_signals
 from clients.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
@@ -56,7 +57,7 @@ def _run(
     slo: Slo | None,
     least: float,
 ) -> int:
-    console = Console(stderr=config.json, highlight=False)
+    console = plain_console(stderr=config.json)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
     points: list[tuple[str, Point]] = []
@@ -199,10 +200,8 @@ def _report(console: Console, config: "LoadTestConfig", results: Results, least:
         held = f"holds up to {results.best_rate:,.1f}" if results.best_rate else f"does not hold even at {least:,.1f}"
         console.print(f"slo      {slo.name} within {slo.limit_ms:g} ms {held} requests/s", markup=False)
     if config.out is not None:
-        for path in write(results, config.out):
+        for path in write(results, config.out, console.print):
             console.print(f"written  {path}", markup=False)
-        if not list(config.out.glob("*.png")):
-            console.print("note     no pictures without matplotlib: pip install 'blobzero[report]'", markup=False)
     if slo is None:
         then = replace(
             config, slo="p99=20ms", transport=config.transport[:1],
@@ -215,7 +214,7 @@ def _report(console: Console, config: "LoadTestConfig", results: Results, least:
     else:
         then = replace(config, slo=f"{slo.name}={2 * slo.limit_ms:g}ms", require=None)
         why = "a promise that is easier to keep"
-    console.print(f"next     {command_line('loadtest', then)}   {why}", markup=False, soft_wrap=True)
+    console.print(f"next     {command_line('loadtest', then)}   {why}", soft_wrap=True)
     if config.json:
         print(json.dumps(results.to_json()))
 
@@ -246,7 +245,8 @@ def _line(transport: str, point: Point) -> str:
 def _progress(console: Console, *, total: int | None) -> Iterator[Callable[[str, int | None], None]]:
     """Show points done and the running window: redrawn on a terminal, elsewhere a line a point."""
     progress = Progress(
-        TextColumn("points"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"),
+        TextColumn("points"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
         console=console, disable=not console.is_terminal,
     )  # fmt: skip
     task: Any = progress.add_task("", total=total)
@@ -255,7 +255,7 @@ def _progress(console: Console, *, total: int | None) -> Iterator[Callable[[str,
         if console.is_terminal:
             progress.update(task, description=text, completed=n_done)
         elif n_done is not None:
-            console.print(text, markup=False, soft_wrap=True)
+            console.print(text, soft_wrap=True)
 
     with progress:
         yield show

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from blobzero.console import plain_console
 from blobzero.searchflags import SearchFlags
 from clients.lock import sole_writer_of
 from clients.match import DealResult, MatchCounts, Player, play
@@ -107,10 +108,10 @@ def match(config: MatchConfig) -> int:
 
 
 def _run(config: MatchConfig, specs: list[Spec]) -> int:
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
 
     def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     counts, results = MatchCounts(), list[DealResult]()
     was_interrupted = False
@@ -145,12 +146,12 @@ def _run(config: MatchConfig, specs: list[Spec]) -> int:
         "machine": machine(),
         "config": json.loads(json.dumps(asdict(config), default=str)),
     }
-    _tell(console, outcome)
     if config.out is not None:
         try:
             write_json(config.out, outcome)
         except OSError as error:
             raise UnwritableResult(f"expected to write {config.out}, got {error}; choose another --out") from error
+    _tell(console, outcome)
     if config.json:
         print(json.dumps(outcome))
     return 130 if was_interrupted else 0
@@ -258,7 +259,7 @@ def _progress(console: Console, deals: int) -> Iterator[Callable[[Sequence[DealR
     next_s = time.monotonic() + (0.25 if console.is_terminal else PLAIN_INTERVAL_S)
     progress = Progress(
         TextColumn("deals"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.description}"), console=console, disable=not console.is_terminal,
+        TextColumn("{task.description}", markup=False), console=console, disable=not console.is_terminal,
     )  # fmt: skip
     task = progress.add_task("", total=deals)
 
@@ -273,7 +274,7 @@ def _progress(console: Console, deals: int) -> Iterator[Callable[[Sequence[DealR
             progress.update(task, completed=len(results), description=text)
         else:
             next_s = now + PLAIN_INTERVAL_S
-            console.print(f"{len(results):8} of {deals} deals  {text}", markup=False, soft_wrap=True)
+            console.print(f"{len(results):8} of {deals} deals  {text}", soft_wrap=True)
 
     with progress:
         yield show

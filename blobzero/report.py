@@ -12,9 +12,10 @@ from typing import Annotated, Any, Final
 import numpy as np
 import tyro
 from numpy.typing import NDArray
-from rich.console import Console
 
 from blobzero import charts
+from blobzero.again import quoted
+from blobzero.console import plain_console
 from clients.jsontext import json_object
 from clients.lock import sole_writer
 from clients.records import ShardError, readable
@@ -73,12 +74,12 @@ def report(config: ReportConfig) -> int:
             for section in sections:
                 write_aside(folder / f"{section.name}.png", section.picture)
             page = PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
-            write_aside(config.run / "report.html", page.encode())
+            write_aside(config.run / "report.html", page.encode(errors="replace"))
     except OSError as error:
         raise ReportError(f"expected to write {config.run}/report.html, got {error}; free space") from error
-    console = Console(stderr=True, highlight=False)
-    console.print(f"written  {config.run}/report.html", markup=False)
-    console.print(f"next     blobzero play --repository {config.run}/models", markup=False)
+    console = plain_console(stderr=True)
+    console.print(f"written  {config.run}/report.html")
+    console.print(f"next     blobzero play --repository {quoted(config.run / 'models')}")
     return 0
 
 
@@ -88,7 +89,7 @@ def _read_generations(run: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ReportError(f"expected the results of generations in {run}, got {error}; run the loop again") from error
     if not found:
-        raise ReportError(f"expected a finished generation in {run}, got none; run blobzero loop --out {run}")
+        raise ReportError(f"expected a finished generation in {run}, got none; run blobzero loop --out {quoted(run)}")
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from clients.jsontext import json_object
 from clients.records import finished_rounds
-from clients.report import write_json
+from clients.report import plain, write_json
 from mcts_ext.config import SearchConfig
 from mcts_ext.errors import BlobError
 
@@ -75,4 +75,4 @@ class RunFolder:
     def title(self, workers: int, search: SearchConfig) -> str:
         """A line for pictures."""
         setting = f"{search.determinizations} x {search.simulations}"
-        return f"{self.path.name}: {setting}, {workers} worker{'s' if workers != 1 else ''}"
+        return f"{plain(self.path.name)}: {setting}, {workers} worker{'s' if workers != 1 else ''}"

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from blobzero.decoration import decoration
 from blobzero.display import Display
 from blobzero.metrics import FleetMetrics, serve_metrics
 from blobzero.runfolder import RunFolder, fresh_folder
@@ -161,10 +162,8 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics | None) -> int:
     summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
     write_json(folder.summary, summary)
     comparable = _is_old_setting(config)
-    try:
+    with decoration("picture", display.say):
         draw(history, folder.picture, title=folder.title(config.size().workers, config.search()), comparable=comparable)
-    except ModuleNotFoundError:  # matplotlib is left out where many workers run
-        display.say("no picture: matplotlib is not installed")
     display.summary(summary, folder, comparable=comparable)
     if config.json:
         print(json.dumps(summary))

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from blobzero.again import command_line
 from blobzero.charts import new_figure, png, thousands
+from blobzero.decoration import decoration
 from blobzero.soakmemory import GROWTH, Life, Memory, judge_memory
 from blobzero.soakrounds import Rounds
 from clients.report import machine, write_aside, write_json
@@ -132,18 +133,17 @@ def report(console: Console, result: SoakResult) -> None:
     out = result.config.out
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
+    try:
+        write_json(out / "soak.json", result.to_json())
+    except OSError as error:
+        raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
     _tell(console, result)
     if result.config.json:
         print(json.dumps(result.to_json()))
-    try:
-        write_json(out / "soak.json", result.to_json())
-        console.print(f"written  {out / 'soak.json'}", markup=False, soft_wrap=True)
-        picture = _timeline(result)
-        if picture is not None:
-            write_aside(out / "timeline.png", picture)
-            console.print(f"written  {out / 'timeline.png'}", markup=False, soft_wrap=True)
-    except OSError as error:
-        raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
+    console.print(f"written  {out / 'soak.json'}", soft_wrap=True)
+    with decoration("picture", console.print):
+        write_aside(out / "timeline.png", _timeline(result))
+        console.print(f"written  {out / 'timeline.png'}", soft_wrap=True)
     config = result.config
     longer = replace(config, minutes=3 * config.minutes, faults=3 * config.faults, out=Path(f"{out}-long"))
     console.print(
@@ -193,12 +193,10 @@ def _tell(console: Console, result: SoakResult) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
-def _timeline(result: SoakResult) -> bytes | None:
-    """Evaluations/s and memory over time, every fault as a band; None without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
+def _timeline(result: SoakResult) -> bytes:
+    """Evaluations/s and memory over time, every fault as a band."""
+    import matplotlib
+
     figure, (top, bottom) = new_figure("seconds of play", "evaluations / s", "memory, MiB", height=6)
     figure.set_size_inches(12, 6.5)
     at = np.array([one.at for one in result.moments])

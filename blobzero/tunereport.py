@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from blobzero.again import command_line
+from blobzero.again import command_line, quoted
 from blobzero.charts import png
+from blobzero.decoration import decoration
 from blobzero.tunespace import Space, client_flags
 from blobzero.tunestudy import Verdict, finished
 from clients.report import write_aside, write_json
@@ -90,12 +91,11 @@ def report(console: Console, result: TuneResult, *, is_broken_off: bool) -> None
     written = [out / "tune.json"]
     try:
         write_json(out / "tune.json", result.to_json())
-        picture = _picture(result)
-        if picture is not None:
-            write_aside(out / "tune.png", picture)
-            written.append(out / "tune.png")
     except OSError as error:
         raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
+    with decoration("picture", console.print):
+        write_aside(out / "tune.png", _picture(result))
+        written.append(out / "tune.png")
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
     _tell(console, result, written, is_broken_off=is_broken_off)
@@ -154,18 +154,16 @@ def _verdict(result: TuneResult, unit: str, *, is_broken_off: bool) -> list[str]
     if result.written is not None:
         said += [
             f"written  {result.written}",
-            f"next     blobzero serve --repository {config.repository} --config-name {result.written.stem}   "
+            f"next     blobzero serve --repository {quoted(config.repository)} --config-name {result.written.stem}   "
             f"with {client_flags(verdict.setting)}",
         ]
     return said
 
 
-def _picture(result: TuneResult) -> bytes | None:
-    """Every trial's score in order, the best so far, and what mattered; None without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        return None
+def _picture(result: TuneResult) -> bytes:
+    """Every trial's score in order, the best so far, and what mattered."""
+    import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

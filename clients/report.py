@@ -83,6 +83,11 @@ def write_aside(path: Path, content: bytes) -> None:
         raise
 
 
+def plain(text: str) -> str:
+    """A path for a picture or a page: as UTF-8 has it, and without what matplotlib reads as mathematics."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")
+
+
 def draw(history: History, path: Path, *, title: str, comparable: bool) -> None:
     """A picture of throughput and batch sizes over the run, beside the old system where that is `comparable`."""
     import matplotlib

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes after a result that stands already: a picture, a table. Whether it succeeds decides nothing."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def decoration(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Whatever fails in the body is said in one line, and the verb goes on."""
+    try:
+        yield
+    except ModuleNotFoundError as error:  # matplotlib is left out where many workers run
+        say(f"no {what}: {error.name} is not installed")
+    except Exception as error:
+        say(f"no {what}: {type(error).__name__}: {' '.join(str(error).split())}")
