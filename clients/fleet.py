@@ -77,7 +77,10 @@ class Fleet:
         self._is_stopping = False
         self.model_versions: set[int] = set()
         allow_open_files(len(configs), flag="--workers")
-        self._workers = [_Worker(config, *self._spawn(config)) for config in configs]
+        try:
+            self._workers = [_Worker(config, *self._spawn(config)) for config in configs]
+        except OSError as error:  # no leave for more processes, or to write the logs
+            raise FleetError(f"expected {len(configs)} workers to start, got {error}; use fewer --workers") from error
 
     def __enter__(self) -> Self:
         return self

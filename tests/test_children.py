@@ -67,7 +67,7 @@ def test_every_python_that_is_started_leaves_out_the_working_folder() -> None:
 
 
 def test_a_soft_limit_of_open_files_is_raised_to_the_hard_one(tmp_path: Path) -> None:
-    done = limited("-Sn 24", *COMMAND, *SELFPLAY, "--workers", "8", folder=tmp_path)
+    done = limited("-Sn 24", *COMMAND, *SELFPLAY, "--workers", "12", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rounds"] == 16
 
