@@ -289,8 +289,7 @@ class EmbeddedTriton:
     def _log_of_this_start(self) -> str:
         with self.log_file.open("rb") as log:
             log.seek(self._log_start)
-            text = log.read().decode(errors="replace")
-        return text.replace(str(self.folder / "models"), str(self.config.repository))
+            return log.read().decode(errors="replace")
 
     def _why_it_failed(self) -> str:
         """The lines of the log that say most, as one: errors of this start, then what it ended with."""
@@ -299,11 +298,10 @@ class EmbeddedTriton:
         verdicts = [line for line in lines if line.startswith("error:")]
         if verdicts and "failed to load all models" not in verdicts[-1]:
             faults = []  # the verdict says it all
-        bare = [
-            line for line in lines if not re.match(r"[A-Z]\d{4} |[+|]", line)
-        ]  # of a shell, or of a stub that aborts
+        bare = [line for line in lines if not re.match(r"[A-Z]\d{4} |[+|]", line)]  # a shell's, or a stub's that aborts
         telling = [*faults[-1:], *verdicts[-1:]] or bare[-1:] or lines[-1:] or ["an empty log"]
-        return f"{'; '.join(line.rstrip('; ')[:400] for line in telling)}; see {self.log_file}"
+        why = "; ".join(line.rstrip("; ")[:400] for line in telling)
+        return f"{why.replace(str(self.folder / 'models'), str(self.config.repository))}; see {self.log_file}"
 
 
 def serve(config: ServerConfig) -> int:
