@@ -11,6 +11,7 @@ def decoration(what: str, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:  # matplotlib is left out where many workers run
-        say(f"no {what}: {error.name} is not installed")
+        package = (error.name or "").partition(".")[0]
+        say(f"no {what} without {package}: pip install 'blobzero[report]'")
     except Exception as error:
         say(f"no {what}: {type(error).__name__}: {' '.join(str(error).split())}")
