@@ -233,9 +233,6 @@ class EmbeddedTriton:
                     return
             except (ServerUnreachable, ProbeTimeout) as error:
                 last = error
-                # A new connection: gRPC without its event engine (clients/channel.py) tries the old one again in 10 s.
-                self._require_probe().close()
-                self._probe = Probe(self.url, model=self.config.model)
             except ProbeFailed as error:  # Triton listens only after the model is loaded: it won't get better
                 raise ServerFailed(
                     f"expected {self.config.model} to answer, got: {error}; see {self.log_file}"

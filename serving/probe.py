@@ -4,8 +4,10 @@
 Triton's own readiness isn't enough: with its backend process dead, a model still reads READY.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -27,19 +29,28 @@ def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return row
 
 
+_UNANSWERED: Final = ("StatusCode.DEADLINE_EXCEEDED", "StatusCode.UNAVAILABLE")
+CHANNEL_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),  # else http_proxy and its like send even loopback to the proxy
+)
+
+
 class Probe:
-    """A connection to one server for questions about its health."""
+    """A connection to one server for questions about its health, one at a time.
+
+    After a question without an answer the next one has a new channel: the old one may be dead without a word, and gRPC
+    without its event engine (clients/channel.py) tries one that was refused again only in 10 s.
+    """
 
     def __init__(self, url: str, *, model: str) -> None:
         self.model = model
-        self._client = triton.InferenceServerClient(
-            url,
-            channel_args=[
-                ("grpc.initial_reconnect_backoff_ms", 50),
-                ("grpc.max_reconnect_backoff_ms", 500),
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
+        self._url = url
+        self._is_closed = False
+        self._client = self._connect()
+        self._lock = threading.Lock()  # so a channel that is given up has no call under way
         source = triton.InferInput(contract.INPUT_NAME, [1, contract.OBSERVATION_BYTES], "UINT8")
         source.set_data_from_numpy(sample_observation())
         self._inputs = [source]
@@ -51,8 +62,8 @@ class Probe:
         Raises:
             ServerUnreachable, ProbeTimeout, ProbeFailed: what its name says.
         """
-        with _typed_errors():
-            answer = self._client.infer(self.model, self._inputs, outputs=self._outputs, client_timeout=timeout_s)
+        with self._asking() as client:
+            answer = client.infer(self.model, self._inputs, outputs=self._outputs, client_timeout=timeout_s)
         for name, width in ((contract.POLICY_NAME, contract.N_ACTIONS), (contract.VALUE_NAME, contract.N_SEATS)):
             numbers = answer.as_numpy(name)
             if numbers is None or numbers.shape != (1, width) or not np.isfinite(numbers).all():
@@ -61,13 +72,28 @@ class Probe:
 
     def n_executions(self, *, timeout_s: float) -> int:
         """How many batches the server has run: a server that is only busy makes progress."""
-        with _typed_errors():
-            reply = self._client.get_inference_statistics(self.model, client_timeout=timeout_s)
+        with self._asking() as client:
+            reply = client.get_inference_statistics(self.model, client_timeout=timeout_s)
         return sum(int(version.execution_count) for version in reply.model_stats)
 
     def close(self) -> None:
         """Close the connection."""
+        self._is_closed = True
         self._client.close()
+
+    def _connect(self) -> Any:
+        return triton.InferenceServerClient(self._url, channel_args=list(CHANNEL_OPTIONS))
+
+    @contextmanager
+    def _asking(self) -> Iterator[Any]:
+        with self._lock, _typed_errors():
+            try:
+                yield self._client
+            except InferenceServerException as error:
+                if str(error.status()) in _UNANSWERED and not self._is_closed:
+                    self._client.close()
+                    self._client = self._connect()
+                raise
 
 
 @contextmanager

@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from clients.channel import open_channel
+from clients.connection import Connection
 from clients.fleet import WORKER_ENVIRONMENT
 from clients.load.observed import ServerView, Snapshot, compare
 from clients.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
@@ -228,8 +228,8 @@ class Generator:
                 killed.append(client.process.pid)
         if killed and self.traffic.transport == "shm":
             time.sleep(LAST_S)  # the server may still write into its regions
-            with open_channel(self.target.url) as channel:
-                control = Control(self.target, channel)
+            with Connection(self.target.url) as connection:
+                control = Control(self.target, connection)
                 for pid in killed:
                     control.unregister_all(pid)
         self._view.close()
