@@ -75,12 +75,13 @@ def test_an_evaluator_loses_nothing(proxy: Proxy) -> None:
 
 def test_the_first_contact_may_meet_it_too(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clients.triton._CONTACT_S", 1.0)
-    proxy.stall()
+    proxy.slow(latency_s=0.4, bytes_per_s=1e9)
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
         opening = pool.submit(TritonEvaluator, proxy.url, server_timeout_s=30.0)
         while not proxy._links:
             time.sleep(0.01)
+        time.sleep(0.6)  # the server's greeting has come, and the question is on its way
         proxy.drop()
         proxy.mend()
         with opening.result(timeout=20.0) as evaluator:
