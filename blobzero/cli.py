@@ -3,7 +3,8 @@
 
 A verb imports what only it needs when it runs, for not every installation has it (pyproject.toml: extras).
 
-Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted.
+Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted (Ctrl-C),
+143 terminated (SIGTERM), 129 hung up.
 """
 
 import sys
@@ -45,6 +46,7 @@ from blobzero.stack import (
     status,
     up,
 )
+from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
 from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
 from blobzero.tune import TuneConfig, tune
@@ -122,7 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
         config=(tyro.conf.OmitSubcommandPrefixes,),
     )
     try:
-        return VERBS[type(config)](config)
+        with interrupting_signals():
+            return exit_status(VERBS[type(config)](config))
     except BlobError as error:
         print(f"blobzero: {error}", file=sys.stderr)
         return 1
@@ -134,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("blobzero: interrupted", file=sys.stderr)
-        return 130
+        return exit_status(INTERRUPTED)
 
 
 if __name__ == "__main__":

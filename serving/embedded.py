@@ -293,23 +293,34 @@ def serve(config: ServerConfig) -> int:
     """Serve until Ctrl-C or SIGTERM: the body of `blobzero serve`.
 
     Returns:
-        The exit status: 0 after a stop that was asked for.
+        The exit status: 0 after a stop that was asked for, 128 + the signal's number if that was before it served.
     """
     console = Console(stderr=True)
     stop = threading.Event()
+    is_up = False
+    asked_by = 0
 
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+    def ask_to_stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked_by
+        asked_by = number
         stop.set()
+        if not is_up:
+            raise KeyboardInterrupt  # nothing is served yet: no need to wait for it
 
     before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with EmbeddedTriton(config) as server:
+            is_up = True
             console.print(f"[bold]Triton[/] serves [bold]{config.model}[/] from {config.repository}")
             console.print(f"  gRPC     {server.url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}")
             console.print(f"  log      {server.log_file}\nCtrl-C stops it.")
             with Watch(server, on_event=lambda text: console.print(f"[yellow]{text}[/]")):
                 stop.wait()
             console.print("stopping")
+    except KeyboardInterrupt:
+        if not asked_by:  # by another handler, whose business it is
+            raise
+        return 128 + asked_by
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

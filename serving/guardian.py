@@ -38,9 +38,11 @@ def kill_group(pgid: int) -> None:
         os.killpg(pgid, signal.SIGKILL)
 
 
-def die_with_parent() -> None:
+def die_with(parent: int) -> None:
     """Ask Linux for SIGKILL should the guardian itself be killed (it has one thread, so this fork is safe)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was, before we asked
+        os._exit(1)
 
 
 def guard(parent: int, folder: Path, grace_s: float, command: list[str]) -> int:
@@ -49,8 +51,9 @@ def guard(parent: int, folder: Path, grace_s: float, command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda number, _frame: signals.add(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guardian = os.getpid()
     server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0, preexec_fn=die_with_parent
+        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0, preexec_fn=lambda: die_with(guardian)
     )
     try:
         print(server.pid, flush=True)

@@ -224,7 +224,7 @@ class Generator:
         killed = []
         for client in self._clients:
             client.end()
-            if client.process.returncode < 0:
+            if client.process.returncode:  # killed, or cut short
                 killed.append(client.process.pid)
         if killed and self.traffic.transport == "shm":
             time.sleep(LAST_S)  # the server may still write into its regions

@@ -16,7 +16,7 @@ from serving.backends.common import PRECISION_KEY, VERSION_KEY, BatchingModel, N
 
 # Else an import of OpenVINO is reported to Google Analytics.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-import openvino as ov  # isort: skip
+import openvino as ov  # noqa: E402  isort: skip
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 LEAST_STEP = 16
