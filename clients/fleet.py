@@ -96,7 +96,7 @@ class Fleet:
         self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"worker-{config.index:03d}.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "clients.worker"],
+                [sys.executable, "-m", "clients.starter", "clients.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One self-play process: a pool of rounds, an evaluator, shards on disk.
 
-`play` is the loop. As a program (`python -m clients.worker`) the process reads its `WorkerConfig` as one line of JSON
+`play` is the loop. As a program (`python -m clients.starter clients.worker`) the process reads its `WorkerConfig` as one line of JSON
 from standard input, reports in lines of JSON on standard output, and stops when its input closes: so it never
 outlives the fleet that started it, however that died, by more than two seconds.
 
@@ -31,7 +31,7 @@ from clients.evaluator import Evaluator
 from clients.records import NoRoom, write_shard
 from clients.requestcounts import RequestCounts
 from clients.shares import Share
-from clients.starter import PARTING_S, leave
+from clients.starter import leave
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.errors import BlobError
 from mcts_ext.pool import SelfPlayPool
@@ -234,18 +234,14 @@ def main() -> int:
             print(json.dumps({"event": event, **values}), flush=True)
 
     def listen() -> None:
-        is_asked = False
         for line in sys.stdin:
             if line.strip() == "go":
                 go.set()
             elif line.strip() == "stop":
-                is_asked = True
                 break
         if not go.is_set():  # it waits for a server, or reads shards, and has nothing to write
             leave()
         stop.set()
-        if not is_asked:
-            leave(after_s=PARTING_S)
 
     threading.Thread(target=listen, daemon=True).start()
     try:

@@ -48,7 +48,7 @@ class _Client:
     def __init__(self, config: WorkerConfig) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "clients.load.worker"],
+            [sys.executable, "-m", "clients.starter", "clients.load.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

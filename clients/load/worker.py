@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One client process of a load test: sends requests as it is told and reports when each was answered.
 
-As a program (`python -m clients.load.worker`) it takes lines of JSON on standard input and reports in lines of JSON on
+As a program (`python -m clients.starter clients.load.worker`) it takes lines of JSON on standard input and reports in lines of JSON on
 standard output; it stops when its input closes, so it never outlives whoever started it.
 
 ```
@@ -39,7 +39,7 @@ from clients.load.schedule import arrivals, share
 from clients.load.sharedmemory import SharedMemory
 from clients.load.signature import Signature, Tensor
 from clients.load.transports import GrpcStream, GrpcUnary, Transport
-from clients.starter import PARTING_S, leave
+from clients.starter import leave
 from mcts_ext.errors import BlobError
 
 TRANSPORTS: Final[dict[str, Callable[[Target, Signature, Traffic], Transport]]] = {
@@ -264,7 +264,8 @@ def main() -> int:
                     seed=order["seed"],
                 )
         stop.set()
-        leave(after_s=PARTING_S if is_ready.is_set() else 0.0)
+        if not is_ready.is_set():
+            leave()
 
     threading.Thread(target=_guarded, args=(listen, stop, faults), daemon=True).start()
     try:
