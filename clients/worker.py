@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One self-play process: a pool of rounds, an evaluator, shards on disk.
 
-`play` is the loop. As a program (`python -m clients.starter clients.worker`) the process reads its `WorkerConfig` as one line of JSON
-from standard input, reports in lines of JSON on standard output, and stops when its input closes: so it never
-outlives the fleet that started it, however that died, by more than two seconds.
+`play` is the loop. As a program (`python -m clients.starter clients.worker`) the process reads its `WorkerConfig` as
+one line of JSON from standard input, reports in lines of JSON on standard output, and stops when its input closes: so
+it never outlives the fleet that started it, however that died, by more than two seconds.
 
 ```
 in   {config}                     then "go", and "stop" or the end of the input

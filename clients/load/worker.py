@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One client process of a load test: sends requests as it is told and reports when each was answered.
 
-As a program (`python -m clients.starter clients.load.worker`) it takes lines of JSON on standard input and reports in lines of JSON on
-standard output; it stops when its input closes, so it never outlives whoever started it.
+As a program (`python -m clients.starter clients.load.worker`) it takes lines of JSON on standard input and reports in
+lines of JSON on standard output; it stops when its input closes, so it never outlives whoever started it.
 
 ```
 in   {target, signature, traffic, index}   then any number of

@@ -110,12 +110,6 @@ def test_at_the_first_contact(verb: str, number: signal.Signals, tmp_path: Path,
     assert_ends(tmp_path, verb, words, number, lambda said: "does not answer" in said)
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_while_others_play(number: signal.Signals, tmp_path: Path, nobody: str) -> None:
-    words = ["--records", str(tmp_path), "--url", nobody, "--out", str(tmp_path / "loop")]
-    assert_ends(tmp_path, "loop", words, number, lambda said: "waiting for" in said)
-
-
 def start_worker(module: str, line: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "clients.starter", module],
