@@ -10,8 +10,8 @@ from typing import Annotated, Literal, get_args
 import tyro
 from rich.console import Console
 
+from clients.lock import sole_writer
 from clients.report import write_json
-from mcts_ext.errors import InvalidConfig
 
 Level = Literal["engine", "search", "inference", "selfplay", "quality", "swap"]
 
@@ -32,6 +32,11 @@ class BenchConfig:
 
 def bench(config: BenchConfig) -> int:
     """Measure, show and keep; the exit status."""
+    with sole_writer(config.out):
+        return _run(config)
+
+
+def _run(config: BenchConfig) -> int:
     from benchmarks.measure import Plan
 
     console = Console(stderr=config.json, highlight=False)
@@ -39,10 +44,6 @@ def bench(config: BenchConfig) -> int:
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidConfig(f"expected a folder to write at {config.out}, got {error.strerror}") from error
     plan = Plan(quick=config.quick, out=config.out, say=say)
     levels = get_args(Level) if config.level == "all" else (config.level,)
     found = []

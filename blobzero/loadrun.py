@@ -17,6 +17,7 @@ from blobzero.loadreport import Results, tell, write
 from blobzero.stopping import interrupting_signals
 from clients.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
 from clients.load.plan import TransportName
+from clients.lock import sole_writer
 from clients.report import machine
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
@@ -43,6 +44,18 @@ def run(config: "LoadTestConfig") -> int:
     _check(config, traffics)
     if slo is not None:
         _check_promise(config, slo, patience, least)
+    with sole_writer(config.out) if config.out is not None else contextlib.nullcontext():
+        return _run(config, loads, traffics, patience, slo, least)
+
+
+def _run(
+    config: "LoadTestConfig",
+    loads: Sequence[Load],
+    traffics: Sequence[Traffic],
+    patience: Patience,
+    slo: Slo | None,
+    least: float,
+) -> int:
     console = Console(stderr=config.json, highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)

@@ -19,6 +19,7 @@ their shards hold its rounds. With `--url` a server that runs elsewhere serves `
 
 import contextlib
 import json
+import secrets
 import subprocess
 import sys
 import time
@@ -35,8 +36,10 @@ from blobzero.match import MatchConfig
 from blobzero.metrics import LoopMetrics, serve_metrics
 from blobzero.others import RecordedRounds, wait_for_rounds
 from blobzero.selfplay import SelfPlayConfig, selfplay
+from clients.jsontext import json_object
+from clients.lock import sole_writer
 from clients.report import write_json
-from clients.sizing import choose_size
+from clients.sizing import Auto, choose_size
 from mcts_ext.errors import BlobError
 
 if TYPE_CHECKING:
@@ -57,8 +60,8 @@ class LoopConfig:
     """`demo` (minutes on two cores), `reference` (the old system's 5 million rounds), or a TOML file of one's own."""
     out: Path = field(default_factory=lambda: Path("data/loop"))
     """Folder for everything: models, records, training, matches."""
-    seed: int = 0
-    """Of the network's weights, the deals, the training and the matches."""
+    seed: int | Auto = "auto"
+    """Of the network's weights, the deals, the training and the matches; `auto`: any, which the folder keeps."""
     records: Path | None = None
     """Folder of runs that others play and this loop learns from, instead of playing itself."""
     repository: Path | None = None
@@ -74,13 +77,14 @@ class LoopConfig:
 def loop(config: LoopConfig) -> int:
     """Run all generations that are not finished; the exit status."""
     settings = load_settings(config.preset)
-    with serve_metrics(config.metrics) as registry:
+    with sole_writer(config.out), serve_metrics(config.metrics) as registry:
         return _run(config, settings, LoopMetrics(registry))
 
 
 def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> int:
     run = LoopRun(config, settings, metrics)
     run.open()
+    run.say(f"seed {run.seed}, all in {config.out}")
     left = [g for g in range(settings.generations) if not run.result(g).is_file()]
     if left:
         with run.server() as url:
@@ -100,7 +104,7 @@ class LoopRun:
     def __init__(self, config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics | None = None) -> None:
         self.config = config
         self.out = config.out
-        self.seed = config.seed
+        self.seed = 0 if config.seed == "auto" else config.seed
         self.models = config.repository or config.out / "models"
         self.metrics = metrics or LoopMetrics(CollectorRegistry())
         self.settings = settings
@@ -120,19 +124,21 @@ class LoopRun:
         return self.out / "selfplay" / f"{generation:03}"
 
     def open(self) -> None:
-        """Make the folder and the first version, or go on with the same loop.
+        """Make the folder and the first version, or go on with the same loop and its seed.
 
         Raises:
             LoopError: another loop is in the folder, or it can't be written.
         """
-        wanted = json.loads(json.dumps({"settings": asdict(self.settings), "seed": self.seed}))
         path = self.out / "loop.json"
         try:
+            if self.config.seed == "auto":
+                self.seed = json_object(path.read_bytes())["seed"] if path.exists() else secrets.randbits(31)
+            wanted = json.loads(json.dumps({"settings": asdict(self.settings), "seed": self.seed}))
             for folder in ("selfplay", "matches", "generations", "logs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
-            found = json.loads(path.read_text()) if path.exists() else wanted
+            found = json_object(path.read_bytes()) if path.exists() else wanted
             write_json(path, wanted if found == wanted else found)
-        except (OSError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise LoopError(f"expected a folder to write at {self.out}, got {error}; choose another --out") from error
         if found != wanted:
             different = next(key for key in wanted if wanted[key] != found.get(key))
@@ -255,6 +261,7 @@ class LoopRun:
             out=self.out / "train",
             until_step=self.settings.steps * (generation + 1),
             on_progress=lambda progress: self.metrics.trained(progress.step, progress.metrics),
+            on_event=self.say,
         )
 
     def _publish(self, checkpoint: Path, url: str) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from blobzero.searchflags import SearchFlags
+from clients.lock import sole_writer_of
 from clients.match import DealResult, MatchCounts, Player, play
 from clients.players import Source, Spec, open_players, parse
 from clients.rating import Estimate, anytime_estimate, decided_after, elo, estimate
@@ -101,6 +102,11 @@ def match(config: MatchConfig) -> int:
     """Play, report, and return the exit status: 0, or 130 when interrupted."""
     specs = config.specs()
     importlib.import_module("scipy.stats")  # of the intervals: without it the match would be in vain
+    with sole_writer_of(config.out) if config.out is not None else contextlib.nullcontext():
+        return _run(config, specs)
+
+
+def _run(config: MatchConfig, specs: list[Spec]) -> int:
     console = Console(stderr=True, highlight=False)
 
     def say(text: str) -> None:
@@ -130,6 +136,7 @@ def match(config: MatchConfig) -> int:
         return 130
     outcome = summarize(players, results, watched=config.stop_when_decided)
     outcome |= {
+        "seed": config.seed,
         "seconds": round(seconds, 3),
         "decisions": counts.decisions,
         "evaluations": counts.evaluations,
@@ -141,7 +148,6 @@ def match(config: MatchConfig) -> int:
     _tell(console, outcome)
     if config.out is not None:
         try:
-            config.out.parent.mkdir(parents=True, exist_ok=True)
             write_json(config.out, outcome)
         except OSError as error:
             raise UnwritableResult(f"expected to write {config.out}, got {error}; choose another --out") from error
@@ -275,7 +281,7 @@ def _progress(console: Console, deals: int) -> Iterator[Callable[[Sequence[DealR
 
 def _tell(console: Console, outcome: dict[str, Any]) -> None:
     """The result as tables for people."""
-    table = Table(title=f"{outcome['deals']:,} deals in {outcome['seconds']:.1f} s")
+    table = Table(title=f"{outcome['deals']:,} deals of seed {outcome['seed']} in {outcome['seconds']:.1f} s")
     for heading in ("player", "score a round", "95%", "bids made", "rounds", ""):
         table.add_column(heading, justify="left" if heading in ("player", "") else "right")
     for player in outcome["players"]:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +14,13 @@ import tyro
 
 from blobzero.display import Display
 from blobzero.metrics import FleetMetrics, serve_metrics
-from blobzero.runfolder import RunFolder
+from blobzero.runfolder import RunFolder, fresh_folder
 from blobzero.searchflags import SearchFlags
 from blobzero.stopping import stop_signals
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
 from clients.fleet import Fleet
+from clients.lock import sole_writer
 from clients.report import draw, summarize, write_json
 from clients.sizing import Auto, Size, choose_size
 from clients.statistics import ModelCounts, ModelStatistics
@@ -29,10 +30,6 @@ from mcts_ext.config import DealConfig, Unit
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.deals import games_for
 from mcts_ext.errors import InvalidConfig
-
-
-def _default_out() -> Path:
-    return Path("data") / datetime.now().strftime("selfplay-%Y%m%d-%H%M%S")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +76,10 @@ class SelfPlayConfig(SearchFlags, Dealt):
     """Evaluations that a worker remembers, some 100 bytes each."""
     shard_seconds: float = 10.0
     """Seconds between shards; a worker that is killed plays what it had not written again."""
-    seed: int | Auto = 0
+    seed: int | Auto = "auto"
     """Of the run: the same seed and network give the same rounds, whatever the number of workers; `auto`: any, which
     the folder keeps."""
-    out: Path = field(default_factory=_default_out)
+    out: Path = field(default_factory=partial(fresh_folder, "selfplay"))
     """Folder for records, logs and summary; one that holds the same run is continued."""
     evaluator: Kind = "triton"
     """Who answers: a Triton server, the model in each worker's own process, or a stand-in without a network."""
@@ -135,11 +132,17 @@ class SelfPlayConfig(SearchFlags, Dealt):
 def selfplay(config: SelfPlayConfig, *, metrics: FleetMetrics | None = None) -> int:
     """Play, report, and return the exit status: 0, or 130 when interrupted. `metrics` are the caller's to serve."""
     config.check()
+    with sole_writer(config.out):
+        return _run(config, metrics)
+
+
+def _run(config: SelfPlayConfig, metrics: FleetMetrics | None) -> int:
     folder = RunFolder(config.out)
     if config.seed == "auto":
         config = replace(config, seed=folder.seed())
     folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search())})
     display = Display(to_stderr=config.json)
+    display.say(f"seed {config.seed}, records in {config.out}")
     with (
         serve_metrics(config.metrics) as registry,
         _server(config, folder, display.say) as server,
@@ -261,7 +264,7 @@ def _play(
         _, rounds = games_for(rounds, seed=config.seed, deal=config.deal())
     with Fleet(workers, logs=folder.logs, on_event=display.say) as fleet, display.live(rounds, config.minutes):
         fleet.wait_ready(was_stopped)
-        started_with = len(folder.finished_rounds())
+        started_with = len(folder.finished_rounds(on_event=display.say))
         if started_with:
             display.say(f"{config.out} holds {started_with} rounds of this run already; going on")
         server.start()

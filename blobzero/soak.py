@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`blobzero soak`: self-play for minutes or hours while everything that can fail is made to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from blobzero.runfolder import fresh_folder
 
 FaultName = Literal[
     "server-kill", "backend-kill", "worker-kill", "network-cut", "network-stall", "slow-link", "model-swap", "disk-full"
@@ -31,7 +34,7 @@ class SoakConfig:
     """Shape of the untrained networks that are served."""
     seed: int = 0
     """Of the rounds, the schedule and the networks."""
-    out: Path = Path("data/soak")
+    out: Path = field(default_factory=partial(fresh_folder, "soak"))
     """Folder for records, logs, soak.json and timeline.png; expected not to exist, or to be empty."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the result as JSON on standard output."""

@@ -13,6 +13,7 @@ from blobzero.soakplay import Soak
 from blobzero.soakreport import SoakResult, report
 from blobzero.soakrounds import Rounds
 from blobzero.stopping import stop_signals
+from clients.lock import LOCK, sole_writer
 from mcts_ext.errors import BlobError, InvalidConfig
 from training.network import PRESETS
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 def run(config: "SoakConfig") -> int:
     """Play, break, account; the exit status."""
     _check(config)
+    with sole_writer(config.out):
+        _make_folder(config)
+        return _run(config)
+
+
+def _run(config: "SoakConfig") -> int:
     console = Console(stderr=config.json, highlight=False)
     rounds: Rounds | None = None
     try:
@@ -40,7 +47,6 @@ def run(config: "SoakConfig") -> int:
         if rounds is None:  # nothing was played
             with contextlib.suppress(OSError):
                 (config.out / "shards").rmdir()
-                config.out.rmdir()
             raise
         soaking.broken_off = soaking.broken_off or str(error)
     result = SoakResult(
@@ -71,10 +77,14 @@ def _check(config: "SoakConfig") -> None:
         )
     if config.preset not in PRESETS:
         raise InvalidConfig(f"expected --preset of {', '.join(PRESETS)}, got {config.preset}")
+
+
+def _make_folder(config: "SoakConfig") -> None:
+    """The players' folder, in one that holds nothing but our lock."""
     try:
-        if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
+        if any(one.name != LOCK for one in config.out.iterdir()):
             raise InvalidConfig(f"expected an empty folder, got {config.out}; remove it or choose another --out")
-        (config.out / "shards").mkdir(parents=True)
+        (config.out / "shards").mkdir()
     except OSError as error:
         raise InvalidConfig(f"expected to make a folder {config.out}, got {error}; choose another --out") from error
 

@@ -113,6 +113,8 @@ def _summary(report: "TrainReport", command: TrainCommand, console: Console, say
     table.add_row("draws per position", f"{report.positions_drawn / max(1, report.positions_available):.2f}")
     if report.set_aside:
         table.add_row("shards left out", f"{len(report.set_aside):,}")
+    if report.rounds_again:
+        table.add_row("rounds that came twice", f"{report.rounds_again:,}")
     console.print(table)
     if report.reason == "reuse":
         say(

@@ -9,7 +9,6 @@ default  best  best  default  default  best ...       verdict: fresh pairs, Stud
 """
 
 import contextlib
-import fcntl
 import json
 import platform
 import re
@@ -28,13 +27,16 @@ from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, open_study
 from clients.errors import EvaluatorError
+from clients.jsontext import json_object
 from clients.load import Slo, Target
+from clients.lock import sole_writer
 from clients.report import machine, write_json
 from export.config import config_path
 from export.repository import require_repository
 from export.server import ModelServer
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
+from mcts_ext.versions import version_number
 from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ServingError
 from training.files import write_whole
@@ -165,8 +167,9 @@ def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console)
 
 def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextlib.ExitStack) -> None:
     """Make the folder, or go on in it, alone: what is compared must be the same."""
+    stack.enter_context(sole_writer(config.out))
     path = config.out / "study.json"
-    versions = (config.repository / MODEL_NAME).glob("[0-9]*")
+    versions = (version_number(one.name) for one in (config.repository / MODEL_NAME).glob("[0-9]*"))
     wanted = {
         "objective": config.objective,
         "limit": config.limit,
@@ -175,16 +178,13 @@ def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextli
         "host": host(),
         "machine": {name: machine()[name] for name in ("cpu", "cores")},
         "url": config.url,
-        "version": max((int(one.name) for one in versions if one.name.isdecimal()), default=None),
+        "version": max((one for one in versions if one is not None), default=None),
         "default": as_text(base),
         "space": space.to_json(),
     }
     try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context((config.out / "study.lock").open("w"))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if path.exists():
-            found = dict(json.loads(path.read_text()))
+            found = json_object(path.read_bytes())
             other = [name for name in wanted if wanted[name] != found.get(name)]
             if other:
                 raise StudyError(
@@ -192,8 +192,6 @@ def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextli
                     f"{wanted[other[0]]!r}); choose another --out"
                 )
         write_json(path, wanted)
-    except BlockingIOError as error:
-        raise StudyError(f"expected to be alone in {config.out}, got another process at it; wait for it") from error
     except OSError as error:
         raise StudyError(f"expected a folder to write at {config.out}, got {error}; choose another --out") from error
     except (TypeError, ValueError) as error:

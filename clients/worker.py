@@ -28,7 +28,8 @@ from typing import Any
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import AnswerPending
 from clients.evaluator import Evaluator
-from clients.records import NoRoom, write_shard
+from clients.lock import worker_in
+from clients.records import NoRoom, in_shards, write_shard
 from clients.requestcounts import RequestCounts
 from clients.shares import Share
 from clients.starter import leave
@@ -110,11 +111,11 @@ class Shards:
             return
         self._last = time.monotonic()
         records = pool.take_records()
-        if len(records):
+        for part in in_shards(records) if len(records) else ():
             path = self._folder / f"{self._prefix}-{self.n_written:05d}.parquet"
-            self._write(path, records)
+            self._write(path, part)
             self.n_written += 1
-            self.n_records += len(records)
+            self.n_records += len(part)
 
     def _write(self, path: Path, records: Records) -> None:
         began, is_told = time.monotonic(), False
@@ -177,7 +178,10 @@ def _ask(pool: SelfPlayPool, evaluator: Evaluator, group: int) -> int:
 def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, report: Callable[..., None]) -> None:
     """Connect, report ready, wait for `go`, play, and leave every finished round on disk."""
     requests = RequestCounts()
-    with connect(config.evaluator, on_event=lambda text: report("notice", text=text), counts=requests) as evaluator:
+    with (
+        connect(config.evaluator, on_event=lambda text: report("notice", text=text), counts=requests) as evaluator,
+        worker_in(config.out),  # from before it looks what is recorded until it has written its last
+    ):
         share = Share.left(
             config.out / "shards",
             config.deal,
@@ -217,7 +221,8 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
             report("version", version=version)
 
         try:
-            play(pool, evaluator, stop=stop, on_batch=on_batch, on_version=on_version)
+            if not stop.is_set():  # whoever started it may be gone, and another be at it
+                play(pool, evaluator, stop=stop, on_batch=on_batch, on_version=on_version)
         finally:
             shards.flush(pool, force=True)
         tick("done")

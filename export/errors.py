@@ -50,7 +50,7 @@ class PublishFailed(ExportError):
     """A server that did not take a version; it was withdrawn."""
 
 
-def unwritable(repository: Path, error: OSError) -> RepositoryError:
+def unwritable(repository: Path, error: BaseException | None) -> RepositoryError:
     """The error of a repository that could not be written."""
     return RepositoryError(
         f"expected a writable model repository with room, got {error} in {repository}; free space or name another"

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.checkout import git
+from clients.lock import sole_writer
 from clients.report import machine, write_json
 from export.errors import ExportError
 from export.graph import metadata_of
@@ -144,8 +145,7 @@ def export_variants(
     files, refused = {}, {}
     served: list[Served] = []
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=out) as aside:
+        with sole_writer(out), tempfile.TemporaryDirectory(prefix=".incoming-", dir=out) as aside:
             for variant in asked:
                 final = out / str(variant).replace(" ", "-") / variant.file_name
                 found, why = export.attempt(variant, Path(aside) / final.parent.name / final.name)
@@ -157,12 +157,12 @@ def export_variants(
                     final.parent.mkdir(exist_ok=True)
                     (Path(aside) / final.parent.name / final.name).replace(final)
                     files[variant] = final
-        on_step("timing all in turns")
-        threads = export.threads
-        timed = _timed(served, files, rows, threads)
-        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        report = ExportReport(checkpoint, info, out, files, refused, timed, positions, threads, now)
-        write_json(out / REPORT_FILE, report.to_json())
+            on_step("timing all in turns")
+            threads = export.threads
+            timed = _timed(served, files, rows, threads)
+            now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            report = ExportReport(checkpoint, info, out, files, refused, timed, positions, threads, now)
+            write_json(out / REPORT_FILE, report.to_json())
     except OSError as error:
         raise ExportError(f"expected a folder to write at {out}, got {error}; choose another --out") from error
     return report

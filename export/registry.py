@@ -11,18 +11,19 @@ publishing ── the server took it ──> published ── unpublish, --keep 
 A number is never used twice. The current version is the highest that is published: a server answers with it by default.
 """
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
+from clients.jsontext import json_object
+from clients.lock import FolderBusy, FolderUnwritable, is_held, sole_writer
 from export.errors import RegistryError, RepositoryBusy, unwritable
 from mcts_ext.contract import MODEL_NAME
+from mcts_ext.versions import LAST_VERSION
 from training.files import write_whole
 
 FILE: Final = "registry.json"
@@ -30,6 +31,9 @@ LOCK: Final = ".publishing.lock"
 
 State = Literal["publishing", "published", "withdrawn", "unpublished", "unregistered"]
 """The last is never written: it stands for a folder without an entry."""
+
+
+_WRITTEN: Final = tuple(state for state in get_args(State) if state != "unregistered")
 
 
 @dataclass(frozen=True)
@@ -114,40 +118,19 @@ def exclusive(repository: Path) -> Iterator[None]:
         RepositoryBusy: another process is at it.
         RepositoryError: the folder cannot be written.
     """
-    try:
-        repository.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(repository / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise unwritable(repository, error) from error
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise RepositoryBusy(
-                f"expected to be alone in changing {repository}, got process {holder} at it; repeat when it is done"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        with _room_is_no_matter():
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            stack.enter_context(sole_writer(repository, lock=LOCK, advice="repeat when it is done"))
+        except FolderBusy as error:
+            raise RepositoryBusy(str(error)) from error
+        except FolderUnwritable as error:
+            raise unwritable(repository, error.__cause__) from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def is_busy(repository: Path) -> bool:
     """Whether some process is changing the repository at this moment."""
-    try:
-        descriptor = os.open(repository / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_held(repository / LOCK)
 
 
 def now() -> str:
@@ -155,26 +138,33 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-@contextmanager
-def _room_is_no_matter() -> Iterator[None]:
-    """The holder's number is a courtesy: on a full disk the lock holds without it."""
-    try:
-        yield
-    except OSError:
-        return
-
-
 def _plain(entry: Entry) -> dict[str, Any]:
     """Without what is empty: people read this."""
     return {key: value for key, value in asdict(entry).items() if value not in (None, "", {})}
 
 
+def _entry(found: Any) -> Entry:
+    """An entry of the file; raises KeyError, TypeError or ValueError where it is none."""
+    entry = Entry(**found)
+    for value in (entry.version, *([] if entry.same_as is None else [entry.same_as])):
+        if type(value) is not int or not 0 <= value <= LAST_VERSION:
+            raise ValueError(f"expected the number of a version, got {str(value)[:40]!r}")
+    if entry.state not in _WRITTEN:
+        raise ValueError(f"expected a state of {', '.join(_WRITTEN)}, got {str(entry.state)[:40]!r}")
+    texts = (entry.at, entry.source, entry.note, *([] if entry.url is None else [entry.url]))
+    texts += (*entry.files.values(), *entry.properties.values())
+    figures = (*entry.parity.values(), *(entry.served or {}).values())
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in figures):
+        raise ValueError(f"expected texts and figures in version {entry.version}, got others")
+    return entry
+
+
 def _read(path: Path) -> dict[int, Entry]:
     try:
-        entries = [Entry(**fields) for fields in json.loads(path.read_text())["versions"]]
+        entries = [_entry(fields) for fields in json_object(path.read_bytes())["versions"]]
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RegistryError(
             f"expected a registry of versions, got {reason} in {path}; move it away: the next publish writes another "

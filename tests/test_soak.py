@@ -337,7 +337,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, capsys
     (tmp_path / "file").touch()
     assert main(["soak", "--out", str(tmp_path / "file" / "soak")]) == 1
     captured = capsys.readouterr()
-    assert "expected to make a folder" in captured.err
+    assert "expected a folder to write" in captured.err
     assert captured.err.count("\n") == 1
 
 

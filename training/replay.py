@@ -10,7 +10,8 @@ so a new shard takes the place of the oldest positions and nothing moves:
              [ ring of `capacity` >= window rows ]
 ```
 
-What was found, and in which order, is part of a run's state: with the same shards a resumed run draws the same batches.
+What was found, in which order, and what of it came twice (duplicates.py) is part of a run's state: with the same shards
+a resumed run draws the same batches.
 """
 
 import os
@@ -21,9 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import ShardError
+from clients.records import ShardError, ShardGone, ShardUnavailable
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 from mcts_ext.errors import BlobError
+from training.duplicates import KnownRounds
 from training.shards import Positions, find_shards, read_positions
 
 
@@ -49,6 +51,10 @@ class ShardEntry:
 
     name: str
     rows: int
+    n_again: int = 0
+    """Rounds that it holds and other shards held before, which are left out."""
+    kept: str = ""
+    """Which of its rows are learned from, a bit each, in hexadecimal; empty where it is all or none."""
 
 
 class Replay:
@@ -67,6 +73,8 @@ class Replay:
         self.entries: list[ShardEntry] = []
         self.set_aside: dict[str, str] = {}
         """Why each shard that is left out is left out, by name."""
+        self._known: set[str] = set()  # real paths of all that need not be looked at again
+        self._unlisted: set[str] = set()  # what was said of folders that cannot be listed
         self.n_total = 0
         self._records = list(records)
         self._relative_to = relative_to
@@ -74,6 +82,7 @@ class Replay:
         self._window = window
         self._recent = recent
         self._on_event = on_event
+        self._rounds = KnownRounds(on_event)
         self._first = 0  # the lowest number that was read into the ring
         # Memory that was never written takes no room, so a small run pays for what it has.
         self._observation = np.empty((capacity, OBSERVATION_BYTES), dtype=np.uint8)
@@ -90,21 +99,22 @@ class Replay:
         total = sum(entry.rows for entry in entries)
         start = total - self._window(total)
         for entry in entries:
-            if self.n_total + entry.rows <= start:
+            if self.n_total + entry.rows <= start or not entry.rows:
+                self._known.add(os.path.realpath(self._path(entry.name)))
                 self.entries.append(entry)
                 self.n_total += entry.rows
-                self._first = self.n_total
+                if entry.rows:
+                    self._first = self.n_total
             else:
-                self._take(entry.name)
+                self._take(entry.name, entry)
 
     def find_new(self) -> int:
         """Look for shards that were not there before; how many positions they brought."""
         before = self.n_total
-        known = {entry.name for entry in self.entries} | self.set_aside.keys()
-        for path in find_shards(self._records):
-            name = os.path.relpath(path, self._relative_to)
-            if name not in known:
-                self._take(name)
+        for path in find_shards(self._records, on_error=self._tell_folder):
+            if str(path) not in self._known:
+                self._take(os.path.relpath(path, self._relative_to))
+        self._rounds.tell()
         return self.n_total - before
 
     def check_not_empty(self) -> None:
@@ -133,20 +143,55 @@ class Replay:
         rows %= self._capacity
         return Positions(self._observation[rows], _shares(self._policy[rows]), self._value[rows])
 
-    def _take(self, name: str) -> None:
+    def _tell_folder(self, error: OSError) -> None:
+        text = f"left out for now: expected to list {error.filename}, got: {error.strerror}; see to its permissions"
+        if text not in self._unlisted:
+            self._unlisted.add(text)
+            self._on_event(text)
+
+    def _path(self, name: str) -> Path:
+        return Path(os.path.normpath(self._relative_to / name))
+
+    def _take(self, name: str, earlier: ShardEntry | None = None) -> None:
+        """Read a shard into the ring: the rounds that are new, or the rows that an earlier state had of it."""
+        path = self._path(name)
         try:
-            positions = read_positions(Path(os.path.normpath(self._relative_to / name)))
+            positions = read_positions(path)
+            is_new, n_again = self._rounds.enter(path, is_told=earlier is not None)
         except ShardError as error:
-            self.set_aside[name] = str(error)
-            self._on_event(f"left out: {error}")
+            if not isinstance(error, ShardGone | ShardUnavailable):  # those the next listing may bring again
+                self._known.add(os.path.realpath(path))
+            if self.set_aside.get(name) != str(error):
+                self._on_event(f"left out: {error}")
+            if not isinstance(error, ShardGone):
+                self.set_aside[name] = str(error)
+            return
+        self._known.add(os.path.realpath(path))
+        self.set_aside.pop(name, None)
+        if earlier is not None:
+            is_new, n_again = _mask(earlier.kept, len(positions)), earlier.n_again
+        if not is_new.all():
+            positions = Positions(positions.observation[is_new], positions.policy[is_new], positions.value[is_new])
+        self.entries.append(ShardEntry(name, len(positions), n_again, _hex(is_new)))
+        if not len(positions):
             return
         kept = min(len(positions), self._capacity)
         at = np.arange(self.n_total + len(positions) - kept, self.n_total + len(positions)) % self._capacity
         self._observation[at] = positions.observation[-kept:]
         self._policy[at] = positions.policy[-kept:]
         self._value[at] = positions.value[-kept:]
-        self.entries.append(ShardEntry(name, len(positions)))
         self.n_total += len(positions)
+
+
+def _hex(mask: NDArray[np.bool_]) -> str:
+    return "" if mask.all() or not mask.any() else np.packbits(mask).tobytes().hex()
+
+
+def _mask(kept: str, n: int) -> NDArray[np.bool_]:
+    """`[n]`, of which rows `_hex` spoke."""
+    if not kept:
+        return np.ones(n, bool)
+    return np.unpackbits(np.frombuffer(bytes.fromhex(kept), np.uint8), count=n).astype(bool)
 
 
 def _shares(policy: NDArray[np.float16]) -> NDArray[np.float32]:

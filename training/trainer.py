@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
+from clients.lock import sole_writer
 from mcts_ext.errors import InvalidConfig
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import TrainConfig
@@ -67,6 +68,8 @@ class TrainReport:
     shards: int
     set_aside: Mapping[str, str]
     """Shards that were left out, and why."""
+    rounds_again: int
+    """Rounds that came twice and are used once."""
     seconds: float
     rows_per_s: float
     """Of this call, everything in."""
@@ -99,15 +102,17 @@ def train(
     Args:
         records: folders of runs, or of folders of runs; shards may appear in them meanwhile.
         on_progress: called after every step.
-        on_event: one line about something a person should know (a shard left out, a setting changed).
+        on_event: one line about something a person should know (a shard left out, rounds that came
+            twice, a setting changed).
 
     Raises:
         ReplayError: no shard can be learned from.
         StateError: the state in `out` cannot be read, or belongs to another run.
         CheckpointError: `config.init` cannot be read, or a checkpoint not written.
         InvalidConfig: an unknown preset or device.
+        LockError: another process trains in `out`, or it cannot be written.
     """
-    with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
+    with sole_writer(out), torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
         run = _Run(config, records, out, on_event)
         return run.go(until_step, on_progress, should_stop)
 
@@ -184,7 +189,8 @@ class _Run:
             positions_drawn=self.n_drawn,
             positions_available=self.replay.n_total,
             window=self.replay.window,
-            shards=len(self.replay.entries),
+            shards=sum(entry.rows > 0 for entry in self.replay.entries),
+            rounds_again=sum(entry.n_again for entry in self.replay.entries),
             set_aside=dict(self.replay.set_aside),
             seconds=round(seconds, 3),
             rows_per_s=round((self.step - self.resumed_from) * self.config.batch / max(seconds, 1e-9), 1),
@@ -263,7 +269,7 @@ class _Run:
             self.sums.copy_(state.tensors["sums"])
             torch.set_rng_state(state.tensors["torch.random"])
             self.random.bit_generator.state = state.generator
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
             text = " ".join(str(error).split())
             raise StateError(
                 f"expected a whole state at {self.out / STATE}, got {text}; train into another folder"

@@ -87,7 +87,10 @@ def test_a_sweep_is_a_gate_too(sleeper: EmbeddedTriton, capsys: pytest.CaptureFi
         (["--data", "/nowhere"], "expected shards of records in /nowhere"),
         (["--transport", "http", "--http-url", "127.0.0.1:9", "--duration", "0.5"], "ServerUnreachable"),
         (["--shape", "nosuch:3"], "expected --shape of an input of blobnet"),
-        (["--out", "/proc/nowhere", "--concurrency", "1", "--duration", "0.3"], "expected to write /proc/nowhere"),
+        (
+            ["--out", "/proc/nowhere", "--concurrency", "1", "--duration", "0.3"],
+            "expected a folder to write at /proc/nowhere",
+        ),
     ],
 )
 def test_a_mistake_costs_one_line(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`blobzero tune` against a real server: a configuration that is refused is survived, one that wins is served."""
 
-import fcntl
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from blobzero.tunemeasure import Bench, Measured, Refused
 from blobzero.tunerun import host
 from blobzero.tunespace import Space, read_config, space_of
 from clients.load import Target
+from clients.lock import sole_writer
 from export.config import config_path
 from export.server import ModelServer
 from serving.embedded import EmbeddedTriton, ServerConfig
@@ -147,9 +147,7 @@ def test_a_server_that_others_run_is_given_back_after_sigterm(tmp_path: Path) ->
 @pytest.mark.slow
 def test_two_at_one_study_are_one_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models, out = repository(tmp_path), tmp_path / "tune"
-    out.mkdir()
-    with (out / "study.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with sole_writer(out):
         assert main(["tune", "--repository", str(models), "--out", str(out)]) == 1
     captured = capsys.readouterr()
     assert "expected to be alone" in captured.err
