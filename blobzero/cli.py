@@ -3,7 +3,8 @@
 
 A verb imports what only it needs when it runs, for not every installation has it (pyproject.toml: extras).
 
-Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted, 141 nobody reads the output.
+Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted (Ctrl-C),
+143 terminated (SIGTERM), 129 hung up, 141 nobody reads the output.
 """
 
 import sys
@@ -48,6 +49,7 @@ from blobzero.stack import (
     status,
     up,
 )
+from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
 from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
 from blobzero.tune import TuneConfig, tune
@@ -165,7 +167,8 @@ def _run(config: Any) -> int:
     """The exit status of one verb; its errors in one line."""
     try:
         _check_paths(config)
-        return VERBS[type(config)](config)
+        with interrupting_signals():
+            return exit_status(VERBS[type(config)](config))
     except BlobError as error:
         print(f"blobzero: {error}", file=sys.stderr)
         return 1
@@ -177,7 +180,7 @@ def _run(config: Any) -> int:
         return 1
     except KeyboardInterrupt:
         print("blobzero: interrupted", file=sys.stderr)
-        return 130
+        return exit_status(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -299,7 +299,7 @@ class LoopRun:
         if not path.is_file() or json.loads(path.read_text())["interrupted"]:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as playing:
                 status = playing.wait()
-            if status == 130:
+            if status in (130, 143):
                 raise KeyboardInterrupt
             if status:
                 raise LoopError(f"expected the match against {opponent} to end well, got status {status}")

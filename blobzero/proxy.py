@@ -24,6 +24,7 @@ class Proxy:
     | --- | --- | --- |
     | `cut()` | refused | connections there are break |
     | `stall()` | accepted | wait, and arrive after `mend()` |
+    | `drop()` | accepted | pass; those of connections there are taken and never arrive |
     | `slow(...)` | accepted | arrive later, and no more than so many a second in each direction |
     | `mend()` | accepted | pass at once |
     """
@@ -36,6 +37,7 @@ class Proxy:
         self._links: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
         self._flows.set()
+        self._age = 0  # of the network: connections of an earlier age are dead
         self._latency_s = 0.0
         self._bytes_per_s: float | None = None
         self._port = 0
@@ -64,6 +66,10 @@ class Proxy:
     def stall(self) -> None:
         """Hold back every byte."""
         self._loop.call_soon_threadsafe(self._flows.clear)
+
+    def drop(self) -> None:
+        """Forget the connections there are, without a word to either end, as a NAT does."""
+        self._age += 1
 
     def slow(self, *, latency_s: float, bytes_per_s: float) -> None:
         """Let bytes arrive `latency_s` later, and no more than `bytes_per_s` in each direction of a connection."""
@@ -116,16 +122,21 @@ class Proxy:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_ON_THE_WAY)
-        delivery = asyncio.create_task(self._deliver(on_the_way, writer))
+        age = self._age
+        delivery = asyncio.create_task(self._deliver(on_the_way, writer, age))
         try:
             while data := await reader.read(CHUNK_BYTES):
                 await on_the_way.put((time.monotonic() + self._latency_s, data))
+            if age != self._age:
+                await asyncio.Event().wait()  # not even the end of the other side arrives; ends with the proxy
             await on_the_way.put((0.0, b""))
             await delivery
         finally:
             delivery.cancel()
 
-    async def _deliver(self, on_the_way: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter) -> None:
+    async def _deliver(
+        self, on_the_way: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter, age: int
+    ) -> None:
         while True:
             due, data = await on_the_way.get()
             if not data:
@@ -133,6 +144,8 @@ class Proxy:
             if (wait_s := due - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
             await self._flows.wait()
+            if age != self._age:
+                continue
             if self._bytes_per_s is not None:
                 await asyncio.sleep(len(data) / self._bytes_per_s)
             writer.write(data)

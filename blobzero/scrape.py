@@ -5,12 +5,12 @@ import http.client
 import math
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from clients.direct import fetch
 from mcts_ext.errors import BlobError
 
 Series = tuple[str, frozenset[tuple[str, str]]]
@@ -38,8 +38,7 @@ def scrape(url: str, *, timeout_s: float = 2.0) -> Scrape:
     """
     whole = url if "://" in url else f"http://{url}/metrics"
     try:
-        with urllib.request.urlopen(whole, timeout=timeout_s) as answer:
-            text = answer.read().decode()
+        text = fetch(whole, timeout_s=timeout_s)
         families = list(text_string_to_metric_families(text))
     except urllib.error.URLError as error:
         raise EndpointAway(str(getattr(error.reason, "strerror", None) or error.reason)) from error

@@ -153,8 +153,8 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics | None) -> int:
     display.say(f"seed {config.seed}, records in {config.out}")
     with (
         serve_metrics(config.metrics) as registry,
-        stop_signals() as was_stopped,
         _server(config, folder, display.say) as server,
+        stop_signals() as was_stopped,
     ):
         history, extra = _play(config, folder, server, display, was_stopped, metrics or FleetMetrics(registry))
         if server.cpu_seconds is not None:
@@ -269,7 +269,7 @@ def _play(
     if config.unit == "game":
         _, rounds = games_for(rounds, seed=config.seed, deal=config.deal())
     with Fleet(workers, logs=folder.logs, on_event=display.say) as fleet, display.live(rounds, config.minutes):
-        fleet.wait_ready()
+        fleet.wait_ready(was_stopped)
         started_with = len(folder.finished_rounds(on_event=display.say))
         if started_with:
             display.say(f"{config.out} holds {started_with} rounds of this run already; going on")

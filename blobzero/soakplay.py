@@ -118,7 +118,7 @@ class Soak:
             Proxy(triton.url) as proxy,
             self._fleet(proxy.url, _plenty(config)) as fleet,
         ):
-            fleet.wait_ready()
+            fleet.wait_ready(self.was_stopped)
             self._start = time.monotonic()
             fleet.go()
             stack = Stack(

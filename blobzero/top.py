@@ -69,9 +69,9 @@ def top(config: TopConfig) -> int:
     if not 0.1 <= config.interval <= 3600:
         raise InvalidConfig(f"expected --interval in 0.1..3600, got {config.interval}")
     endpoints = [Endpoint(url) for url in config.url]
+    if config.once or config.json or not sys.stdout.isatty():
+        return _once(endpoints, config)
     try:
-        if config.once or config.json or not sys.stdout.isatty():
-            return _once(endpoints, config)
         with Live(_page(endpoints), refresh_per_second=4, screen=True) as live:
             while True:
                 _look(endpoints)

@@ -44,6 +44,7 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.min_reconnect_backoff_ms", 2000),  # gRPC's name for how long one attempt to connect may take
     ("grpc.use_local_subchannel_pool", 1),  # else another channel's backoff to the same server is shared
+    ("grpc.enable_http_proxy", 0),  # else http_proxy and its like send even loopback to the proxy
     ("grpc.enable_retries", 0),  # the callers repeat, and say so
 )
 

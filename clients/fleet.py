@@ -101,7 +101,7 @@ class Fleet:
         self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"worker-{config.index:03d}.log").open("a") as log:
             process = subprocess.Popen(
-                python_command("clients.worker"),
+                python_command("clients.starter", "clients.worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -128,13 +128,18 @@ class Fleet:
         process.wait()
         self._messages.put((index, process, None))
 
-    def wait_ready(self) -> None:
-        """Wait until every worker has connected; raises FleetError with the first worker's reason if one cannot."""
+    def wait_ready(self, was_stopped: Callable[[], bool] = lambda: False) -> None:
+        """Wait until every worker has connected; raises FleetError with the first worker's reason if one cannot.
+
+        Raises KeyboardInterrupt once `was_stopped`: nothing has been played yet that an orderly end would write.
+        """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not all(worker.is_ready for worker in self._workers):
             if time.monotonic() > deadline:
                 raise FleetError(f"expected all workers ready within {READY_TIMEOUT_S:.0f} s; see {self._logs}")
             self.poll(0.2)
+            if was_stopped():
+                raise KeyboardInterrupt
 
     def go(self) -> None:
         """Let every worker play."""
@@ -189,9 +194,10 @@ class Fleet:
         log = self._logs / f"worker-{worker.config.index:03d}.log"
         if self._is_stopping:
             worker.is_done = True
-            self._on_event(
-                f"worker {worker.config.index} {how} while stopping; its unwritten rounds can be played again"
-            )
+            if worker.is_ready:
+                self._on_event(
+                    f"worker {worker.config.index} {how} while stopping; its unwritten rounds can be played again"
+                )
             return
         if not worker.is_ready and code > 0:  # it would end so every time
             lines = log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"]

@@ -2,6 +2,7 @@
 """Evaluate in this process, without a server: the same ONNX file in OpenVINO or ONNX Runtime, on the CPU."""
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,8 @@ def choose_precision(asked: Precision, *, stored: str, cpuinfo: str) -> tuple[st
 
 
 def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
+    # Else an import of OpenVINO is reported to Google Analytics.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     core = openvino.Core()

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from clients.channel import call_once, open_channel
+from clients.connection import Connection
 
-from tritonclient.grpc import service_pb2, service_pb2_grpc  # isort: skip  (clients.channel sets how gRPC loads)
+from tritonclient.grpc import service_pb2  # isort: skip  (clients.channel sets how gRPC loads)
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,11 @@ class ModelCounts:
 
 
 class ModelStatistics:
-    """Reads one model's counts; a channel of its own, for whoever reports, beside those who play."""
+    """Reads one model's counts; a connection of its own, for whoever reports, beside those who play."""
 
     def __init__(self, url: str, *, model: str) -> None:
-        self._url = url
         self._model = model
-        self._channel = open_channel(url)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._connection = Connection(url)
         self._last: dict[str, ModelCounts] = {}  # by version, as the server said last
         self._total = ModelCounts()
 
@@ -101,7 +99,7 @@ class ModelStatistics:
             EvaluatorError: the server does not answer now; what it counted is not lost if it is only busy.
         """
         request = service_pb2.ModelStatisticsRequest(name=self._model)
-        reply = call_once(self._stub.ModelStatistics, request, url=self._url, model=self._model, timeout_s=timeout_s)
+        reply = self._connection.call("ModelStatistics", request, model=self._model, timeout_s=timeout_s)
         now = {version.version: _counts(version) for version in reply.model_stats}
         for version, counts in now.items():
             before = self._last.get(version, ModelCounts())
@@ -114,8 +112,8 @@ class ModelStatistics:
         return self._total
 
     def close(self) -> None:
-        """Close the channel."""
-        self._channel.close()
+        """Close the connection."""
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self

@@ -22,8 +22,16 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.channel import Failure, classify, open_channel
-from clients.errors import AnswerPending, EvaluatorClosed, EvaluatorError, ServerFailed, UnsoundAnswer
+from clients.channel import Failure, classify
+from clients.connection import Connection, Link
+from clients.errors import (
+    AnswerPending,
+    EvaluatorClosed,
+    EvaluatorError,
+    RequestTimeout,
+    ServerFailed,
+    UnsoundAnswer,
+)
 from clients.evaluator import Evaluation, check_evaluation, check_observations
 from clients.requestcounts import MIXED, RequestCounts
 from clients.served_model import check_served_model
@@ -33,10 +41,10 @@ from mcts_ext.contract import INPUT_NAME, MODEL_NAME, N_ACTIONS, N_SEATS, OBSERV
 import grpc  # isort: skip  (clients.channel sets how it loads)
 from tritonclient.grpc import service_pb2
 
-_SERVICE: Final = "/inference.GRPCInferenceService"
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
 _LEAST_DEADLINE_S: Final = 0.25  # for the last attempt, when the caller comes late
+_CONTACT_S: Final = 5.0  # for what the server says of its model; a server that works says it at once
 _PARTING_S: Final = 0.5  # how long a close lets what is in flight end
 _QUIET_S: Final = 10.0  # a server that comes and goes is mentioned no more often than this
 
@@ -58,6 +66,8 @@ class _Part:
     batch: _Batch
     rows: slice
     answer: Evaluation | None = None
+    link: Link | None = None
+    """The channel of its call."""
     sent_at: float = 0.0
     done_at: float = 0.0
     failing_since: float | None = None
@@ -107,13 +117,11 @@ class TritonEvaluator:
         self._order = itertools.count()
         self._failing: set[_Part] = set()
         self._n_in_flight = 0
-        self._calls: set[_Part] = set()  # requests sent and not finished
         self._away_since: float | None = None
         self._is_told = False
         self._told_at = float("-inf")
         self._is_closed = False
-        self._channel = open_channel(url)
-        self._infer = self._channel.unary_unary(f"{_SERVICE}/ModelInfer")  # of bytes, not messages
+        self._connection = Connection(url)
         try:
             self.max_batch_size = self._check_model()
         except BaseException:
@@ -169,9 +177,9 @@ class TritonEvaluator:
         """
         self._is_closed = True
         until = time.monotonic() + _PARTING_S
-        while self._calls and time.monotonic() < until:
+        while self._connection.n_calls and time.monotonic() < until:
             time.sleep(0.002)
-        self._channel.close()  # cancels what is left, which wakes a wait
+        self._connection.close()  # cancels what is left, which wakes a wait
 
     def __enter__(self) -> Self:
         return self
@@ -183,20 +191,20 @@ class TritonEvaluator:
 
     def _check_model(self) -> int:
         """Compare the served model with the contract, when the server is there; the largest batch it takes."""
-        method = self._channel.unary_unary(
-            f"{_SERVICE}/ModelConfig",
-            request_serializer=service_pb2.ModelConfigRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelConfigResponse.FromString,
-        )
         request = service_pb2.ModelConfigRequest(name=self._model, version=self._model_version)
         began = time.monotonic()
         n_failures = 0
         while True:
-            left_s = began + self._server_timeout_s - time.monotonic()
+            link, sent_at = self._connection.link, time.monotonic()
+            left_s = began + self._server_timeout_s - sent_at
             try:
-                answer = method(request, timeout=min(self._request_timeout_s, max(left_s, 1.0)))
+                answer = link.stub.ModelConfig(
+                    request, timeout=min(self._request_timeout_s, _CONTACT_S, max(left_s, 1.0))
+                )
             except grpc.RpcError as error:
                 failure = classify(error)
+                if failure.kind is RequestTimeout:
+                    self._connection.unanswered(link, sent_at=sent_at)
                 n_failures += 1
                 pause_s = _pause_s(n_failures)
                 waited_s = time.monotonic() - began
@@ -216,17 +224,18 @@ class TritonEvaluator:
             left_s = part.failing_since + self._server_timeout_s - time.monotonic()
             deadline_s = min(deadline_s, max(left_s, _LEAST_DEADLINE_S))
         rows = part.batch.observations[part.rows]
+        link = part.link = self._connection.link
         part.sent_at = time.monotonic()
         self._request.inputs[0].shape[0] = len(rows)
         try:
-            call = self._infer.future(encode_request(self._request, rows), timeout=deadline_s)
+            call = link.infer.future(encode_request(self._request, rows), timeout=deadline_s)
         except ValueError as error:  # gRPC's word for a channel that another thread has just closed
             raise _closed() from error
-        self._calls.add(part)
+        link.calls.add(part)
 
         def finish(done: grpc.Future) -> None:
             part.done_at = time.monotonic()  # when it came, not when the caller has time for it
-            self._calls.discard(part)
+            link.calls.discard(part)
             self._finished.put((part, done))
 
         call.add_done_callback(finish)
@@ -252,9 +261,14 @@ class TritonEvaluator:
 
     def _take(self, part: _Part, call: Any) -> Evaluation | None:
         """Take in the end of one call; the whole batch's answer if that completes it."""
+        assert part.link is not None
         if call.code() is not grpc.StatusCode.OK:
-            self._failed(part, classify(call))
+            failure = classify(call)
+            if failure.kind is RequestTimeout:
+                self._connection.unanswered(part.link, sent_at=part.sent_at)
+            self._failed(part, failure)
             return None
+        part.link.heard_at = part.done_at
         answer = part.answer = self._read(call.result(), n_rows=part.rows.stop - part.rows.start)
         self._counts.answered(part.done_at - part.sent_at)
         self._failing.discard(part)

@@ -10,7 +10,8 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.channel import call_once, open_channel, read_key
+from clients.channel import read_key
+from clients.connection import Connection
 from clients.errors import EvaluatorError, ModelNotFound
 from clients.evaluator import evaluate
 from clients.triton import TritonEvaluator
@@ -18,7 +19,7 @@ from export.errors import PublishFailed
 from export.parity import Answers
 from mcts_ext.contract import MODEL_NAME
 
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc  # isort: skip  (clients.channel is first)
+from tritonclient.grpc import model_config_pb2, service_pb2  # isort: skip  (clients.channel is first)
 
 LOAD_TIMEOUT_S: Final = 120.0
 """Of a load, warm-up included: TensorRT builds its engine then."""
@@ -41,8 +42,7 @@ class ModelServer:
     def __init__(self, url: str, *, key_file: Path | None = None) -> None:
         self.url = url
         self._key = read_key(key_file)
-        self._channel = open_channel(url)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._connection = Connection(url)
 
     def require_live(self) -> None:
         """Raise `PublishFailed` unless somebody is there who heeds us: before minutes are spent on an export."""
@@ -122,7 +122,7 @@ class ModelServer:
 
     def close(self) -> None:
         """Close the connection."""
-        self._channel.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -133,5 +133,4 @@ class ModelServer:
         self.close()
 
     def _call(self, method: str, request: Any, *, timeout_s: float) -> Any:
-        asked = getattr(self._stub, method)
-        return call_once(asked, request, url=self.url, model=MODEL_NAME, timeout_s=timeout_s, metadata=self._key)
+        return self._connection.call(method, request, model=MODEL_NAME, timeout_s=timeout_s, metadata=self._key)

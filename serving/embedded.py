@@ -243,9 +243,6 @@ class EmbeddedTriton:
                     return
             except (ServerUnreachable, ProbeTimeout) as error:
                 last = error
-                # A new connection: gRPC without its event engine (clients/channel.py) tries the old one again in 10 s.
-                self._require_probe().close()
-                self._probe = Probe(self.url, model=self.config.model)
             except ProbeFailed as error:  # Triton listens only after the model is loaded: it won't get better
                 raise ServerFailed(
                     f"expected {self.config.model} to answer, got: {error}; see {self.log_file}"
@@ -308,23 +305,34 @@ def serve(config: ServerConfig) -> int:
     """Serve until Ctrl-C or SIGTERM: the body of `blobzero serve`.
 
     Returns:
-        The exit status: 0 after a stop that was asked for.
+        The exit status: 0 after a stop that was asked for, 128 + the signal's number if that was before it served.
     """
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     stop = threading.Event()
+    is_up = False
+    asked_by = 0
 
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+    def ask_to_stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked_by
+        asked_by = number
         stop.set()
+        if not is_up:
+            raise KeyboardInterrupt  # nothing is served yet: no need to wait for it
 
     before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with EmbeddedTriton(config) as server:
+            is_up = True
             console.print(f"Triton serves {config.model} from {config.repository}")
             console.print(f"  gRPC     {server.url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}")
             console.print(f"  log      {server.log_file}\nCtrl-C stops it.")
             with Watch(server, on_event=lambda text: console.print(text, style="yellow")):
                 stop.wait()
             console.print("stopping")
+    except KeyboardInterrupt:
+        if not asked_by:  # by another handler, whose business it is
+            raise
+        return 128 + asked_by
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -39,9 +39,11 @@ def kill_group(pgid: int) -> None:
         os.killpg(pgid, signal.SIGKILL)
 
 
-def die_with_parent() -> None:
+def die_with(parent: int) -> None:
     """Ask Linux for SIGKILL should the guardian itself be killed (it has one thread, so this fork is safe)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was, before we asked
+        os._exit(1)
 
 
 def guard(parent: int, folder: Path, grace_s: float, command: list[str]) -> int:
@@ -52,8 +54,9 @@ def guard(parent: int, folder: Path, grace_s: float, command: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server needs a file for each connection
+    guardian = os.getpid()
     server = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0, preexec_fn=die_with_parent
+        command, stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0, preexec_fn=lambda: die_with(guardian)
     )
     try:
         print(server.pid, flush=True)

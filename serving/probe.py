@@ -4,12 +4,14 @@
 Triton's own readiness isn't enough: with its backend process dead, a model still reads READY.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
+import grpc
 import numpy as np
-import tritonclient.grpc as triton
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from mcts_ext import contract
 from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerUnreachable
@@ -27,23 +29,32 @@ def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return row
 
 
+CHANNEL_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),  # else http_proxy and its like send even loopback to the proxy
+)
+
+
 class Probe:
-    """A connection to one server for questions about its health."""
+    """A connection to one server for questions about its health, one at a time.
+
+    After a question without an answer the next one has a new channel: the old one may be dead without a word, and gRPC
+    without its event engine (clients/channel.py) tries one that was refused again only in 10 s.
+    """
 
     def __init__(self, url: str, *, model: str) -> None:
         self.model = model
-        self._client = triton.InferenceServerClient(
-            url,
-            channel_args=[
-                ("grpc.initial_reconnect_backoff_ms", 50),
-                ("grpc.max_reconnect_backoff_ms", 500),
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
-        source = triton.InferInput(contract.INPUT_NAME, [1, contract.OBSERVATION_BYTES], "UINT8")
-        source.set_data_from_numpy(sample_observation())
-        self._inputs = [source]
-        self._outputs = [triton.InferRequestedOutput(n) for n in (contract.POLICY_NAME, contract.VALUE_NAME)]
+        self._url = url
+        self._is_closed = False
+        self._channel = self._connect()
+        self._lock = threading.Lock()  # so a channel that is given up has no call under way
+        row = sample_observation()
+        self._request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[row.tobytes()])
+        self._request.inputs.add(name=contract.INPUT_NAME, datatype="UINT8", shape=row.shape)
+        for name in (contract.POLICY_NAME, contract.VALUE_NAME):
+            self._request.outputs.add(name=name)
 
     def infer(self, *, timeout_s: float) -> None:
         """Evaluate one row and check the answer.
@@ -51,37 +62,53 @@ class Probe:
         Raises:
             ServerUnreachable, ProbeTimeout, ProbeFailed: what its name says.
         """
-        with _typed_errors():
-            answer = self._client.infer(self.model, self._inputs, outputs=self._outputs, client_timeout=timeout_s)
+        answer = self._ask("ModelInfer", self._request, timeout_s)
+        found = dict(zip((one.name for one in answer.outputs), answer.raw_output_contents, strict=False))
         for name, width in ((contract.POLICY_NAME, contract.N_ACTIONS), (contract.VALUE_NAME, contract.N_SEATS)):
-            numbers = answer.as_numpy(name)
-            if numbers is None or numbers.shape != (1, width) or not np.isfinite(numbers).all():
-                got = "none" if numbers is None else f"{list(numbers.shape)}, finite: {np.isfinite(numbers).all()}"
+            data = found.get(name, b"")
+            numbers = np.frombuffer(data, np.float32) if len(data) == 4 * width else np.zeros(0, np.float32)
+            if len(numbers) != width or not np.isfinite(numbers).all():
+                got = "others" if len(numbers) == width else f"{len(data)} bytes"
                 raise ProbeFailed(f"expected {name} [1, {width}] of finite numbers, got {got}; export the model again")
 
     def n_executions(self, *, timeout_s: float) -> int:
         """How many batches the server has run: a server that is only busy makes progress."""
-        with _typed_errors():
-            reply = self._client.get_inference_statistics(self.model, client_timeout=timeout_s)
+        reply = self._ask("ModelStatistics", service_pb2.ModelStatisticsRequest(name=self.model), timeout_s)
         return sum(int(version.execution_count) for version in reply.model_stats)
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._is_closed = True
+        self._channel.close()
+
+    def _connect(self) -> grpc.Channel:
+        return grpc.insecure_channel(self._url, options=CHANNEL_OPTIONS)
+
+    def _ask(self, method: str, request: Any, timeout_s: float) -> Any:
+        with self._lock, _typed_errors():
+            try:
+                stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+                return getattr(stub, method)(request, timeout=timeout_s)
+            except grpc.RpcError as error:
+                unanswered = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+                if error.code() in unanswered and not self._is_closed:
+                    self._channel.close()
+                    self._channel = self._connect()
+                raise
 
 
 @contextmanager
 def _typed_errors() -> Iterator[None]:
     try:
         yield
-    except InferenceServerException as error:
-        status, message = (
-            str(error.status()),
-            " ".join(str(error.message()).removeprefix("[request id: <id_unknown>] ").split()),
-        )
-        if status == "StatusCode.DEADLINE_EXCEEDED":
+    except ValueError as error:  # gRPC's word for a closed channel
+        raise ServerUnreachable("the connection was closed") from error
+    except grpc.RpcError as error:
+        message = " ".join((error.details() or "").removeprefix("[request id: <id_unknown>] ").split())
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise ProbeTimeout("no answer within the deadline") from error
-        if status in ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED"):  # nobody listens, or it is stopping
+        # Nobody listens, or it is stopping.
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             raise ServerUnreachable(message) from error
         if "Stub process" in message and "is not healthy" in message:
             raise BackendDead(message) from error

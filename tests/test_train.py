@@ -286,7 +286,7 @@ def test_sigterm_ends_the_command_in_order(records: Path, tmp_path: Path, monkey
         return step(learner, *given)
 
     monkeypatch.setattr(Learner, "step", interrupted)
-    assert main(arguments(records, tmp_path / "run", "--steps", "20")) == 130
+    assert main(arguments(records, tmp_path / "run", "--steps", "20")) == 143
     assert load_state(tmp_path / "run" / STATE).step == 6
     assert main(arguments(records, tmp_path / "run", "--steps", "8")) == 0
     assert load_state(tmp_path / "run" / STATE).step == 8

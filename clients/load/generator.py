@@ -25,8 +25,8 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from clients.channel import open_channel
 from clients.child import python_command
+from clients.connection import Connection
 from clients.fleet import WORKER_ENVIRONMENT
 from clients.limits import allow_open_files
 from clients.load.observed import ServerView, Snapshot, compare
@@ -49,7 +49,7 @@ class _Client:
     def __init__(self, config: WorkerConfig) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
         self.process = subprocess.Popen(
-            python_command("clients.load.worker"),
+            python_command("clients.starter", "clients.load.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -226,12 +226,12 @@ class Generator:
         killed = []
         for client in self._clients:
             client.end()
-            if client.process.returncode < 0:
+            if client.process.returncode:  # killed, or cut short
                 killed.append(client.process.pid)
         if killed and self.traffic.transport == "shm":
             time.sleep(LAST_S)  # the server may still write into its regions
-            with open_channel(self.target.url) as channel:
-                control = Control(self.target, channel)
+            with Connection(self.target.url) as connection:
+                control = Control(self.target, connection)
                 for pid in killed:
                     control.unregister_all(pid)
         self._view.close()

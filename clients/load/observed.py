@@ -2,13 +2,13 @@
 """What a server says of itself under load: its statistics, its GPUs, and, on this machine, its processes."""
 
 import http.client
-import urllib.request
 from dataclasses import dataclass
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from clients.channel import split_url
+from clients.direct import fetch
 from clients.load.plan import Target
 from clients.load.point import Server
 from clients.statistics import ModelCounts, ModelStatistics
@@ -45,8 +45,8 @@ class ServerView:
     def gpu(self) -> float | None:
         """Mean of `nv_gpu_utilization`."""
         try:
-            with urllib.request.urlopen(f"http://{self._target.metrics_url}/metrics", timeout=1.0) as answer:
-                families = list(text_string_to_metric_families(answer.read().decode()))
+            page = fetch(f"http://{self._target.metrics_url}/metrics", timeout_s=1.0)
+            families = list(text_string_to_metric_families(page))
         except (OSError, ValueError, http.client.HTTPException):
             return None
         found = [one.value for family in families for one in family.samples if one.name == "nv_gpu_utilization"]

@@ -14,14 +14,16 @@ import os
 from collections import deque
 from typing import Any, Final
 
-from clients.channel import Failure, call_once, read_key
+from clients.channel import Failure, read_key
+from clients.connection import Connection
+from clients.errors import RequestTimeout
 from clients.load.plan import LoadError, Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
 from clients.load.transports import Done, GrpcUnary
 from mcts_ext.errors import BlobError
 
-from tritonclient.grpc import service_pb2, service_pb2_grpc  # isort: skip  (clients.channel sets how it loads)
+from tritonclient.grpc import service_pb2  # isort: skip  (clients.channel sets how it loads)
 
 FOLDER: Final = "/dev/shm"
 ALIGNMENT: Final = 4096
@@ -45,7 +47,7 @@ class SharedMemory:
         self._free: deque[_Slot] = deque()
         self._slots: list[_Slot] = []
         self._input_bytes = self._output_bytes = 0
-        self._control = Control(target, self._calls.channel)
+        self._control = Control(target, self._calls.connection)
 
     def prepare(self, payload: Payload) -> Payload:
         self._input_bytes = max(self._input_bytes, payload.n_bytes)
@@ -120,34 +122,36 @@ class SharedMemory:
 class Control:
     """Registers and unregisters regions."""
 
-    def __init__(self, target: Target, channel: Any) -> None:
+    def __init__(self, target: Target, connection: Connection) -> None:
         self._target = target
         self._metadata = read_key(target.key_file)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        self._connection = connection
 
     def register(self, name: str, size: int) -> None:
         request = service_pb2.SystemSharedMemoryRegisterRequest(name=name, key=f"/{name}", offset=0, byte_size=size)
-        self._call(self._stub.SystemSharedMemoryRegister, request)
+        try:
+            self._call("SystemSharedMemoryRegister", request)
+        except RequestTimeout:  # over a connection that had gone dead, perhaps; it may have arrived
+            self.unregister(name)
+            self._call("SystemSharedMemoryRegister", request)
 
     def unregister(self, name: str) -> None:
         """Harmless where the server is gone or knows no such region."""
         request = service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
         with contextlib.suppress(BlobError):
-            self._call(self._stub.SystemSharedMemoryUnregister, request)
+            self._call("SystemSharedMemoryUnregister", request)
 
     def unregister_all(self, pid: int) -> None:
         """What a process that was killed has left registered."""
         try:
-            reply = self._call(self._stub.SystemSharedMemoryStatus, service_pb2.SystemSharedMemoryStatusRequest())
+            reply = self._call("SystemSharedMemoryStatus", service_pb2.SystemSharedMemoryStatusRequest())
         except BlobError:
             return
         for name in [name for name in reply.regions if name.startswith(region_prefix(pid))]:
             self.unregister(name)
 
-    def _call(self, method: Any, request: Any) -> Any:
-        return call_once(
-            method, request, url=self._target.url, model=self._target.model, timeout_s=5.0, metadata=self._metadata
-        )
+    def _call(self, method: str, request: Any) -> Any:
+        return self._connection.call(method, request, model=self._target.model, timeout_s=5.0, metadata=self._metadata)
 
 
 def region_prefix(pid: int) -> str:

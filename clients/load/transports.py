@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
-from clients.channel import Failure, classify, open_channel
+from clients.channel import Failure, classify
+from clients.connection import SERVICE, Connection, Link
 from clients.errors import (
     EvaluatorClosed,
     EvaluatorError,
@@ -29,7 +30,6 @@ from clients.wire import encode_request
 import grpc  # isort: skip  (clients.channel sets how it loads)
 from tritonclient.grpc import service_pb2
 
-SERVICE: Final = "/inference.GRPCInferenceService"
 PER_CHANNEL: Final = 4
 MOST_CHANNELS: Final = 4
 """Of a process."""
@@ -81,9 +81,9 @@ class GrpcUnary:
 
     def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
         self._target, self._signature, self._timeout_s = target, signature, traffic.timeout_s
-        self.channel = open_channel(target.url)
-        self._channels = [self.channel]
-        self._free: list[Any] = []  # the method of a channel, once for each call that it has room for
+        self.connection = Connection(target.url)
+        self._connections = [self.connection]
+        self._free: list[Connection] = []  # each once for every call that it has room for
         self._n_calls = 0
 
     def prepare(self, payload: Payload) -> bytes:
@@ -91,46 +91,54 @@ class GrpcUnary:
 
     def send(self, prepared: bytes, done: Done) -> None:
         try:
-            infer = self._free.pop()
+            connection = self._free.pop()
         except IndexError:
-            infer = self._make_room()
+            connection = self._make_room()
+        link, sent_at, token = connection.link, time.monotonic(), object()
+        link.calls.add(token)
         try:
-            call = infer.future(prepared, timeout=self._timeout_s)
+            call = link.infer.future(prepared, timeout=self._timeout_s)
         except ValueError:  # gRPC's word for a closed channel
+            link.calls.discard(token)
             done(closed())
             return
 
         # In gRPC's own thread: handing the end over to another would cost a switch of threads a request.
         def finish(call: Any) -> None:
-            self._free.append(infer)
-            done(None if call.code() is grpc.StatusCode.OK else classify(call))
+            link.calls.discard(token)
+            failure = None
+            if call.code() is grpc.StatusCode.OK:
+                link.heard_at = time.monotonic()
+            else:
+                failure = classify(call)
+                if failure.kind is RequestTimeout:
+                    connection.unanswered(link, sent_at=sent_at)
+            self._free.append(connection)
+            done(failure)
 
         call.add_done_callback(finish)
 
     def close(self) -> None:
-        for channel in self._channels:
-            channel.close()
+        for connection in self._connections:
+            connection.close()
 
-    def _make_room(self) -> Any:
-        """The method of a channel for one call more."""
+    def _make_room(self) -> Connection:
+        """One with room for one call more."""
         at = self._n_calls // PER_CHANNEL % MOST_CHANNELS
         self._n_calls += 1
-        if at == len(self._channels):
-            self._channels.append(open_channel(self._target.url))
-        return self._channels[at].unary_unary(f"{SERVICE}/ModelInfer")
+        if at == len(self._connections):
+            self._connections.append(Connection(self._target.url))
+        return self._connections[at]
 
 
 class GrpcStream:
-    """One bidirectional stream for all requests of a process; opened again after it broke."""
+    """One bidirectional stream for all requests of a process; opened again after it broke or went silent."""
 
     most_in_flight = 4096
 
     def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
         self._target, self._signature, self._timeout_s = target, signature, traffic.timeout_s
-        self._channel = open_channel(target.url)
-        self._open = self._channel.stream_stream(
-            f"{SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
-        )
+        self._connection = Connection(target.url)
         self._ids = itertools.count()
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[float, Done]] = {}  # when it was sent, by the request's number
@@ -161,25 +169,34 @@ class GrpcStream:
             self._closed.set()
             if self._outbox is not None:
                 self._outbox.put(None)
-        self._channel.close()
+        self._connection.close()
 
     def _start(self) -> queue.SimpleQueue[bytes | None]:
         outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        answers = self._open(iter(outbox.get, None))
-        threading.Thread(target=self._listen, args=(answers, outbox), daemon=True).start()
+        link = self._connection.link
+        open_stream = link.channel.stream_stream(
+            f"{SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
+        )
+        answers = open_stream(iter(outbox.get, None))
+        link.calls.add(outbox)
+        threading.Thread(target=self._listen, args=(link, answers, outbox), daemon=True).start()
         return outbox
 
-    def _listen(self, answers: Iterator[Any], outbox: queue.SimpleQueue[bytes | None]) -> None:
+    def _listen(self, link: Link, answers: Iterator[Any], outbox: queue.SimpleQueue[bytes | None]) -> None:
         failure = Failure(ServerFailed, "the server ended the stream", may_pass=True)
         try:
             for answer in answers:
+                link.heard_at = time.monotonic()
                 _, done = self._waiting.pop(answer.infer_response.id, (0.0, None))
                 if done is not None:
                     done(_stream_failure(answer.error_message) if answer.error_message else None)
         except grpc.RpcError as error:
             failure = classify(error)
         outbox.put(None)  # ends the thread that gRPC reads requests with
+        link.calls.discard(outbox)
         with self._lock:
+            if self._outbox is not outbox:  # given up long ago: what waits now waits for another
+                return
             left, self._waiting = list(self._waiting.values()), {}
             self._outbox = None
         for _, done in left:
@@ -191,10 +208,16 @@ class GrpcStream:
             until = time.monotonic() - self._timeout_s
             with self._lock:
                 late = [number for number, (sent, _) in tuple(self._waiting.items()) if sent < until]
-                expired = [self._waiting.pop(number, (0.0, None))[1] for number in late]
-            for done in expired:
-                if done is not None:  # else the answer came meanwhile
-                    done(unanswered(self._timeout_s))
+                # Without those whose answer came meanwhile.
+                expired = [found for number in late if (found := self._waiting.pop(number, None)) is not None]
+                if expired and self._outbox is not None:
+                    link = self._connection.link
+                    self._connection.unanswered(link, sent_at=min(sent for sent, _ in expired))
+                    if link is not self._connection.link:
+                        self._outbox.put(None)
+                        self._outbox = None  # the next request opens a stream on the fresh channel
+            for _, done in expired:
+                done(unanswered(self._timeout_s))
 
 
 def _stream_failure(text: str) -> Failure:

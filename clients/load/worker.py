@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One client process of a load test: sends requests as it is told and reports when each was answered.
 
-As a program (`python -m clients.load.worker`) it takes lines of JSON on standard input and reports in lines of JSON on
-standard output; it stops when its input closes, so it never outlives whoever started it.
+As a program (`python -m clients.starter clients.load.worker`) it takes lines of JSON on standard input and reports in
+lines of JSON on standard output; it stops when its input closes, so it never outlives whoever started it.
 
 ```
 in   {target, signature, traffic, index}   then any number of
@@ -39,6 +39,7 @@ from clients.load.schedule import arrivals, share
 from clients.load.sharedmemory import SharedMemory
 from clients.load.signature import Signature, Tensor
 from clients.load.transports import GrpcStream, GrpcUnary, Transport
+from clients.starter import leave
 from mcts_ext.errors import BlobError
 
 TRANSPORTS: Final[dict[str, Callable[[Target, Signature, Traffic], Transport]]] = {
@@ -233,20 +234,12 @@ def main() -> int:
     sys.setswitchinterval(0.0005)  # whoever reads answers must not hold up whoever sends
     config = WorkerConfig.from_json(sys.stdin.readline())
     lock = threading.Lock()
-    stop = threading.Event()
+    is_ready, stop = threading.Event(), threading.Event()
     faults: list[str] = []
 
     def report(event: str, **values: Any) -> None:
         with lock:
             print(json.dumps({"event": event, **values}), flush=True)
-
-    try:
-        payloads = make_payloads(config.signature, config.traffic, index=config.index)
-        transport = TRANSPORTS[config.traffic.transport](config.target, config.signature, config.traffic)
-    except BlobError as error:
-        report("error", text=str(error))
-        return 1
-    sender = Sender(transport, [(one.n_rows, transport.prepare(one)) for one in payloads])
 
     def tick() -> None:
         while not stop.wait(TICK_S):
@@ -254,7 +247,7 @@ def main() -> int:
                 report("tick", **sender.take())
 
     def listen() -> None:
-        for line in sys.stdin:
+        for line in sys.stdin:  # the first comes after "ready"
             order = json.loads(line)
             if "halt" in order:
                 sender.halt(order["halt"])
@@ -271,10 +264,20 @@ def main() -> int:
                     seed=order["seed"],
                 )
         stop.set()
+        if not is_ready.is_set():
+            leave()
 
+    threading.Thread(target=_guarded, args=(listen, stop, faults), daemon=True).start()
+    try:
+        payloads = make_payloads(config.signature, config.traffic, index=config.index)
+        transport = TRANSPORTS[config.traffic.transport](config.target, config.signature, config.traffic)
+    except BlobError as error:
+        report("error", text=str(error))
+        return 1
+    sender = Sender(transport, [(one.n_rows, transport.prepare(one)) for one in payloads])
+    is_ready.set()
     report("ready")
-    for work in (tick, listen):
-        threading.Thread(target=_guarded, args=(work, stop, faults), daemon=True).start()
+    threading.Thread(target=_guarded, args=(tick, stop, faults), daemon=True).start()
     try:
         sender.run(stop.is_set)
     except BlobError as error:

@@ -89,7 +89,7 @@ def test_an_interrupted_soak_accounts_for_what_it_played(tmp_path: Path) -> None
             time.sleep(0.2)
         os.kill(soak.pid, signal.SIGTERM)
         said = soak.communicate(timeout=60)[0].decode()
-    assert soak.returncode == 130, said
+    assert soak.returncode == 143, said
     found = json.loads((out / "soak.json").read_text())
     assert found["interrupted"]
     assert found["rounds"]["lost"] == found["rounds"]["doubled"] == []

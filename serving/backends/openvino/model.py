@@ -4,15 +4,19 @@
 Parameters of `config.pbtxt`: `precision` is `auto` (default), `f32` or `bf16`; `threads` is a count, 0 for every core.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from serving.backends.common import PRECISION_KEY, VERSION_KEY, BatchingModel, Network, parameter, thread_count
+
+# Else an import of OpenVINO is reported to Google Analytics.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import openvino as ov  # noqa: E402  isort: skip
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 LEAST_STEP = 16
