@@ -26,10 +26,10 @@ import psutil
 from rich.console import Console
 
 from mcts_ext.contract import MODEL_NAME
+from serving.command import server_command
 from serving.errors import ModelNotFound, ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
 from serving.guardian import kill_group, remove_traces
 from serving.install import BACKENDS, PROJECT, find_installation, lay_out_backends
-from serving.key import restrictions
 from serving.ports import choose_ports
 from serving.probe import Probe
 from serving.watch import Watch
@@ -193,7 +193,7 @@ class EmbeddedTriton:
             lay_out_backends(folder, self._installation)
             command = [
                 sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder), str(STOP_GRACE_S),
-                *_server_command(config, ports, folder, self._installation.server),
+                *server_command(config, ports, folder, self._installation.server, grace_s=STOP_GRACE_S),
             ]  # fmt: skip
             with self.log_file.open("ab") as log:
                 self._log_start = log.tell()
@@ -357,27 +357,3 @@ def _check_repository(config: ServerConfig) -> None:
     file = BACKENDS.get(backend[1] if backend else "", "model.onnx")
     if not any(p.name.isdecimal() and (p / file).is_file() for p in folder.iterdir()):
         raise ModelNotFound(f"expected {folder}/<version>/{file}, got no version; publish one (blobzero export)")
-
-
-def _server_command(config: ServerConfig, ports: dict[str, int], folder: Path, server: Path) -> list[str]:
-    command = [
-        str(server),
-        f"--model-repository={config.repository.resolve()}",
-        f"--backend-directory={folder}",
-        f"--backend-config=python,shm-region-prefix-name={folder.name}",
-        "--model-control-mode=explicit",
-        f"--load-model={config.model}",
-        "--disable-auto-complete-config",  # our configuration is complete; guessing would start every stub twice
-        f"--http-address={config.host}",
-        f"--grpc-address={config.host}",
-        f"--metrics-address={config.host}",
-        f"--http-port={ports['http']}",
-        f"--grpc-port={ports['grpc']}",
-        f"--metrics-port={ports['metrics']}",
-        f"--exit-timeout-secs={int(STOP_GRACE_S)}",
-    ]
-    if config.config_name is not None:
-        command.append(f"--model-config-name={config.config_name}")
-    if config.key_file is not None:
-        command += restrictions(config.key_file)
-    return command
