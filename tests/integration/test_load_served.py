@@ -38,8 +38,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.timing]
 
 
 def target_of(server: EmbeddedTriton, **more: object) -> Target:
-    http, metrics = (url.split("/")[2] for url in (server.http_url, server.metrics_url))
-    return Target(server.url, http=http, metrics=metrics, **more)  # type: ignore[arg-type]
+    return Target(server.url, metrics=server.metrics_url.split("/")[2], **more)  # type: ignore[arg-type]
 
 
 def regions(server: EmbeddedTriton, key_file: Path | None = None) -> list[str]:
@@ -137,7 +136,7 @@ def lindley(sent: NDArray[np.float64], service_s: float) -> NDArray[np.float64]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transport", ["grpc", "http"])
+@pytest.mark.parametrize("transport", ["grpc", "stream"])
 def test_an_open_loop_sees_the_queue_that_theory_predicts(sleeper: EmbeddedTriton, transport: TransportName) -> None:
     with Generator(target_of(sleeper), Traffic(transport, rows=4, seed=5)) as generator:
         load = 0.7
