@@ -26,6 +26,7 @@ os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 
 import grpc
 
+from clients.address import split_url
 from clients.errors import (
     EvaluatorError,
     KeyRefused,
@@ -96,25 +97,13 @@ class Failure:
 
 
 def open_channel(url: str) -> grpc.Channel:
-    """Open a channel to HOST:PORT; it connects when it is used.
+    """Open a channel to HOST:PORT ([HOST]:PORT in IPv6); it connects when it is used.
 
     Raises:
         InvalidConfig: not HOST:PORT.
     """
     split_url(url)
     return grpc.insecure_channel(url, options=CHANNEL_OPTIONS)
-
-
-def split_url(url: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT.
-
-    Raises:
-        InvalidConfig: not that.
-    """
-    host, _, port = url.rpartition(":")
-    if not host or "/" in url or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidConfig(f"expected HOST:PORT of a server's gRPC endpoint, got {url!r}; for example 127.0.0.1:8001")
-    return host, int(port)
 
 
 def classify(error: grpc.RpcError) -> Failure:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clients.channel import split_url
+from clients.address import join_url, split_url
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 
@@ -41,10 +41,15 @@ class Target:
     key_file: Path | None = None
     """Key of the control API, where the server restricts shared memory."""
 
+    def __post_init__(self) -> None:
+        split_url(self.url)
+        if self.metrics:
+            split_url(self.metrics, what="a server's metrics")
+
     @property
     def metrics_url(self) -> str:
         host, port = split_url(self.url)
-        return self.metrics or f"{host}:{port + 1}"
+        return self.metrics or join_url(host, port + 1)
 
 
 @dataclass(frozen=True)
