@@ -36,7 +36,7 @@ from clients.errors import (
     ServerFailed,
     ServerUnreachable,
 )
-from mcts_ext.errors import InvalidConfig
+from clients.keys import GRPC_HEADER, find_key
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
@@ -47,8 +47,6 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),  # else another channel's backoff to the same server is shared
     ("grpc.enable_retries", 0),  # the callers repeat, and say so
 )
-
-KEY_HEADER: Final = "triton-grpc-protocol-admin-key"
 
 _FINAL: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: RequestRejected,
@@ -121,18 +119,14 @@ def classify(error: grpc.RpcError) -> Failure:
     return Failure(_PASSING.get(code, ServerFailed), reason, may_pass=True)
 
 
-def read_key(path: Path | None) -> tuple[tuple[str, str], ...]:
-    """The metadata by which a server knows who may use its control API; none without a file.
+def key_metadata(url: str, key_file: Path | None) -> tuple[tuple[str, str], ...]:
+    """The metadata by which a server knows who may use its control API; none where there is no key (`find_key`).
 
     Raises:
-        InvalidConfig: the file cannot be read.
+        KeyUnreadable: no key in the file.
     """
-    if path is None:
-        return ()
-    try:
-        return ((KEY_HEADER, path.read_text().strip()),)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"expected a file with the server's key at {path}, got {error}") from error
+    key = find_key(url, key_file)
+    return () if key is None else ((GRPC_HEADER, key),)
 
 
 def call_once(

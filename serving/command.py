@@ -4,20 +4,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serving.key import restrictions
+from clients.keys import HTTP_HEADER, RESTRICTED
+from serving.doors import Doors
 
 if TYPE_CHECKING:
     from serving.embedded import ServerConfig
 
 
-def server_command(
-    config: "ServerConfig", ports: dict[str, int], folder: Path, server: Path, *, grace_s: float
-) -> list[str]:
+def server_command(config: "ServerConfig", doors: Doors, folder: Path, server: Path, *, grace_s: float) -> list[str]:
     """The binary and its options.
 
     Args:
         config: what to serve.
-        ports: by endpoint, `http`, `grpc` and `metrics`.
+        doors: where to listen, and the key. Triton 2.51 takes the key as an argument and in no other way, so other
+            users of the machine can read it while the server runs, unless /proc is mounted with `hidepid`.
         folder: with the backends; its name marks the server's shared memory.
         server: the binary.
         grace_s: how long a polite end may take.
@@ -30,16 +30,15 @@ def server_command(
         "--model-control-mode=explicit",
         f"--load-model={config.model}",
         "--disable-auto-complete-config",  # our configuration is complete; guessing would start every stub twice
-        f"--http-address={config.host}",
-        f"--grpc-address={config.host}",
-        f"--metrics-address={config.host}",
-        f"--http-port={ports['http']}",
-        f"--grpc-port={ports['grpc']}",
-        f"--metrics-port={ports['metrics']}",
+        f"--allow-http={'true' if 'http' in doors.endpoints else 'false'}",
+        f"--grpc-restricted-protocol={RESTRICTED}:{HTTP_HEADER}={doors.key}",
+        f"--http-restricted-api={RESTRICTED}:{HTTP_HEADER}={doors.key}",
         f"--exit-timeout-secs={int(grace_s)}",
     ]
+    for name, (host, port) in doors.endpoints.items():
+        if ":" in host:  # gRPC and Triton's HTTP front each have their own way to write IPv6
+            host = f"[{host}]" if name == "grpc" else f"ipv6:{host}"
+        command += [f"--{name}-address={host}", f"--{name}-port={port}"]
     if config.config_name is not None:
         command.append(f"--model-config-name={config.config_name}")
-    if config.key_file is not None:
-        command += restrictions(config.key_file)
     return command

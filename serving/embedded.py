@@ -27,10 +27,10 @@ from rich.console import Console
 
 from mcts_ext.contract import MODEL_NAME
 from serving.command import server_command
+from serving.doors import Doors
 from serving.errors import ModelNotFound, ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
 from serving.guardian import kill_group, remove_traces
 from serving.install import BACKENDS, PROJECT, find_installation, lay_out_backends
-from serving.ports import choose_ports
 from serving.probe import Probe
 from serving.watch import Watch
 
@@ -53,13 +53,16 @@ class ServerConfig:
     """The model loaded at the start; others can be loaded through the control API."""
 
     host: str = "127.0.0.1"
-    """The address to listen on."""
+    """The address to listen on; one that others reach wants a `key_file`."""
 
     http_port: int | None = None
-    """Port of the HTTP endpoint; none: a free one."""
+    """Port of the HTTP endpoint; none: there is no such endpoint, for nothing of ours needs it."""
 
     grpc_port: int | None = None
     """Port of the gRPC endpoint; none: a free one."""
+
+    metrics_host: str = "127.0.0.1"
+    """The address of the Prometheus metrics."""
 
     metrics_port: int | None = None
     """Port of the Prometheus metrics; none: a free one."""
@@ -71,7 +74,7 @@ class ServerConfig:
     """Serve with `<model>/configs/<config_name>.pbtxt` instead of `config.pbtxt`."""
 
     key_file: Path | None = None
-    """Holds a secret that the control API then asks for; without it whoever reaches the server can load models."""
+    """Holds the key that the control API asks for; none: one is drawn for this start, and gone with the server."""
 
     start_timeout_s: float = 60.0
     """How long the server may take from its start to its first answer."""
@@ -88,8 +91,8 @@ class ServerCpu:
 class EmbeddedTriton:
     """Owns one server: its processes, its ports, its shared memory and its temporary folder.
 
-    After `start`, `url` (gRPC, `host:port`), `http_url`, `metrics_url`, `log_file` and `pid` say where it is; a restart
-    changes only `pid`.
+    After `start`, `url` (gRPC, `host:port`), `http_url` (None where it is off), `metrics_url`, `key_file`, `log_file`
+    and `pid` say where it is; a restart changes only `pid`.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -112,15 +115,15 @@ class EmbeddedTriton:
             self._installation = find_installation()
             _check_repository(self.config)
             self.log_file = self.config.log_file or _new_log_file()
-            asked = {"http": self.config.http_port, "grpc": self.config.grpc_port, "metrics": self.config.metrics_port}
+            asked = (self.config.http_port, self.config.grpc_port, self.config.metrics_port)
             for tries_left in reversed(range(N_PORT_TRIES)):
-                self._ports = choose_ports(self.config.host, asked)
+                self.doors = Doors.choose(self.config)
                 try:
                     self._launch()
                     return
                 except ServerFailed:
                     # A port chosen free can be taken by another process before Triton listens on it.
-                    if not tries_left or not self._lost_port() or None not in asked.values():
+                    if not tries_left or not self._lost_port() or None not in asked:
                         raise
 
     def restart(self) -> None:
@@ -182,18 +185,19 @@ class EmbeddedTriton:
         self.stop()
 
     def _launch(self) -> None:
-        """Start on `self._ports` and wait; on failure end everything."""
-        config, ports = self.config, self._ports
+        """Start at `self.doors` and wait; on failure end everything."""
+        config, doors = self.config, self.doors
         self.pid = 0
-        self.url = f"{config.host}:{ports['grpc']}"
-        self.http_url = f"http://{config.host}:{ports['http']}"
-        self.metrics_url = f"http://{config.host}:{ports['metrics']}/metrics"
+        self.url, self.http_url, self.metrics_url = doors.url, doors.http_url, doors.metrics_url
+        self.key_file = doors.key_file
         self.folder = folder = _new_folder()  # the guardian removes it
         try:
+            doors.leave_key()  # the guardian removes it, too
             lay_out_backends(folder, self._installation)
             command = [
-                sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder), str(STOP_GRACE_S),
-                *server_command(config, ports, folder, self._installation.server, grace_s=STOP_GRACE_S),
+                sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder),
+                str(doors.key_file) if doors.is_drawn else "", str(STOP_GRACE_S),
+                *server_command(config, doors, folder, self._installation.server, grace_s=STOP_GRACE_S),
             ]  # fmt: skip
             with self.log_file.open("ab") as log:
                 self._log_start = log.tell()
@@ -217,6 +221,7 @@ class EmbeddedTriton:
         except BaseException as error:
             self._end(signal.SIGQUIT)
             remove_traces(folder)  # there may have been no guardian yet
+            doors.remove_key()
             if isinstance(error, OSError):
                 raise ServingError(f"expected to write {folder} and {self.log_file}, got: {error}; {ROOM}") from error
             raise
@@ -257,6 +262,7 @@ class EmbeddedTriton:
         if self._guardian.wait() < 0 and self.pid:  # it was killed, so it could not clean up
             kill_group(self.pid)
         remove_traces(self.folder)
+        self.doors.remove_key()
         if self._guardian.stdout is not None:
             self._guardian.stdout.close()
         self._guardian = None
@@ -270,7 +276,8 @@ class EmbeddedTriton:
         """Whether all endpoints are there: Triton answers gRPC before it finds its HTTP port taken, and ends."""
         with suppress(psutil.NoSuchProcess):
             sockets = psutil.Process(self.pid).net_connections(kind="tcp")
-            return set(self._ports.values()) <= {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+            found = {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+            return {port for _, port in self.doors.endpoints.values()} <= found
         return False
 
     def _lost_port(self) -> bool:
@@ -308,8 +315,12 @@ def serve(config: ServerConfig) -> int:
     try:
         with EmbeddedTriton(config) as server:
             console.print(f"[bold]Triton[/] serves [bold]{config.model}[/] from {config.repository}")
-            console.print(f"  gRPC     {server.url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}")
-            console.print(f"  log      {server.log_file}\nCtrl-C stops it.")
+            places: dict[str, object] = {"gRPC": server.url, "HTTP": server.http_url, "metrics": server.metrics_url}
+            places |= {"key": server.key_file, "log": server.log_file, "open": server.doors.open_to_others()}
+            for name, place in places.items():
+                if place is not None:
+                    console.print(f"  {name:8} {place}", markup=False, soft_wrap=True)
+            console.print("Ctrl-C stops it.")
             with Watch(server, on_event=lambda text: console.print(f"[yellow]{text}[/]")):
                 stop.wait()
             console.print("stopping")

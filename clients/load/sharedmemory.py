@@ -14,7 +14,7 @@ import os
 from collections import deque
 from typing import Any, Final
 
-from clients.channel import Failure, call_once, read_key
+from clients.channel import Failure, call_once, key_metadata
 from clients.load.plan import LoadError, Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
@@ -122,7 +122,7 @@ class Control:
 
     def __init__(self, target: Target, channel: Any) -> None:
         self._target = target
-        self._metadata = read_key(target.key_file)
+        self._metadata = key_metadata(target.url, target.key_file)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
     def register(self, name: str, size: int) -> None:
