@@ -17,7 +17,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from clients.channel import open_channel, read_key
+from clients.channel import key_metadata, open_channel
 from clients.errors import KeyRefused
 from clients.load import Generator, Load, LoadError, NoAnswers, Patience, Target, Traffic, measure
 from clients.load.plan import TransportName
@@ -45,7 +45,7 @@ def regions(server: EmbeddedTriton, key_file: Path | None = None) -> list[str]:
     with open_channel(server.url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         status = stub.SystemSharedMemoryStatus(
-            service_pb2.SystemSharedMemoryStatusRequest(), metadata=read_key(key_file)
+            service_pb2.SystemSharedMemoryStatusRequest(), metadata=key_metadata(server.url, key_file)
         )
     return sorted(status.regions)
 
@@ -61,7 +61,9 @@ def sleeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton
     config = ServerConfig(write_models(folder / "models", seconds=SERVICE_S), log_file=folder / "log")
     with EmbeddedTriton(config) as server, open_channel(server.url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name="foreign"))
+        stub.RepositoryModelLoad(
+            service_pb2.RepositoryModelLoadRequest(model_name="foreign"), metadata=key_metadata(server.url, None)
+        )
         yield server
 
 
