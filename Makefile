@@ -15,13 +15,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(VENV)/.dependencies: pyproject.toml constraints.txt
+$(VENV)/.dependencies: pyproject.toml constraints.txt requirements.lock docker/requirements.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
 	  || { echo "expected Python 3.11 or 3.12 as $(PYTHON); set PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "expected a working venv module; on Debian: apt install python3-venv python3-dev gcc make" >&2; exit 1; }
-	$(BIN)/pip install -q -c constraints.txt --upgrade cython setuptools
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(BIN)/python docker/requirements.py dev >$(VENV)/wanted.txt
+	$(BIN)/pip install -q --require-hashes -r $(VENV)/wanted.txt
+	$(BIN)/pip install -q -c constraints.txt torch # no hash holds everywhere: docker/requirements.py
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.extension: $(VENV)/.dependencies $(SOURCES)

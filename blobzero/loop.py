@@ -35,6 +35,7 @@ from blobzero.match import MatchConfig
 from blobzero.metrics import LoopMetrics, serve_metrics
 from blobzero.others import RecordedRounds, wait_for_rounds
 from blobzero.selfplay import SelfPlayConfig, selfplay
+from clients.jsontext import json_object
 from clients.report import write_json
 from clients.sizing import choose_size
 from mcts_ext.errors import BlobError
@@ -130,7 +131,7 @@ class LoopRun:
         try:
             for folder in ("selfplay", "matches", "generations", "logs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
-            found = json.loads(path.read_text()) if path.exists() else wanted
+            found = json_object(path.read_bytes()) if path.exists() else wanted
             write_json(path, wanted if found == wanted else found)
         except (OSError, ValueError) as error:
             raise LoopError(f"expected a folder to write at {self.out}, got {error}; choose another --out") from error

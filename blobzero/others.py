@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.errors import EvaluatorError
-from clients.records import ShardError, rounds_of
+from clients.records import ShardError, ShardGone, ShardUnavailable, rounds_of
 from clients.report import summarize
 from clients.statistics import ModelStatistics
 from clients.telemetry import History
@@ -34,25 +34,34 @@ class RecordedRounds:
         self._ledger = ledger
         self._rounds: dict[str, int] = {}
         for line in ledger.read_text().splitlines() if ledger.exists() else ():
-            with contextlib.suppress(ValueError):  # one that was being written when its process was killed
-                name, rounds = json.loads(line)
-                self._rounds[name] = rounds
-        self._unreadable: set[str] = set()
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                name, rounds = json.loads(line)  # a line was cut off when the process that wrote it was killed
+                self._rounds[str(name)] = int(rounds)
+        self._known = {os.path.realpath(records / name) for name in self._rounds}
+        self.troubles: dict[str, str] = {}
+        """Why each shard that is not counted is not, by path."""
 
     def count(self) -> int:
-        """Rounds so far; a shard that can't be read has none, and training will name it.
+        """Rounds so far. What is no shard has none; one that can't be read now is tried again at the next count.
 
         Raises:
             OSError: the ledger can't be written.
         """
         found: list[tuple[str, int]] = []
-        for path in find_shards([self._records]):
-            name = str(path.relative_to(self._records))
-            if name not in self._rounds and name not in self._unreadable:
-                try:
-                    found.append((name, len(rounds_of(path))))
-                except ShardError:
-                    self._unreadable.add(name)
+        for path in map(str, find_shards([self._records], on_error=self._note_folder)):
+            if path in self._known:
+                continue
+            try:
+                found.append((os.path.relpath(path, os.path.realpath(self._records)), len(rounds_of(Path(path)))))
+            except (ShardGone, ShardUnavailable) as error:
+                if isinstance(error, ShardUnavailable):
+                    self.troubles[path] = str(error)
+                continue
+            except ShardError as error:
+                self.troubles[path] = str(error)
+            else:
+                self.troubles.pop(path, None)
+            self._known.add(path)
         if found:
             with self._ledger.open("a") as file:
                 # Begun on a line of its own, for the last one may have been cut off.
@@ -61,6 +70,9 @@ class RecordedRounds:
                 os.fsync(file.fileno())
             self._rounds |= dict(found)
         return sum(self._rounds.values())
+
+    def _note_folder(self, error: OSError) -> None:
+        self.troubles[str(error.filename)] = f"expected to list {error.filename}, got: {error.strerror}"
 
 
 def wait_for_rounds(
@@ -80,13 +92,13 @@ def wait_for_rounds(
         `rounds_before` those that were there already.
     """
     history, began = History(), time.monotonic()
-    first, said = recorded.count(), began
+    at_start, said = recorded.count(), began
     with ModelStatistics(url, model=MODEL_NAME) as statistics:
         at_first = None
         while True:
             looked = time.monotonic()
             found, now = recorded.count(), time.monotonic()
-            done = {"rounds": float(found - first)}
+            done = {"rounds": float(found - at_start)}
             with contextlib.suppress(EvaluatorError):  # a server that is away has its own watch
                 counts = statistics.read()
                 at_first = at_first or counts
@@ -94,9 +106,12 @@ def wait_for_rounds(
                 done["evaluations"] = done["leaves"] = done["execution_rows"]
             history.add(now - began, done)
             if found >= wanted:
-                return summarize(history, rounds_before=first - before)
+                return summarize(history, rounds_before=at_start - before)
             if now - said >= SAY_S:
                 said = now
                 rate = history.recent(SAY_S).rounds_per_min
                 say(f"{found:,} of {wanted:,} rounds recorded, {rate:,.0f} a minute")
+                if recorded.troubles:
+                    first = next(iter(recorded.troubles.values()))
+                    say(f"not counted: {len(recorded.troubles)} (the first: {first})")
             time.sleep(max(POLL_S, 10 * (now - looked)))  # shards by the hundred thousand take a while to list

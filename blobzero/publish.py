@@ -43,7 +43,8 @@ class PublishConfig:
     formats: tuple[Literal["onnx", "torchscript"], ...] = ("onnx",)
     """What is put into the version's folder; the backend of the server's configuration reads one of them."""
     precision: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
-    """Of the matrix products; `auto` takes int8 where it is fastest on this processor and parity holds."""
+    """Of the matrix products; `auto` takes float16 where the server (--url) computes on a GPU, int8 where it is fastest
+    on this processor, and float32 where the answers of those differ."""
     records: Path | None = None
     """Folder of recorded positions to compare and calibrate with; the newest run under data/ unless given."""
     url: str | None = None

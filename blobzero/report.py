@@ -3,7 +3,6 @@
 
 import base64
 import html
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,12 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 
 from blobzero import charts
-from clients.records import ShardError, read_shards, shard_paths
+from clients.jsontext import json_object
+from clients.records import ShardError, readable
 from clients.report import machine, write_aside
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
@@ -82,7 +83,7 @@ def report(config: ReportConfig) -> int:
 
 def _read_generations(run: Path) -> list[dict[str, Any]]:
     try:
-        found = [json.loads(path.read_text()) for path in sorted((run / "generations").glob("*.json"))]
+        found = [json_object(path.read_bytes()) for path in sorted((run / "generations").glob("*.json"))]
     except (OSError, ValueError) as error:
         raise ReportError(f"expected the results of generations in {run}, got {error}; run the loop again") from error
     if not found:
@@ -92,7 +93,7 @@ def _read_generations(run: Path) -> list[dict[str, Any]]:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json_object(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:
         return []
     except ValueError as error:
@@ -131,23 +132,27 @@ def _sections(
 
 def bids_made(shards: Path) -> dict[tuple[int, int], tuple[int, int]]:
     """(cards, seat in the order of bidding) -> (bids made, rounds)."""
-    try:
-        records = read_shards(shard_paths(shards))
-    except ShardError:
-        return {}
-    if not len(records):
-        return {}
-    first = np.unique(records.round, return_index=True)[1]  # a record knows how everybody fared
-    rows = records.observation[first].astype(np.int64)
-    cards, players, dealer = rows[:, AT_N_CARDS], rows[:, AT_N_PLAYERS], rows[:, AT_DEALER]
-    is_made = np.rint(records.value[first] * (10 + cards[:, None])) >= MADE_BID
     total: Counter[tuple[int, int]] = Counter()
     made: Counter[tuple[int, int]] = Counter()
+    try:
+        for records in readable(shards, ["observation", "value", "round"]):
+            _count_bids(records, made, total)
+    except ShardError:
+        return {}
+    return {key: (made[key], total[key]) for key in total}
+
+
+def _count_bids(
+    records: Mapping[str, NDArray[Any]], made: Counter[tuple[int, int]], total: Counter[tuple[int, int]]
+) -> None:
+    first = np.unique(records["round"], return_index=True)[1]  # a record knows how everybody fared
+    rows = records["observation"][first].astype(np.int64)
+    cards, players, dealer = rows[:, AT_N_CARDS], rows[:, AT_N_PLAYERS], rows[:, AT_DEALER]
+    is_made = np.rint(records["value"][first] * (10 + cards[:, None])) >= MADE_BID
     for relative in range(int(players.max())):
         order = (relative - dealer - 1) % players
         for found, mask in ((total, players > relative), (made, (players > relative) & is_made[:, relative])):
             found.update(zip(cards[mask].tolist(), order[mask].tolist(), strict=True))
-    return {key: (made[key], total[key]) for key in total}
 
 
 def _projection(generations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, str]]:

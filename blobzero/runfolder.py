@@ -3,10 +3,11 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clients.jsontext import json_object
 from clients.records import finished_rounds
 from clients.report import write_json
 from mcts_ext.config import SearchConfig
@@ -35,7 +36,7 @@ class RunFolder:
             self.shards.mkdir(parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
             if self.config.exists():
-                found = json.loads(self.config.read_text())
+                found = json_object(self.config.read_bytes())
                 different = [key for key in wanted if wanted[key] != found.get(key)]
                 if different:
                     raise RunFolderError(
@@ -53,7 +54,7 @@ class RunFolder:
     def seed(self) -> int:
         """The seed of the run that the folder holds; one drawn now where it holds none."""
         try:
-            return int(json.loads(self.config.read_text())["seed"])
+            return int(json_object(self.config.read_bytes())["seed"])
         except FileNotFoundError:
             return secrets.randbits(31)
         except (OSError, KeyError, TypeError, ValueError) as error:
@@ -61,9 +62,9 @@ class RunFolder:
                 f"expected a run's seed in {self.config}, got {error}; choose another --out"
             ) from error
 
-    def finished_rounds(self) -> set[int]:
-        """Round numbers that stand in shards."""
-        return finished_rounds(self.shards)
+    def finished_rounds(self, *, on_event: Callable[[str], None] = lambda _: None) -> set[int]:
+        """Round numbers that stand in shards; `on_event` is told of each that is none."""
+        return finished_rounds(self.shards, on_event=on_event)
 
     def title(self, workers: int, search: SearchConfig) -> str:
         """A line for pictures."""

@@ -261,7 +261,7 @@ def _play(
         _, rounds = games_for(rounds, seed=config.seed, deal=config.deal())
     with Fleet(workers, logs=folder.logs, on_event=display.say) as fleet, display.live(rounds, config.minutes):
         fleet.wait_ready()
-        started_with = len(folder.finished_rounds())
+        started_with = len(folder.finished_rounds(on_event=display.say))
         if started_with:
             display.say(f"{config.out} holds {started_with} rounds of this run already; going on")
         server.start()

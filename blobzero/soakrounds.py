@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import ShardError, read_keys, shard_paths
+from clients.records import ShardError, ShardGone, ShardUnavailable, read_keys, shard_paths
 
 SHOWN: Final = 10
 """Numbers of rounds that are named; the others are counted."""
@@ -62,6 +62,7 @@ class Bookkeeper:
         self._n_missing_records = 0
         self._vanished: set[str] = set()
         self._unreadable: set[str] = set()
+        self._unavailable: set[str] = set()  # at the last look; they are tried again at the next
         self._is_recorded = np.zeros(1 << 16, bool)  # a byte a round: hours of play must not weigh on this process
         self._doubled: set[int] = set()
         self._strange: set[int] = set()
@@ -75,12 +76,18 @@ class Bookkeeper:
         """
         present = {path.name: path for path in shard_paths(self._folder)}
         self._vanished |= self._n_rounds_in.keys() - present.keys()
+        unavailable: set[str] = set()
         for name in sorted(present.keys() - self._n_rounds_in.keys()):
             try:
                 self._n_rounds_in[name] = self._enter(*read_keys(present[name]))
+            except ShardGone:
+                self._vanished.add(name)
+            except ShardUnavailable:
+                unavailable.add(name)
             except ShardError:
                 self._n_rounds_in[name] = 0
                 self._unreadable.add(name)
+        self._unavailable = unavailable
         self._n_missing_records = max(self._n_missing_records, n_written - self._n_records)
         return self._accounts(0, lost=[], strange=[])
 
@@ -138,7 +145,7 @@ class Bookkeeper:
             doubled=sorted(self._doubled),
             strange=sorted(self._strange) + strange,
             vanished=sorted(self._vanished),
-            unreadable=sorted(self._unreadable),
+            unreadable=sorted(self._unreadable | self._unavailable),
             unwritten=self._unwritten,
             n_missing_records=self._n_missing_records,
         )

@@ -28,6 +28,7 @@ from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, open_study
 from clients.errors import EvaluatorError
+from clients.jsontext import json_object
 from clients.load import Slo, Target
 from clients.report import machine, write_json
 from export.config import config_path
@@ -35,6 +36,7 @@ from export.repository import require_repository
 from export.server import ModelServer
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
+from mcts_ext.versions import version_number
 from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ServingError
 from training.files import write_whole
@@ -166,7 +168,7 @@ def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console)
 def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextlib.ExitStack) -> None:
     """Make the folder, or go on in it, alone: what is compared must be the same."""
     path = config.out / "study.json"
-    versions = (config.repository / MODEL_NAME).glob("[0-9]*")
+    versions = (version_number(one.name) for one in (config.repository / MODEL_NAME).glob("[0-9]*"))
     wanted = {
         "objective": config.objective,
         "limit": config.limit,
@@ -175,7 +177,7 @@ def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextli
         "host": host(),
         "machine": {name: machine()[name] for name in ("cpu", "cores")},
         "url": config.url,
-        "version": max((int(one.name) for one in versions if one.name.isdecimal()), default=None),
+        "version": max((one for one in versions if one is not None), default=None),
         "default": as_text(base),
         "space": space.to_json(),
     }
@@ -184,7 +186,7 @@ def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextli
         lock = stack.enter_context((config.out / "study.lock").open("w"))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if path.exists():
-            found = dict(json.loads(path.read_text()))
+            found = json_object(path.read_bytes())
             other = [name for name in wanted if wanted[name] != found.get(name)]
             if other:
                 raise StudyError(

@@ -22,6 +22,7 @@ from mcts_ext.contract import (
     VALUE_NAME,
 )
 from mcts_ext.errors import InvalidConfig
+from mcts_ext.versions import version_number
 
 Engine = Literal["openvino", "onnxruntime"]
 Precision = Literal["auto", "f32", "bf16"]
@@ -85,7 +86,7 @@ class LocalEvaluator(InProcessEvaluator):
             raise ModelNotFound(f"expected an ONNX file at {path}, got nothing there; publish one (blobzero publish)")
         if engine == "onnxruntime" and precision == "bf16":
             raise InvalidConfig("expected precision auto or f32 for ONNX Runtime, got bf16; use the engine openvino")
-        self._version = int(path.parent.name) if path.parent.name.isdecimal() else 0
+        self._version = version_number(path.parent.name) or 0
         try:
             network = _openvino(path, precision, threads) if engine == "openvino" else _onnxruntime(path, threads)
         except InvalidConfig:
@@ -108,12 +109,13 @@ class LocalEvaluator(InProcessEvaluator):
 
 def latest_model_file(repository: Path, model: str) -> Path:
     """The ONNX file of a repository's latest version."""
-    found = [path for path in (repository / model).glob("*/model.onnx") if path.parent.name.isdecimal()]
+    files = (repository / model).glob("*/model.onnx")
+    found = {number: path for path in files if (number := version_number(path.parent.name)) is not None}
     if not found:
         raise ModelNotFound(
             f"expected {repository / model}/<version>/model.onnx, got no version; publish one (blobzero publish)"
         )
-    return max(found, key=lambda path: int(path.parent.name))
+    return found[max(found)]
 
 
 def choose_precision(asked: Precision, *, stored: str, cpuinfo: str) -> tuple[str, str]:

@@ -5,20 +5,20 @@ Independent rounds are handed out by their numbers. Of whole games each belongs 
 off goes on after the last of its rounds that stands in a shard, with the points that stand there.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import finished_rounds, read_shards, shard_paths
+from clients.records import finished_rounds, readable
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import N_SEATS
 from mcts_ext.deals import ROUNDS_APART, games_for
 from mcts_ext.decode import decode
 from mcts_ext.game import hand_sizes
-from mcts_ext.records import Records
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,13 @@ class Share:
 
     @classmethod
     def left(cls, folder: Path, deal: DealConfig, *, seed: int, rounds: int, index: int, workers: int) -> Self:
-        """The share of worker `index` of `workers`: what the shards in `folder` do not hold of `rounds` rounds."""
+        """The share of worker `index` of `workers`: what the shards in `folder` do not hold of `rounds` rounds.
+
+        What cannot be read as a shard holds nothing that anybody can learn from, so its rounds are played again.
+
+        Raises:
+            ShardUnavailable: reading failed; playing on might record rounds a second time.
+        """
         if deal.unit == "game":
             n_games, _ = games_for(rounds, seed=seed, deal=deal)
             return cls._of_games(folder, range(index, n_games, workers))
@@ -45,9 +51,8 @@ class Share:
     def _of_games(cls, folder: Path, games: range) -> Self:
         """The first round that is missing of each game, unless it is finished."""
         begun = {game: _Standing(game * ROUNDS_APART, (0,) * N_SEATS, is_over=False) for game in games}
-        for path in shard_paths(folder):
-            records = read_shards([path])
-            for row in _last_rows(records):
+        for records in readable(folder, ["observation", "value", "round", "seat"]):
+            for row in _last_rows(records["round"]):
                 after = _Standing.after(records, row)
                 game = (after.next_round - 1) // ROUNDS_APART
                 if game in begun and after.next_round > begun[game].next_round:
@@ -69,19 +74,19 @@ class _Standing:
     is_over: bool
 
     @classmethod
-    def after(cls, records: Records, row: int) -> Self:
+    def after(cls, records: Mapping[str, NDArray[Any]], row: int) -> Self:
         """The game after the round of one record."""
-        known = decode(records.observation[row].tobytes())
-        gained = np.rint(records.value[row] * (10 + known.n_cards)).astype(int)
+        known = decode(records["observation"][row].tobytes())
+        gained = np.rint(records["value"][row] * (10 + known.n_cards)).astype(int)
         totals = [0] * N_SEATS
         for relative, total in enumerate(known.totals):
-            totals[(int(records.seat[row]) + relative) % known.n_players] = total + int(gained[relative])
+            totals[(int(records["seat"][row]) + relative) % known.n_players] = total + int(gained[relative])
         n_rounds = len(hand_sizes(known.n_players, known.start_cards))
-        return cls(int(records.round[row]) + 1, tuple(totals), is_over=known.game_round + 1 == n_rounds)
+        return cls(int(records["round"][row]) + 1, tuple(totals), is_over=known.game_round + 1 == n_rounds)
 
 
-def _last_rows(records: Records) -> list[int]:
+def _last_rows(rounds: NDArray[np.int64]) -> list[int]:
     """A row of the last round of every game: its records stand together, rounds in the order they ended."""
-    games = records.round[::-1] // ROUNDS_APART
+    games = rounds[::-1] // ROUNDS_APART
     found: list[int] = (len(games) - 1 - np.unique(games, return_index=True)[1]).tolist()
     return found

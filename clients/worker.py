@@ -28,7 +28,7 @@ from typing import Any
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import AnswerPending
 from clients.evaluator import Evaluator
-from clients.records import NoRoom, write_shard
+from clients.records import NoRoom, in_shards, write_shard
 from clients.requestcounts import RequestCounts
 from clients.shares import Share
 from mcts_ext.config import DealConfig, SearchConfig
@@ -109,11 +109,11 @@ class Shards:
             return
         self._last = time.monotonic()
         records = pool.take_records()
-        if len(records):
+        for part in in_shards(records) if len(records) else ():
             path = self._folder / f"{self._prefix}-{self.n_written:05d}.parquet"
-            self._write(path, records)
+            self._write(path, part)
             self.n_written += 1
-            self.n_records += len(records)
+            self.n_records += len(part)
 
     def _write(self, path: Path, records: Records) -> None:
         began, is_told = time.monotonic(), False

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # Our images. Target `client` plays and asks, `trainer` also has PyTorch: it learns, exports and publishes.
+# By tag, for that is what gets Debian's security updates; `--build-arg PYTHON=IMAGE@sha256:...` pins one: docs/operating.md.
 ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS builder
 RUN command -v gcc >/dev/null || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev; }
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-COPY pyproject.toml constraints.txt docker/requirements.py ./
+COPY pyproject.toml constraints.txt requirements.lock docker/requirements.py ./
 RUN python -m venv --without-pip /opt/venv
 
 FROM builder AS client-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python requirements.py >wanted.txt && pip --python /opt/venv/bin/python install -c constraints.txt -r wanted.txt
+    python requirements.py client >wanted.txt && pip --python /opt/venv/bin/python install --require-hashes -r wanted.txt
 # 75 MB that no client needs: Arrow's RPC, tests, headers, symbols for debuggers.
 RUN cd /opt/venv/lib/python3*/site-packages \
     && rm -rf pyarrow/include pyarrow/src pyarrow/tests pyarrow/*flight* numpy/tests numpy/*/tests \
@@ -20,14 +21,16 @@ RUN cd /opt/venv/lib/python3*/site-packages \
 
 FROM builder AS trainer-packages
 # Of PyTorch's own index where another build is wanted than pip finds by itself (CPU only; another CUDA).
+# So torch has a version here and no hash: each index has another file of that version.
 ARG TORCH_INDEX=
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python requirements.py train >wanted.txt && pip --python /opt/venv/bin/python install -c constraints.txt \
-    ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} -r wanted.txt
+    python requirements.py train >wanted.txt && pip --python /opt/venv/bin/python install --require-hashes -r wanted.txt \
+    && pip --python /opt/venv/bin/python install -c constraints.txt \
+    ${TORCH_INDEX:+--extra-index-url ${TORCH_INDEX}} torch
 
 FROM builder AS app
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install -c constraints.txt cython setuptools wheel
+    python requirements.py build >wanted.txt && pip install --require-hashes -r wanted.txt
 # For any x86-64 processor of the last ten years, not for this machine's.
 ENV BLOBZERO_MARCH=x86-64-v3
 # The C code first: the wheel takes it from build/, where it is newer than what it was made of (hence touch), so a change

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Triton without a GPU: NVIDIA's server out of its wheel, our Python-based backends, and what watches over them.
 # (With a GPU the stack takes NVIDIA's own image: compose.yaml.)
+# By tag, for that is what gets Debian's security updates; `--build-arg PYTHON=IMAGE@sha256:...` pins one: docs/operating.md.
 ARG PYTHON=python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS packages
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-COPY pyproject.toml constraints.txt docker/requirements.py ./
+COPY pyproject.toml requirements.lock docker/requirements.py ./
 RUN python -m venv --without-pip /opt/venv
 RUN --mount=type=cache,target=/root/.cache/pip \
     python requirements.py serve >wanted.txt \
-    && pip --python /opt/venv/bin/python install -c constraints.txt -r wanted.txt
+    && pip --python /opt/venv/bin/python install --require-hashes -r wanted.txt
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="BlobZero's Triton for CPUs" \

@@ -66,12 +66,13 @@ class Wish:
     """What is asked of a candidate that is built here."""
 
     precision: Choice = "auto"
-    """`auto` takes int8 where this processor multiplies it in hardware and does not do as well in bfloat16."""
+    """`auto` takes float16 for a GPU, int8 where this processor multiplies it in hardware and does not do as well in
+    bfloat16."""
     formats: Sequence[Format] = ("onnx",)
     records: Path | None = None
     """Folder of recorded positions; none: the newest run there is, or positions played at random."""
     on_gpu: bool = False
-    """Whether the server computes on a GPU, which makes of float32 what its configuration says."""
+    """Whether the server computes on a GPU: in the types that the file holds."""
 
 
 def build_candidate(network: BlobNet, info: CheckpointInfo, folder: Path, *, source: str, wish: Wish) -> Candidate:
@@ -130,7 +131,7 @@ def _choose(wish: Wish) -> tuple[Precision, str]:
     if wish.precision != "auto":
         return wish.precision, "asked for"
     if wish.on_gpu:
-        return "float32", "the server computes on a GPU, in what its configuration says"
+        return "float16", "the server computes on a GPU"
     if int8_pays(read_cpuinfo()):
         return "int8", "this processor multiplies int8 in hardware, and not bfloat16"
     return "float32", "int8 does not pay on this processor"

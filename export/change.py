@@ -12,18 +12,18 @@ lock ─ mend ─ export ─ announce ─ rename ─ load ─ ask ─ mark ─ r
 Whatever fails, the version before serves on and is current, and nothing that was there is gone.
 """
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from clients.errors import EvaluatorError
+from clients.jsontext import json_object
 from export.candidate import Candidate
 from export.config import ensure_config
-from export.errors import ExportError, PublishFailed
+from export.errors import ExportError, PublishFailed, RepositoryError
 from export.graph import read_metadata
 from export.mend import mend, withdraw
 from export.parity import ParityReport, compare
@@ -41,6 +41,7 @@ from export.repository import (
 from export.server import ModelServer
 from export.variants import PARITY_KEY
 from mcts_ext.contract import MODEL_NAME
+from mcts_ext.versions import LAST_VERSION
 
 STEPS: Final = ("lock", "mend", "export", "announce", "rename", "load", "ask", "mark", "retain")
 COMEBACK_S: Final = 15.0
@@ -122,6 +123,11 @@ class Change:
         repository, registry, server = self.repository, self.registry, self.server
         folder = gather(self._work, candidate.files)
         version = 1 + max(registry.last_number(), *numbers(repository), 0)
+        if version > LAST_VERSION:
+            raise RepositoryError(
+                f"expected room for a version, got {LAST_VERSION} in {repository}, the last that Triton counts to; "
+                "publish to another repository"
+            )
         properties = read_metadata(model_files(folder)[0])
         entry = Entry(
             version,
@@ -131,7 +137,7 @@ class Change:
             same_as=same_as,
             files=file_hashes(folder),
             properties={key: value for key, value in properties.items() if key != PARITY_KEY},
-            parity=next(iter(json.loads(properties.get(PARITY_KEY, "{}")).values()), {}),
+            parity=_parity(properties),
             url=None if server is None else server.url,
         )
         self.on_step("announce")
@@ -189,3 +195,13 @@ def _did_not_take(url: str, version: int, got: str) -> str:
         f"expected the server at {url} to load and answer {MODEL_NAME} version {version}, got: {got}; "
         "the version was withdrawn: check the server's log and that it serves this repository"
     )
+
+
+def _parity(properties: Mapping[str, str]) -> dict[str, float]:
+    """The figures of the first engine that a file states; none where it states no such thing."""
+    try:
+        found: Any = next(iter(json_object(properties.get(PARITY_KEY, "{}")).values()), {})
+    except ValueError:
+        return {}
+    figures = found if isinstance(found, dict) else {}
+    return {str(name): figure for name, figure in figures.items() if isinstance(figure, int | float)}

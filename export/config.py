@@ -90,13 +90,12 @@ model_warmup [
 """
 
 _TENSORRT: Final = """\
-# TensorRT builds its engine when the file is loaded. Publish float32 or float16: int8 would need precision_mode INT8.
+# TensorRT builds its engine when the file is loaded, and computes in the types that the file holds: publish float16.
+# No precision_mode: TensorRT 11 has no such flag, and what asks it for FP16 gets float32 without a word. Not int8.
 # CUDA graphs stay off: `optimization { cuda { graphs } }` is read by NVIDIA's TensorRT backend alone, and ONNX
 # Runtime's `trt_cuda_graph_enable` replays one graph whatever the shape, where dynamic batches have many shapes.
 optimization { execution_accelerators { gpu_execution_accelerator [ {
   name: "tensorrt"
-  # Half precision where TensorRT finds it faster.
-  parameters { key: "precision_mode" value: "FP16" }
   # One engine for every batch, tuned for a full one; without these three an engine is built anew whenever a batch is
   # larger or smaller than all before. TensorRT must take the whole graph, casts of uint8 to int32 included (10 does).
   # If one refuses the load with "no associated shape profiles", delete them: the warm-up then sets the range.
@@ -112,8 +111,8 @@ optimization { execution_accelerators { gpu_execution_accelerator [ {
 """
 
 _CUDA: Final = """\
-# ONNX Runtime's CUDA provider without TF32, its default, which rounds the factors of products to 10 bits. A float16
-# file has rounded weights here too.
+# ONNX Runtime's CUDA provider without TF32, its default, which rounds the factors of products to 10 bits. What the
+# file holds in float16 is computed in float16 here too: publish with --precision float32.
 optimization { execution_accelerators { gpu_execution_accelerator [ {
   name: "cuda"
   parameters { key: "use_tf32" value: "0" }
@@ -140,8 +139,8 @@ _VARIANTS: Final[Mapping[str, _Variant]] = {
     "cpu": _Variant("openvino", "OpenVINO on the CPU, as config.pbtxt does.", (_ON_CPU, _OPENVINO)),
     "onnxruntime": _Variant("onnxruntime", "ONNX Runtime on the CPU.", (_ON_CPU,)),
     "pytorch": _Variant("pytorch", "PyTorch (TorchScript) on the CPU.", (_ON_CPU, _TORCHSCRIPT)),
-    "gpu": _Variant("onnxruntime", "TensorRT through ONNX Runtime, in FP16." + _UNTRIED, (_ON_GPU, _TENSORRT)),
-    "gpu-fp32": _Variant("onnxruntime", "ONNX Runtime on a GPU, in float32." + _UNTRIED, (_ON_GPU, _CUDA)),
+    "gpu": _Variant("onnxruntime", "TensorRT by ONNX Runtime, in the file's types." + _UNTRIED, (_ON_GPU, _TENSORRT)),
+    "gpu-fp32": _Variant("onnxruntime", "ONNX Runtime on a GPU; float32 stays float32." + _UNTRIED, (_ON_GPU, _CUDA)),
 }
 
 

@@ -30,6 +30,7 @@ from export.repository import (
 from export.server import READY, ModelServer
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError
+from mcts_ext.versions import is_left_out, is_mistaken, version_number
 
 from tritonclient.grpc import model_config_pb2  # isort: skip  (clients.channel sets how gRPC loads)
 
@@ -99,6 +100,16 @@ def _configurations(repository: Path) -> Iterator[Finding]:
 def _folders(repository: Path) -> Iterator[Finding]:
     for path in leftovers(repository):
         yield Finding(f"{path} was left by a command that was killed", MEND)
+    for path in sorted((repository / MODEL_NAME).iterdir()):
+        if path.is_dir() and is_left_out(path.name):
+            renamed = path.with_name(path.name.lstrip("0") or "0")
+            may_rename = version_number(renamed.name) is not None and not renamed.exists()
+            mend = f"rename it to {renamed}, then: {MEND}" if may_rename else f"move it out of {path.parent}"
+            yield Finding(f"{path} is not served: Triton leaves out names with leading zeros", mend)
+        elif path.is_dir() and is_mistaken(path.name):
+            yield Finding(
+                f"{path} keeps Triton from loading the model: it is no version", f"move it out of {path.parent}"
+            )
 
 
 def _versions(repository: Path, registry: Registry) -> Iterator[Finding]:

@@ -8,11 +8,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import read_observations, read_provenance
+from clients.records import ShardError, read_observations
 from export.errors import InvalidPositions
-from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS, OBSERVATION_BYTES, OBSERVATION_VERSION
+from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS, OBSERVATION_BYTES
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
+from training.shards import find_shards
 
 DATA: Final = Path("data")
 """Where `blobzero selfplay` leaves its runs."""
@@ -53,40 +54,48 @@ def recorded_rows(records: Path | None, n: int, *, seed: int) -> tuple[NDArray[n
         seed: which are drawn.
 
     Raises:
-        InvalidPositions: `records` holds no shards, or some of another observation version.
-        ShardError: a shard that can't be read.
+        InvalidPositions: `records` holds no shard that can be used. One that can't, beside others, is left out, and
+            told of in the words.
     """
     folder = DATA if records is None else records
-    shards = sorted(folder.rglob("*.parquet"))
+    shards = find_shards([folder])
     if records is not None and not shards:
         raise InvalidPositions(
             f"expected shards of records under {records}, got none; play some (blobzero selfplay), or name another run"
         )
     if records is None and shards:
-        newest = max(shards, key=lambda path: path.stat().st_mtime).parent
+        newest = shards[-1].parent
         shards, folder = [path for path in shards if path.parent == newest], newest.parent
+        if folder.is_relative_to(here := Path.cwd()):
+            folder = folder.relative_to(here)
     random = np.random.default_rng(seed)
     recorded = np.zeros((0, OBSERVATION_BYTES), np.uint8)
+    left_out: list[str] = []
     for i in random.permutation(len(shards)):
-        version = read_provenance(shards[i]).get("observation_version")
-        if version != OBSERVATION_VERSION:
-            raise InvalidPositions(
-                f"expected positions of observation version {OBSERVATION_VERSION}, got {version} in {shards[i]}; "
-                "name a run of this version"
-            )
-        recorded = np.unique(np.concatenate([recorded, read_observations(shards[i])]), axis=0)
+        try:
+            rows = read_observations(shards[i])
+        except ShardError as error:
+            left_out.append(str(error))
+            continue
+        recorded = np.unique(np.concatenate([recorded, rows]), axis=0)
         if len(recorded) >= READ_PER_DRAWN * n:
             break
+    if records is not None and not len(recorded):
+        raise InvalidPositions(
+            f"expected a shard of records that can be used under {records}, got {len(shards)} that can't "
+            f"(the first: {left_out[0]}); name another run"
+        )
     drawn = random.permutation(recorded)[:n]
     n_drawn = len(drawn)
     while len(drawn) < n:
         more = sample_rows(2 * (n - len(drawn)), seed=int(random.integers(2**32)))
         drawn = _distinct(np.concatenate([drawn, more]))[:n]
+    told = f" ({len(left_out)} shards left out, the first: {left_out[0]})" if left_out else ""
     if n_drawn == n:
-        return drawn, f"{n:,} recorded in {folder}"
+        return drawn, f"{n:,} recorded in {folder}{told}"
     if n_drawn == 0:
-        return drawn, f"{n:,} of random rounds, for {folder} holds no records"
-    return drawn, f"{n_drawn:,} recorded in {folder}, which holds no more, and {n - n_drawn:,} of random rounds"
+        return drawn, f"{n:,} of random rounds, for {folder} holds no records{told}"
+    return drawn, f"{n_drawn:,} recorded in {folder}, which holds no more, and {n - n_drawn:,} of random rounds{told}"
 
 
 def _distinct(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
+from clients.jsontext import json_object
 from export.errors import RegistryError, RepositoryBusy, unwritable
 from mcts_ext.contract import MODEL_NAME
+from mcts_ext.versions import LAST_VERSION
 from training.files import write_whole
 
 FILE: Final = "registry.json"
@@ -30,6 +32,9 @@ LOCK: Final = ".publishing.lock"
 
 State = Literal["publishing", "published", "withdrawn", "unpublished", "unregistered"]
 """The last is never written: it stands for a folder without an entry."""
+
+
+_WRITTEN: Final = tuple(state for state in get_args(State) if state != "unregistered")
 
 
 @dataclass(frozen=True)
@@ -169,12 +174,28 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return {key: value for key, value in asdict(entry).items() if value not in (None, "", {})}
 
 
+def _entry(found: Any) -> Entry:
+    """An entry of the file; raises KeyError, TypeError or ValueError where it is none."""
+    entry = Entry(**found)
+    for value in (entry.version, *([] if entry.same_as is None else [entry.same_as])):
+        if type(value) is not int or not 0 <= value <= LAST_VERSION:
+            raise ValueError(f"expected the number of a version, got {str(value)[:40]!r}")
+    if entry.state not in _WRITTEN:
+        raise ValueError(f"expected a state of {', '.join(_WRITTEN)}, got {str(entry.state)[:40]!r}")
+    texts = (entry.at, entry.source, entry.note, *([] if entry.url is None else [entry.url]))
+    texts += (*entry.files.values(), *entry.properties.values())
+    figures = (*entry.parity.values(), *(entry.served or {}).values())
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in figures):
+        raise ValueError(f"expected texts and figures in version {entry.version}, got others")
+    return entry
+
+
 def _read(path: Path) -> dict[int, Entry]:
     try:
-        entries = [Entry(**fields) for fields in json.loads(path.read_text())["versions"]]
+        entries = [_entry(fields) for fields in json_object(path.read_bytes())["versions"]]
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RegistryError(
             f"expected a registry of versions, got {reason} in {path}; move it away: the next publish writes another "

@@ -23,6 +23,7 @@ from typing import Final
 from export.errors import RepositoryError, unwritable
 from export.variants import FILE_NAMES
 from mcts_ext.contract import MODEL_NAME
+from mcts_ext.versions import version_number
 from training.files import sync
 
 _INCOMING: Final = ".incoming"
@@ -51,7 +52,7 @@ def numbers(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
         return []
     except OSError as error:
         raise RepositoryError(f"expected a model repository, got {error}; name another folder") from error
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(number for name in names if (number := version_number(name)) is not None)
 
 
 def version_folder(repository: Path, version: int) -> Path:

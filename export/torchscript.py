@@ -21,6 +21,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from clients.jsontext import json_object
 from export.errors import ExportError, InvalidModel, one_line
 from mcts_ext.contract import INPUT_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 from training.files import write_whole
@@ -56,7 +57,7 @@ def load_torchscript(path: Path) -> tuple[Any, dict[str, str]]:
         with _quiet():
             load: Any = torch.jit.load  # it has no types
             module = load(str(path), map_location="cpu", _extra_files=files)
-        properties = json.loads(files[METADATA_FILE])
+        properties = json_object(files[METADATA_FILE])
         return module, {str(key): str(value) for key, value in properties.items()}
     except (RuntimeError, ValueError, OSError, AttributeError) as error:
         raise InvalidModel(

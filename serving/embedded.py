@@ -26,6 +26,7 @@ import psutil
 from rich.console import Console
 
 from mcts_ext.contract import MODEL_NAME
+from mcts_ext.versions import is_left_out, is_mistaken, version_number
 from serving.command import server_command
 from serving.doors import Doors
 from serving.errors import ModelNotFound, ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
@@ -366,5 +367,14 @@ def _check_repository(config: ServerConfig) -> None:
             raise ModelNotFound(f"expected {path}, got nothing there; choose one of {', '.join(known) or 'none'}")
     backend = re.search(r'^\s*backend\s*:\s*"(\w+)"', path.read_text(errors="replace"), re.MULTILINE)
     file = BACKENDS.get(backend[1] if backend else "", "model.onnx")
-    if not any(p.name.isdecimal() and (p / file).is_file() for p in folder.iterdir()):
-        raise ModelNotFound(f"expected {folder}/<version>/{file}, got no version; publish one (blobzero export)")
+    names = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
+    if mistaken := [name for name in names if is_mistaken(name)]:
+        raise ModelNotFound(
+            f"expected version folders 0, 1, 2, ... in {folder}, got {mistaken[0]!r}, over which Triton stumbles; "
+            "move it elsewhere"
+        )
+    if not any(version_number(name) is not None and (folder / name / file).is_file() for name in names):
+        left_out = next((name for name in names if is_left_out(name)), None)
+        got = "no version" if left_out is None else f"{left_out}, which Triton leaves out for its leading zero"
+        cure = "publish one (blobzero export)" if left_out is None else "rename it (blobzero doctor)"
+        raise ModelNotFound(f"expected {folder}/<version>/{file}, got {got}; {cure}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clients.connect import EvaluatorConfig, Kind
 from clients.worker import WorkerConfig, run
-from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.config import DealConfig, SearchConfig, Unit
 
 SMALL_SEARCH = SearchConfig(determinizations=2, simulations=8)
 
@@ -17,6 +17,7 @@ def record(
     rounds: int,
     players: tuple[int, ...] = (4,),
     cards: tuple[int, ...] = (5,),
+    unit: Unit = "round",
     kind: Kind = "hash",
     search: SearchConfig = SMALL_SEARCH,
     shard_seconds: float = 0.0,
@@ -33,7 +34,7 @@ def record(
         seed=seed,
         out=out,
         evaluator=EvaluatorConfig(kind=kind),
-        deal=DealConfig(players=players, cards=cards),
+        deal=DealConfig(players=players, cards=cards, unit=unit),
         search=search,
         shard_seconds=shard_seconds,
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import export.positions
+import clients.records
 from blobzero.cli import main
 from clients.records import read_shards, shard_paths, write_shard
 from export.errors import InvalidPositions
@@ -113,8 +113,8 @@ def test_parity_and_calibration_share_no_position(run: Path) -> None:
 def test_a_folder_without_records_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
     with pytest.raises(InvalidPositions, match="expected shards of records under"):
         recorded_rows(tmp_path, 10, seed=1)
-    monkeypatch.setattr(export.positions, "OBSERVATION_VERSION", 3)
-    with pytest.raises(InvalidPositions, match="expected positions of observation version 3, got 2"):
+    monkeypatch.setattr(clients.records, "OBSERVATION_VERSION", 3)
+    with pytest.raises(InvalidPositions, match=r"that can't .* got observation version 2 where this code has 3"):
         recorded_rows(run, 10, seed=1)
 
 

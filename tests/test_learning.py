@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from clients.records import write_shard
 from mcts_ext.contract import FIRST_CARD_ACTION
+from mcts_ext.legal import legal_actions
 from mcts_ext.observe import observation
 from mcts_ext.records import Records
 from mcts_ext.rules import Round
 from training.checkpoint import load_checkpoint
 from training.config import TrainConfig
-from training.legal import legal_actions
 from training.network import BlobNet, create_network
 from training.trainer import train
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from mcts_ext.legal import legal_actions, seats_in_round
 from mcts_ext.observe import observation
 from tests.positions import SHAPES, deal, playout
 from training.config import TrainConfig
 from training.learner import learning_rate
-from training.legal import legal_actions, seats_in_round
 from training.loss import losses
 
 

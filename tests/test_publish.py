@@ -10,11 +10,12 @@ import onnx
 import pytest
 
 from blobzero.cli import main
-from export.candidate import Wish
+from export.candidate import Wish, build_candidate
 from export.config import config_path, ensure_config
 from export.doctor import examine, set_right
 from export.errors import InvalidModel, RegistryError, RepositoryBusy, RepositoryError
 from export.graph import read_metadata
+from export.parity import FLOAT16
 from export.publish import ensure_model, publish, rollback, unpublish
 from export.registry import Entry, Registry, exclusive
 from export.repository import model_path, version_folder, versions
@@ -61,6 +62,14 @@ def test_both_formats_can_stand_in_one_version(tmp_path: Path) -> None:
     assert {path.name for path in report.path.iterdir()} == {"model.onnx", "model.pt"}
     assert read_metadata(report.path / "model.pt")["precision"] == "float16"
     assert set(report.candidate.parity) == {"onnx float16", "torchscript float16"}
+
+
+def test_what_is_made_for_a_gpu_holds_float16(tmp_path: Path) -> None:
+    network = create_network("small", seed=1)
+    made = build_candidate(network, describe(network), tmp_path, source="here", wish=Wish(on_gpu=True))
+    assert made.why == "float16: the server computes on a GPU"
+    assert read_metadata(made.files["model.onnx"])["precision"] == "float16"
+    made.parity["onnx float16"].require(FLOAT16, what="the file")
 
 
 def test_rollback_brings_the_networks_back_under_new_numbers(repository: Path) -> None:

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from clients import records as shards
-from clients.records import SCHEMA, ShardError, finished_rounds, read_provenance, read_shards, write_shard
+from clients.records import SCHEMA, ShardError, finished_rounds, read_provenance, read_shards, rounds_of, write_shard
+from mcts_ext.config import DealConfig, SearchConfig
+from mcts_ext.pool import SelfPlayPool
 from mcts_ext.records import Records
+from tests.evaluators import run_pool, uniform
 
 
 def some_records(n: int, *, first_round: int = 0) -> Records:
-    rng = np.random.default_rng(n + first_round)
-    found = Records.empty(n)
-    found.observation[:] = rng.integers(0, 256, found.observation.shape)
-    found.policy[:] = rng.random(found.policy.shape)
-    found.value[:] = rng.random(found.value.shape)
+    """Real positions, under numbers of their own."""
+    search, deal = SearchConfig(determinizations=1, simulations=2), DealConfig(players=(3, 5, 8), cards=(1, 5))
+    found = run_pool(SelfPlayPool(range(n), seed=n + first_round, deal=deal, search=search), uniform)
+    found = Records(**{name: array[:n].copy() for name, array in vars(found).items()})
     found.round[:] = first_round + np.arange(n) // 3
     found.decision[:] = np.arange(n) % 3
-    found.seat[:] = rng.integers(0, 8, n)
-    found.action[:] = rng.integers(0, 66, n)
     found.model_version[:] = 2**40 + np.arange(n)
     return found
 
@@ -64,6 +64,6 @@ def test_half_a_shard_is_refused_in_one_line(tmp_path: Path) -> None:
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ShardError, match="expected a shard of records"):
-        finished_rounds(tmp_path)
+        rounds_of(tmp_path / "a.parquet")
     with pytest.raises(ShardError, match="expected a shard of records"):
         read_provenance(tmp_path / "a.parquet")

@@ -10,11 +10,11 @@ import torch
 
 from export.positions import sample_rows
 from mcts_ext.decode import InformationSet, decode
+from mcts_ext.legal import legal_actions
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
 from tests.positions import SHAPES, choose, deal
 from tests.renamings import RENAMINGS, rename_suits
-from training.legal import legal_actions
 from training.network import create_network
 
 

@@ -7,17 +7,20 @@ checks that the weights are finite and of the shapes the header promises.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 
+from clients.jsontext import json_object
 from mcts_ext.contract import OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
 from training.files import write_whole
+from training.header import check_shapes, integer, network_config, open_safetensors
 from training.network import PRESETS, BlobNet, NetworkConfig
 
 FORMAT: Final = "blobzero checkpoint 1"
@@ -89,26 +92,20 @@ def load_checkpoint(path: Path) -> tuple[BlobNet, CheckpointInfo]:
         CheckpointError: not a readable checkpoint, of another observation version, or damaged weights.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             metadata: dict[str, str] = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise _unusable(path, f"a file of format {FORMAT!r}", repr(metadata.get("format")))
+                raise _unusable(path, f"a file of format {FORMAT!r}", repr(metadata.get("format"))[:100])
+            info = _parse(path, metadata)
+            try:
+                check_shapes(file, info.config)
+            except ValueError as error:
+                raise _unusable(path, f"the weights of {info.config}", str(error)) from error
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        info = _parse(json.loads(metadata["info"]))
     except (OSError, SafetensorError) as error:
-        raise _unusable(path, "a readable checkpoint", str(error)) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise _unusable(path, "a description of the network in the header", repr(error)) from error
-    if info.observation_version != OBSERVATION_VERSION:
-        raise CheckpointError(
-            f"expected observation version {OBSERVATION_VERSION}, got {info.observation_version} in {path}; "
-            "train a network of this version, or go back to the code that made this one"
-        )
+        raise _unusable(path, "a readable checkpoint", " ".join(str(error).split())[:300]) from error
     network = BlobNet(info.config)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise _unusable(path, f"the weights of {info.config}", " ".join(str(error).split())) from error
+    network.load_state_dict(weights)
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise _unusable(path, "finite weights", f"NaN or infinity in {', '.join(broken)}")
@@ -117,8 +114,27 @@ def load_checkpoint(path: Path) -> tuple[BlobNet, CheckpointInfo]:
     return network.eval(), info
 
 
-def _parse(fields: dict[str, Any]) -> CheckpointInfo:
-    return CheckpointInfo(**{**fields, "config": NetworkConfig(**fields["config"])})
+def _parse(path: Path, metadata: Mapping[str, str]) -> CheckpointInfo:
+    """The description in a header."""
+    try:
+        found = json_object(metadata["info"])
+        version = integer(found, "observation_version")
+        if version != OBSERVATION_VERSION:
+            raise CheckpointError(
+                f"expected observation version {OBSERVATION_VERSION}, got {version} in {path}; "
+                "train a network of this version, or go back to the code that made this one"
+            )
+        return CheckpointInfo(
+            step=integer(found, "step"),
+            seed=None if found["seed"] is None else integer(found, "seed", low=-(2**63)),
+            config=network_config(found["config"]),
+            observation_version=version,
+            n_parameters=integer(found, "n_parameters"),
+            weights_sha256=str(found["weights_sha256"])[:64],
+        )
+    except (KeyError, ValueError) as error:
+        text = " ".join(repr(error).split())[:300]
+        raise _unusable(path, "a description of the network in the header", text) from error
 
 
 def _unusable(path: Path, expected: str, got: str) -> CheckpointError:

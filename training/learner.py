@@ -9,8 +9,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from mcts_ext.legal import legal_actions, seats_in_round
 from training.config import TrainConfig
-from training.legal import legal_actions, seats_in_round
 from training.loss import Losses, losses
 from training.network import BlobNet
 from training.shards import Positions

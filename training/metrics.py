@@ -13,7 +13,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from clients.jsontext import json_object
 from training.files import write_whole
+from training.header import integer
 
 
 def read_metrics(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
@@ -21,9 +23,11 @@ def read_metrics(path: Path, *, until: int | None = None) -> list[dict[str, Any]
     lines: list[dict[str, Any]] = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            found = json_object(line)
+            integer(found, "step")
+        except (KeyError, ValueError):
             break
+        lines.append(found)
     return [line for line in lines if until is None or line["step"] <= until]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import ShardError
+from clients.records import ShardError, ShardGone, ShardUnavailable
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 from mcts_ext.errors import BlobError
 from training.shards import Positions, find_shards, read_positions
@@ -67,6 +67,8 @@ class Replay:
         self.entries: list[ShardEntry] = []
         self.set_aside: dict[str, str] = {}
         """Why each shard that is left out is left out, by name."""
+        self._known: set[str] = set()  # real paths of all that need not be looked at again
+        self._unlisted: set[str] = set()  # what was said of folders that cannot be listed
         self.n_total = 0
         self._records = list(records)
         self._relative_to = relative_to
@@ -91,6 +93,7 @@ class Replay:
         start = total - self._window(total)
         for entry in entries:
             if self.n_total + entry.rows <= start:
+                self._known.add(os.path.realpath(self._path(entry.name)))
                 self.entries.append(entry)
                 self.n_total += entry.rows
                 self._first = self.n_total
@@ -100,11 +103,9 @@ class Replay:
     def find_new(self) -> int:
         """Look for shards that were not there before; how many positions they brought."""
         before = self.n_total
-        known = {entry.name for entry in self.entries} | self.set_aside.keys()
-        for path in find_shards(self._records):
-            name = os.path.relpath(path, self._relative_to)
-            if name not in known:
-                self._take(name)
+        for path in find_shards(self._records, on_error=self._tell_folder):
+            if str(path) not in self._known:
+                self._take(os.path.relpath(path, self._relative_to))
         return self.n_total - before
 
     def check_not_empty(self) -> None:
@@ -133,13 +134,29 @@ class Replay:
         rows %= self._capacity
         return Positions(self._observation[rows], _shares(self._policy[rows]), self._value[rows])
 
+    def _tell_folder(self, error: OSError) -> None:
+        text = f"left out for now: expected to list {error.filename}, got: {error.strerror}; see to its permissions"
+        if text not in self._unlisted:
+            self._unlisted.add(text)
+            self._on_event(text)
+
+    def _path(self, name: str) -> Path:
+        return Path(os.path.normpath(self._relative_to / name))
+
     def _take(self, name: str) -> None:
+        path = self._path(name)
         try:
-            positions = read_positions(Path(os.path.normpath(self._relative_to / name)))
+            positions = read_positions(path)
         except ShardError as error:
-            self.set_aside[name] = str(error)
-            self._on_event(f"left out: {error}")
+            if not isinstance(error, ShardGone | ShardUnavailable):  # those the next listing may bring again
+                self._known.add(os.path.realpath(path))
+            if self.set_aside.get(name) != str(error):
+                self._on_event(f"left out: {error}")
+            if not isinstance(error, ShardGone):
+                self.set_aside[name] = str(error)
             return
+        self._known.add(os.path.realpath(path))
+        self.set_aside.pop(name, None)
         kept = min(len(positions), self._capacity)
         at = np.arange(self.n_total + len(positions) - kept, self.n_total + len(positions)) % self._capacity
         self._observation[at] = positions.observation[-kept:]

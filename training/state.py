@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
+from clients.jsontext import json_object
 from mcts_ext.errors import BlobError
 from training.files import write_whole
+from training.header import check_shapes, integer, network_config, open_safetensors
 from training.replay import ShardEntry
 
 FORMAT: Final = "blobzero training state 1"
@@ -77,19 +79,35 @@ def load_state(path: Path) -> TrainState:
         StateError: not a whole state of this format.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             metadata: dict[str, str] = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise _unusable(path, f"format {metadata.get('format')!r}")
+                raise _unusable(path, f"format {metadata.get('format')!r:.100}")
+            fields = json_object(metadata["state"])
+            network = network_config(fields["network"])
+            for group in ("network", "ema"):
+                check_shapes(file, network, group=f"{group}.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        fields = json.loads(metadata["state"])
-        fields["shards"] = [ShardEntry(str(name), int(rows)) for name, rows in fields["shards"]]
-        state = TrainState(**{**fields, "tensors": tensors})
+        state = TrainState(
+            step=integer(fields, "step"),
+            n_drawn=integer(fields, "n_drawn"),
+            seed=None if fields["seed"] is None else integer(fields, "seed", low=-(2**63)),
+            network=asdict(network),
+            config=dict(fields["config"]),
+            shards=[_entry(entry) for entry in fields["shards"]],
+            generator=dict(fields["generator"]),
+            tensors=tensors,
+        )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _unusable(path, " ".join(repr(error).split())) from error
+        raise _unusable(path, " ".join(repr(error).split())[:300]) from error
     if any(not torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point()):
         raise _unusable(path, "NaN or infinity in its tensors")
     return state
+
+
+def _entry(found: Any) -> ShardEntry:
+    name, rows = found
+    return ShardEntry(str(name), integer({"rows": rows}, "rows"))
 
 
 def _unusable(path: Path, got: str) -> StateError:

@@ -263,7 +263,7 @@ class _Run:
             self.sums.copy_(state.tensors["sums"])
             torch.set_rng_state(state.tensors["torch.random"])
             self.random.bit_generator.state = state.generator
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
             text = " ".join(str(error).split())
             raise StateError(
                 f"expected a whole state at {self.out / STATE}, got {text}; train into another folder"

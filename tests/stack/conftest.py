@@ -22,7 +22,7 @@ class Project:
     """`docker compose` and `blobzero` with one project's settings."""
 
     def __init__(self) -> None:
-        ports = choose_ports("127.0.0.1", {"TRITON_HTTP_PORT": None, "TRITON_GRPC_PORT": None})
+        ports = choose_ports("127.0.0.1", {"TRITON_GRPC_PORT": None})
         self.ports = {name: str(port) for name, port in ports.items()}
         self.environment = {
             **os.environ,

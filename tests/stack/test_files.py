@@ -15,13 +15,13 @@ from tests.stack.conftest import CHECKOUT
 OURS = ("init", "triton", "selfplay", "trainer")
 
 
-def services(*words: str) -> dict[str, dict[str, Any]]:
-    """The services as Compose merges and fills them in, with its own defaults for every variable."""
+def services(*words: str, **variables: str) -> dict[str, dict[str, Any]]:
+    """The services as Compose merges and fills them in, with its own defaults for every other variable."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("BLOBZERO_", "TRITON_"))}
     done = subprocess.run(
         ["docker", "compose", *words, "--profile", "*", "config", "--format", "json"],
         cwd=CHECKOUT,
-        env=environment,
+        env=environment | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -51,6 +51,7 @@ def test_gpu_and_cpu_differ_in_this_alone(gpu: dict[str, dict[str, Any]], cpu: d
     assert different == {
         "triton": {"image", "build", "command", "healthcheck", "tmpfs", "ulimits", "deploy"},
         "selfplay": {"deploy"},
+        "init": {"environment"},
     }
 
 
@@ -70,6 +71,24 @@ def test_a_gpu_is_reserved_and_the_configuration_for_it_exists(gpu: dict[str, di
     name = re.search(r"--model-config-name=(\S+)", gpu["triton"]["command"][-1])
     assert name is not None
     assert (CHECKOUT / "model_repo" / "blobnet" / "configs" / f"{name[1]}.pbtxt").is_file()
+
+
+def test_an_image_can_be_held_to_a_digest(gpu: dict[str, dict[str, Any]]) -> None:
+    digest = f"sha256:{'0' * 64}"
+    pinned = {"TRITON_IMAGE": f"nvcr.io/nvidia/tritonserver:26.10-py3@{digest}"}
+    pinned |= {"PROMETHEUS_TAG": f"v3.5.0@{digest}", "GRAFANA_TAG": f"12.1.1@{digest}"}
+    found = services("-f", "compose.yaml", **pinned)
+    for name in ("triton", "prometheus", "grafana"):
+        assert found[name]["image"].removesuffix(f"@{digest}").partition(":")[0] == gpu[name]["image"].partition(":")[0]
+        assert found[name]["image"].endswith(f"@{digest}")
+    assert services("-f", "compose.yaml", TRITON_TAG="26.11")["triton"]["image"].endswith("/tritonserver:26.11-py3")
+
+
+def test_every_service_has_a_limit_of_processes(gpu: dict[str, dict[str, Any]], cpu: dict[str, dict[str, Any]]) -> None:
+    for found in (gpu, cpu):
+        for name, service in found.items():
+            limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
+            assert service.get("pids_limit", limits.get("pids")) == 4096, name
 
 
 def test_everything_is_closed_but_what_listens_on_this_host(gpu: dict[str, dict[str, Any]]) -> None:

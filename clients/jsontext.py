@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON from files that others may have written."""
+
+import json
+from typing import Any
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The object in a JSON text.
+
+    Raises:
+        ValueError: no JSON, not an object, or nested too deeply to be read.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("expected an object, got JSON that is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a JSON object, got {type(found).__name__}")
+    return found
