@@ -141,7 +141,7 @@ def _traffic(config: "LoadTestConfig", transport: TransportName) -> Traffic:
 def _check(config: "LoadTestConfig", traffics: Sequence[Traffic]) -> None:
     """What can be said before anything is started."""
     if not traffics:
-        raise InvalidConfig("expected at least one --transport, got none; grpc, stream, http or shm")
+        raise InvalidConfig("expected at least one --transport, got none; grpc, stream or shm")
     if config.url is None and config.model != MODEL_NAME:
         raise InvalidConfig(f"expected --url with --model {config.model}: a server started here has {MODEL_NAME} alone")
     if config.slo is not None and (config.rate is not None or len(traffics) > 1):
@@ -163,7 +163,7 @@ def _check_promise(config: "LoadTestConfig", slo: Slo, patience: Patience, least
 
 def _target(config: "LoadTestConfig", stack: contextlib.ExitStack, console: Console) -> Target:
     """The server named, or one started for the time being."""
-    url, http_url, metrics_url = config.url or "", config.http_url, config.metrics_url
+    url, metrics_url = config.url or "", config.metrics_url
     if not url:
         from serving.embedded import EmbeddedTriton, ServerConfig
 
@@ -172,8 +172,8 @@ def _target(config: "LoadTestConfig", stack: contextlib.ExitStack, console: Cons
         server = ServerConfig(config.repository, model=config.model, key_file=config.key_file)
         triton = stack.enter_context(EmbeddedTriton(server))
         url = triton.url
-        http_url, metrics_url = (one.split("/")[2] for one in (triton.http_url, triton.metrics_url))
-    return Target(url, config.model, config.model_version, http_url, metrics_url, config.key_file)
+        metrics_url = triton.metrics_url.split("/")[2]
+    return Target(url, config.model, config.model_version, metrics_url, config.key_file)
 
 
 def _search(

@@ -17,10 +17,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from clients.address import split_url
 from clients.fleet import Fleet
 from clients.requestcounts import LATENCY_BOUNDS_S
 from mcts_ext.errors import InvalidConfig
 
+LOOPBACK: Final = "127.0.0.1"
 OUTCOMES: Final = ("ok", "refused", "rolled_back")
 """Of a publish: taken; refused by parity or by the server; taken, but no better than the version before."""
 
@@ -136,12 +138,11 @@ def serve_metrics(address: str | None) -> Iterator[CollectorRegistry]:
     if address is None:
         yield registry
         return
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or not 0 < int(port) < 65536 or address.startswith(":"):
-        raise InvalidConfig(f"expected --metrics PORT or ADDRESS:PORT, got {address!r}; for example 9100")
+    is_port = address.isascii() and address.isdecimal()
+    host, port = split_url(f"{LOOPBACK}:{address}" if is_port else address, what="--metrics (or PORT alone)")
     ProcessCollector(registry=registry)
     try:
-        server, thread = start_http_server(int(port), host.strip("[]") or "127.0.0.1", registry)
+        server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise InvalidConfig(f"expected to listen on {address}, got: {error}; choose another --metrics") from error
     try:

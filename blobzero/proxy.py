@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Final, Self
 
-from clients.channel import split_url
+from clients.address import split_url
 
 CHUNK_BYTES: Final = 1 << 16
 CHUNKS_ON_THE_WAY: Final = 64

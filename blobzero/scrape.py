@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from clients.address import join_url, split_url
 from clients.direct import fetch
 from mcts_ext.errors import BlobError
 
@@ -34,9 +35,10 @@ def scrape(url: str, *, timeout_s: float = 2.0) -> Scrape:
     """Read an endpoint, HOST:PORT or a whole URL.
 
     Raises:
+        InvalidConfig: neither.
         EndpointAway: it says why in a few words.
     """
-    whole = url if "://" in url else f"http://{url}/metrics"
+    whole = whole_url(url)
     try:
         text = fetch(whole, timeout_s=timeout_s)
         families = list(text_string_to_metric_families(text))
@@ -50,6 +52,17 @@ def scrape(url: str, *, timeout_s: float = 2.0) -> Scrape:
         for sample in family.samples
     }
     return Scrape(time.monotonic(), values)
+
+
+def whole_url(url: str) -> str:
+    """The URL of an endpoint's metrics, of HOST:PORT or of itself.
+
+    Raises:
+        InvalidConfig: neither.
+    """
+    if "://" in url:
+        return url
+    return f"http://{join_url(*split_url(url, what='an endpoint with metrics'))}/metrics"
 
 
 def _name(parsed: str, text: str) -> str:

@@ -16,11 +16,13 @@ class ServeConfig:
     model: str = MODEL_NAME
     """Name of the model to load."""
     host: str = "127.0.0.1"
-    """Address to listen on; the default is reachable from this machine alone."""
+    """Address to listen on; the default is reachable from this machine alone, another wants a key file."""
     http_port: int | None = None
-    """A free one unless given."""
+    """There is no HTTP endpoint unless given."""
     grpc_port: int | None = None
     """A free one unless given."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the metrics."""
     metrics_port: int | None = None
     """A free one unless given."""
     log_file: Path | None = None
@@ -28,7 +30,9 @@ class ServeConfig:
     config_name: str | None = None
     """Take `configs/NAME.pbtxt` instead of `config.pbtxt`."""
     key_file: Path | None = None
-    """A file with a secret: who does not send it can't load or unload models; publish and doctor take the same file."""
+    """A file with the key without which nobody loads models; publish and doctor take the same file. Without it one is
+    drawn for this start, and found by your own commands on this machine. Other users of the machine can read either in
+    the server's arguments unless /proc is mounted with hidepid."""
 
 
 def serve(config: ServeConfig) -> int:
@@ -43,6 +47,7 @@ def serve(config: ServeConfig) -> int:
             host=config.host,
             http_port=config.http_port,
             grpc_port=config.grpc_port,
+            metrics_host=config.metrics_host,
             metrics_port=config.metrics_port,
             log_file=config.log_file,
             config_name=config.config_name,

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blobzero.console import plain_console
-from blobzero.scrape import Change, EndpointAway, Scrape, Span, scrape
+from blobzero.scrape import Change, EndpointAway, Scrape, Span, scrape, whole_url
 from mcts_ext.errors import InvalidConfig
 
 WINDOW_S = 10.0
@@ -41,6 +41,7 @@ class Endpoint:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._whole_url = whole_url(url)  # a mistake is said before anything is shown
         self.reason = ""
         """Why it is away; empty while it is there."""
         self._scrapes: deque[Scrape] = deque()
@@ -48,7 +49,7 @@ class Endpoint:
     def look(self) -> None:
         """Read it now."""
         try:
-            now = scrape(self.url)
+            now = scrape(self._whole_url)
         except EndpointAway as error:
             self.reason = str(error)
             self._scrapes.clear()

@@ -124,7 +124,7 @@ def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console)
             config.repository, config_name=name, key_file=config.key_file, log_file=config.out / "triton.log"
         )
         triton = stack.enter_context(EmbeddedTriton(server))
-        http, metrics = (one.split("/")[2] for one in (triton.http_url, triton.metrics_url))
+        metrics = triton.metrics_url.split("/")[2]
 
         def restart() -> None:
             with contextlib.suppress(ServingError):
@@ -133,7 +133,7 @@ def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console)
                     return
             triton.restart()
 
-        return Target(triton.url, http=http, metrics=metrics, key_file=config.key_file), restart
+        return Target(triton.url, metrics=metrics, key_file=config.key_file), restart
     control = stack.enter_context(ModelServer(config.url, key_file=config.key_file))
     control.load()  # it is there, serves the model, and takes the key
     before = control.config()

@@ -26,6 +26,7 @@ os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 
 import grpc
 
+from clients.address import split_url
 from clients.errors import (
     EvaluatorError,
     KeyRefused,
@@ -35,7 +36,7 @@ from clients.errors import (
     ServerFailed,
     ServerUnreachable,
 )
-from mcts_ext.errors import InvalidConfig
+from clients.keys import GRPC_HEADER, find_key
 
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
@@ -47,8 +48,6 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),  # else http_proxy and its like send even loopback to the proxy
     ("grpc.enable_retries", 0),  # the callers repeat, and say so
 )
-
-KEY_HEADER: Final = "triton-grpc-protocol-admin-key"
 
 _FINAL: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: RequestRejected,
@@ -97,25 +96,13 @@ class Failure:
 
 
 def open_channel(url: str) -> grpc.Channel:
-    """Open a channel to HOST:PORT; it connects when it is used.
+    """Open a channel to HOST:PORT ([HOST]:PORT in IPv6); it connects when it is used.
 
     Raises:
         InvalidConfig: not HOST:PORT.
     """
     split_url(url)
     return grpc.insecure_channel(url, options=CHANNEL_OPTIONS)
-
-
-def split_url(url: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT.
-
-    Raises:
-        InvalidConfig: not that.
-    """
-    host, _, port = url.rpartition(":")
-    if not host or "/" in url or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidConfig(f"expected HOST:PORT of a server's gRPC endpoint, got {url!r}; for example 127.0.0.1:8001")
-    return host, int(port)
 
 
 def classify(error: grpc.RpcError) -> Failure:
@@ -133,18 +120,14 @@ def classify(error: grpc.RpcError) -> Failure:
     return Failure(_PASSING.get(code, ServerFailed), reason, may_pass=True)
 
 
-def read_key(path: Path | None) -> tuple[tuple[str, str], ...]:
-    """The metadata by which a server knows who may use its control API; none without a file.
+def key_metadata(url: str, key_file: Path | None) -> tuple[tuple[str, str], ...]:
+    """The metadata by which a server knows who may use its control API; none where there is no key (`find_key`).
 
     Raises:
-        InvalidConfig: the file cannot be read.
+        KeyUnreadable: no key in the file.
     """
-    if path is None:
-        return ()
-    try:
-        return ((KEY_HEADER, path.read_text().strip()),)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"expected a file with the server's key at {path}, got {error}") from error
+    key = find_key(url, key_file)
+    return () if key is None else ((GRPC_HEADER, key),)
 
 
 def call_once(

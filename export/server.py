@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.channel import read_key
+from clients.channel import key_metadata
 from clients.connection import Connection
 from clients.errors import EvaluatorError, ModelNotFound
 from clients.evaluator import evaluate
@@ -37,11 +37,11 @@ class Served:
 
 
 class ModelServer:
-    """A connection to the control API of one server, whose key is in `key_file` where it asks for one."""
+    """A connection to the control API of one server, whose key `clients.keys.find_key` finds."""
 
     def __init__(self, url: str, *, key_file: Path | None = None) -> None:
         self.url = url
-        self._key = read_key(key_file)
+        self._key = key_metadata(url, key_file)
         self._connection = Connection(url)
 
     def require_live(self) -> None:

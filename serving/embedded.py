@@ -26,12 +26,12 @@ import psutil
 from rich.console import Console
 
 from mcts_ext.contract import MODEL_NAME
+from serving.command import server_command
+from serving.doors import Doors
 from serving.errors import ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
 from serving.folders import ROOM, lay_out, new_folder
 from serving.guardian import kill_group, remove_traces
 from serving.install import check_open_files, find_installation
-from serving.key import restrictions
-from serving.ports import choose_ports
 from serving.probe import Probe
 from serving.repository import check_repository
 from serving.watch import Watch
@@ -55,13 +55,16 @@ class ServerConfig:
     """The model loaded at the start; others can be loaded through the control API."""
 
     host: str = "127.0.0.1"
-    """The address to listen on."""
+    """The address to listen on; one that others reach wants a `key_file`."""
 
     http_port: int | None = None
-    """Port of the HTTP endpoint; none: a free one."""
+    """Port of the HTTP endpoint; none: there is no such endpoint, for nothing of ours needs it."""
 
     grpc_port: int | None = None
     """Port of the gRPC endpoint; none: a free one."""
+
+    metrics_host: str = "127.0.0.1"
+    """The address of the Prometheus metrics."""
 
     metrics_port: int | None = None
     """Port of the Prometheus metrics; none: a free one."""
@@ -73,7 +76,7 @@ class ServerConfig:
     """Serve with `<model>/configs/<config_name>.pbtxt` instead of `config.pbtxt`."""
 
     key_file: Path | None = None
-    """Holds a secret that the control API then asks for; without it whoever reaches the server can load models."""
+    """Holds the key that the control API asks for; none: one is drawn for this start, and gone with the server."""
 
     start_timeout_s: float = 60.0
     """How long the server may take from its start to its first answer."""
@@ -90,8 +93,8 @@ class ServerCpu:
 class EmbeddedTriton:
     """Owns one server: its processes, its ports, its shared memory and its temporary folder.
 
-    After `start`, `url` (gRPC, `host:port`), `http_url`, `metrics_url`, `log_file` and `pid` say where it is; a restart
-    changes only `pid`.
+    After `start`, `url` (gRPC, `host:port`), `http_url` (None where it is off), `metrics_url`, `key_file`, `log_file`
+    and `pid` say where it is; a restart changes only `pid`.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -115,15 +118,15 @@ class EmbeddedTriton:
             check_open_files()
             check_repository(self.config.repository, model=self.config.model, config_name=self.config.config_name)
             self.log_file = self.config.log_file or _new_log_file()
-            asked = {"http": self.config.http_port, "grpc": self.config.grpc_port, "metrics": self.config.metrics_port}
+            asked = (self.config.grpc_port, self.config.metrics_port)
             for tries_left in reversed(range(N_PORT_TRIES)):
-                self._ports = choose_ports(self.config.host, asked)
+                self.doors = Doors.choose(self.config)
                 try:
                     self._launch()
                     return
                 except ServerFailed:
                     # A port chosen free can be taken by another process before Triton listens on it.
-                    if not tries_left or not self._lost_port() or None not in asked.values():
+                    if not tries_left or not self._lost_port() or None not in asked:
                         raise
 
     def restart(self) -> None:
@@ -185,18 +188,19 @@ class EmbeddedTriton:
         self.stop()
 
     def _launch(self) -> None:
-        """Start on `self._ports` and wait; on failure end everything."""
-        config, ports = self.config, self._ports
+        """Start at `self.doors` and wait; on failure end everything."""
+        config, doors = self.config, self.doors
         self.pid = 0
-        self.url = f"{config.host}:{ports['grpc']}"
-        self.http_url = f"http://{config.host}:{ports['http']}"
-        self.metrics_url = f"http://{config.host}:{ports['metrics']}/metrics"
+        self.url, self.http_url, self.metrics_url = doors.url, doors.http_url, doors.metrics_url
+        self.key_file = doors.key_file
         self.folder = folder = new_folder()  # the guardian removes it
         try:
+            doors.leave_key()  # the guardian removes it, too
             environment = lay_out(folder, self._installation, config.repository)
             command = [
-                sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder), str(STOP_GRACE_S),
-                *_server_command(config, ports, folder, self._installation.server),
+                sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder),
+                str(doors.key_file) if doors.is_drawn else "", str(STOP_GRACE_S),
+                *server_command(config, doors, folder, self._installation.server, grace_s=STOP_GRACE_S),
             ]  # fmt: skip
             with self.log_file.open("ab") as log:
                 self._log_start = log.tell()
@@ -220,6 +224,7 @@ class EmbeddedTriton:
         except BaseException as error:
             self._end(signal.SIGQUIT)
             remove_traces(folder)  # there may have been no guardian yet
+            doors.remove_key()
             if isinstance(error, OSError):
                 raise ServingError(f"expected to write {folder} and {self.log_file}, got: {error}; {ROOM}") from error
             raise
@@ -264,6 +269,7 @@ class EmbeddedTriton:
         if self._guardian.wait() < 0 and self.pid:  # it was killed, so it could not clean up
             kill_group(self.pid)
         remove_traces(self.folder)
+        self.doors.remove_key()
         if self._guardian.stdout is not None:
             self._guardian.stdout.close()
         self._guardian = None
@@ -277,7 +283,8 @@ class EmbeddedTriton:
         """Whether all endpoints are there: Triton answers gRPC before it finds its HTTP port taken, and ends."""
         with suppress(psutil.NoSuchProcess):
             sockets = psutil.Process(self.pid).net_connections(kind="tcp")
-            return set(self._ports.values()) <= {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+            found = {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+            return {port for _, port in self.doors.endpoints.values()} <= found
         return False
 
     def _lost_port(self) -> bool:
@@ -324,8 +331,12 @@ def serve(config: ServerConfig) -> int:
         with EmbeddedTriton(config) as server:
             is_up = True
             console.print(f"Triton serves {config.model} from {config.repository}")
-            console.print(f"  gRPC     {server.url}\n  HTTP     {server.http_url}\n  metrics  {server.metrics_url}")
-            console.print(f"  log      {server.log_file}\nCtrl-C stops it.")
+            places: dict[str, object] = {"gRPC": server.url, "HTTP": server.http_url, "metrics": server.metrics_url}
+            places |= {"key": server.key_file, "log": server.log_file, "open": server.doors.open_to_others()}
+            for name, place in places.items():
+                if place is not None:
+                    console.print(f"  {name:8} {place}")
+            console.print("Ctrl-C stops it.")
             with Watch(server, on_event=lambda text: console.print(text, style="yellow")):
                 stop.wait()
             console.print("stopping")
@@ -353,27 +364,3 @@ def _new_log_file() -> Path:
         raise ServingError(f"expected a temporary file, got: {error}; {ROOM}") from error
     os.close(handle)
     return Path(name)
-
-
-def _server_command(config: ServerConfig, ports: dict[str, int], folder: Path, server: Path) -> list[str]:
-    command = [
-        str(server),
-        f"--model-repository={folder / 'models'}",
-        f"--backend-directory={folder / 'backends'}",
-        f"--backend-config=python,shm-region-prefix-name={folder.name}",
-        "--model-control-mode=explicit",
-        f"--load-model={config.model}",
-        "--disable-auto-complete-config",  # our configuration is complete; guessing would start every stub twice
-        f"--http-address={config.host}",
-        f"--grpc-address={config.host}",
-        f"--metrics-address={config.host}",
-        f"--http-port={ports['http']}",
-        f"--grpc-port={ports['grpc']}",
-        f"--metrics-port={ports['metrics']}",
-        f"--exit-timeout-secs={int(STOP_GRACE_S)}",
-    ]
-    if config.config_name is not None:
-        command.append(f"--model-config-name={config.config_name}")
-    if config.key_file is not None:
-        command += restrictions(config.key_file)
-    return command

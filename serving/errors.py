@@ -6,7 +6,6 @@ ServingError                  every error of this package
 ├── ServerNotInstalled        a piece of Triton, or the Python library it needs, is missing on this machine
 ├── ModelNotFound             the repository has no such model, configuration or version
 ├── PortTaken                 a port asked for is in use
-├── KeyUnreadable             no key in the file named
 ├── ServerFailed              Triton ended, or isn't ready in time; the text says what its log says
 └── ProbeFailed               a real inference on the running server failed
     ├── BackendDead           ... its backend (stub) process is dead or hangs; Triton won't start another
@@ -32,10 +31,6 @@ class ModelNotFound(ServingError):
 
 class PortTaken(ServingError):
     """A port asked for is in use."""
-
-
-class KeyUnreadable(ServingError):
-    """No key in the file named."""
 
 
 class ServerFailed(ServingError):

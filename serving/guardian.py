@@ -3,10 +3,10 @@
 
 Killed outright, Triton leaves its backend (stub) processes and its shared memory behind; and if we are killed, nothing
 stops Triton. So: this script starts the server as the leader of a process group, waits, and whichever of the two ends
-first, kills the group, then removes the server's temporary folder and the shared memory regions that bear the folder's
-name. SIGTERM stops the server politely, SIGQUIT at once. It runs as a bare script
-(`python -I -S guardian.py PARENT FOLDER GRACE_S COMMAND...`), so it starts in milliseconds; it writes the server's pid
-to its standard output and ends with the server's exit status.
+first, kills the group, then removes the server's temporary folder, the shared memory regions that bear the folder's
+name, and the key that was drawn for it (KEY_FILE; empty for none). SIGTERM stops the server politely, SIGQUIT at once.
+It runs as a bare script (`python -I -S guardian.py PARENT FOLDER KEY_FILE GRACE_S COMMAND...`), so it starts in
+milliseconds; it writes the server's pid to its standard output and ends with the server's exit status.
 """
 
 import ctypes
@@ -33,6 +33,13 @@ def remove_traces(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_key(path: Path | None, key: bytes) -> None:
+    """Remove a drawn key, unless another server's lies there by now: one that was started on the same port."""
+    with suppress(OSError):
+        if path is not None and path.read_bytes() == key:
+            path.unlink()
+
+
 def kill_group(pgid: int) -> None:
     """Kill what is left of a server's process group: its stubs, and itself."""
     with suppress(ProcessLookupError):
@@ -46,7 +53,7 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def guard(parent: int, folder: Path, grace_s: float, command: list[str]) -> int:
+def guard(parent: int, folder: Path, key_file: Path | None, grace_s: float, command: list[str]) -> int:
     """Run `command` until it ends, the parent ends, or a signal comes; leave nothing behind."""
     signals: set[int] = set()
     for number in (signal.SIGTERM, signal.SIGQUIT):
@@ -55,6 +62,7 @@ def guard(parent: int, folder: Path, grace_s: float, command: list[str]) -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server needs a file for each connection
     guardian = os.getpid()
+    key = key_file.read_bytes() if key_file is not None else b""
     server = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0, preexec_fn=lambda: die_with(guardian)
     )
@@ -74,8 +82,10 @@ def guard(parent: int, folder: Path, grace_s: float, command: list[str]) -> int:
         kill_group(server.pid)
         status = server.wait()
         remove_traces(folder)
+        remove_key(key_file, key)
     return status if status >= 0 else 128 - status
 
 
 if __name__ == "__main__":
-    sys.exit(guard(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
+    drawn = Path(sys.argv[3]) if sys.argv[3] else None
+    sys.exit(guard(int(sys.argv[1]), Path(sys.argv[2]), drawn, float(sys.argv[4]), sys.argv[5:]))

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "clients": {"mcts_ext"},
     "training": {"mcts_ext", "clients"},
     "export": {"mcts_ext", "clients", "training"},
-    "serving": {"mcts_ext"},
+    "serving": {"mcts_ext", "clients"},
     "benchmarks": {"mcts_ext", "clients", "training", "export", "serving"},
     "blobzero": {"mcts_ext", "clients", "training", "export", "serving", "benchmarks"},
 }

@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from blobzero.metrics import FleetMetrics, LoopMetrics, serve_metrics
+from blobzero.scrape import scrape
 from clients.errors import ServerUnreachable
 from clients.evaluator import evaluate
 from clients.requestcounts import LATENCY_BOUNDS_S, MIXED, PASSING, RequestCounts, RequestTotals
@@ -124,7 +125,19 @@ def test_a_port_alone_is_served_on_this_machine_only_and_freed_again() -> None:
                 pass
 
 
-@pytest.mark.parametrize("address", ["", "port", ":9100", "0", "70000", "127.0.0.1", "127.0.0.1:"])
+def test_an_ipv6_address_in_brackets_is_listened_on() -> None:
+    with socket.socket(socket.AF_INET6) as free:
+        free.bind(("::1", 0))
+        port = free.getsockname()[1]
+    with serve_metrics(f"[::1]:{port}") as registry:
+        FleetMetrics(registry)
+        assert scrape(f"[::1]:{port}").values["blobzero_workers", frozenset()] == 0
+
+
+@pytest.mark.parametrize("address", ["", "port", ":9100", "0", "70000", "127.0.0.1", "127.0.0.1:", "::1", "::1:9100"])
 def test_what_is_no_address_is_named(address: str) -> None:
-    with pytest.raises(InvalidConfig, match="expected --metrics PORT or ADDRESS:PORT"), serve_metrics(address):
+    with (
+        pytest.raises(InvalidConfig, match=r"expected HOST:PORT of --metrics \(or PORT alone\)"),
+        serve_metrics(address),
+    ):
         pass

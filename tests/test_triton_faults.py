@@ -324,7 +324,9 @@ def test_nobody_there() -> None:
         assert len(said) == 1
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1", "http://127.0.0.1:8001", "127.0.0.1:", "127.0.0.1:99999", ":8001"])
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1", "http://127.0.0.1:8001", "127.0.0.1:", "127.0.0.1:99999", ":8001", "::1:8001"]
+)
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(InvalidConfig, match="expected HOST:PORT"):
         TritonEvaluator(url)

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from clients.channel import split_url
+from clients.address import is_loopback, split_url
 from clients.direct import fetch
 from clients.load.plan import Target
 from clients.load.point import Server
 from clients.statistics import ModelCounts, ModelStatistics
 from mcts_ext.errors import BlobError
-
-LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def compare(first: Snapshot, last: Snapshot, *, seconds: float, gpus: list[float
 def _listener(url: str) -> psutil.Process | None:
     """The process on this machine that listens there, if it may be looked at."""
     host, port = split_url(url)
-    if host not in LOCAL:
+    if not is_loopback(host):
         return None
     try:
         for one in psutil.net_connections(kind="tcp"):

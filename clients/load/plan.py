@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clients.channel import split_url
+from clients.address import join_url, split_url
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 
-TransportName = Literal["grpc", "stream", "http", "shm"]
-"""gRPC unary, one bidirectional gRPC stream a process, HTTP/1.1, system shared memory (with gRPC unary)."""
+TransportName = Literal["grpc", "stream", "shm"]
+"""gRPC unary, one bidirectional gRPC stream a process, system shared memory (with gRPC unary)."""
 
 
 class LoadError(BlobError):
@@ -36,24 +36,20 @@ class Target:
     model: str = MODEL_NAME
     version: str = ""
     """A fixed version; empty for the one that the server thinks current."""
-    http: str = ""
-    """HOST:PORT of the HTTP endpoint; empty: the port before gRPC's, as Triton's defaults stand."""
     metrics: str = ""
-    """HOST:PORT of the metrics; empty: the port after gRPC's."""
+    """HOST:PORT of the metrics; empty: the port after gRPC's, as Triton's defaults stand."""
     key_file: Path | None = None
     """Key of the control API, where the server restricts shared memory."""
 
-    @property
-    def http_url(self) -> str:
-        return self.http or self._neighbour(-1)
+    def __post_init__(self) -> None:
+        split_url(self.url)
+        if self.metrics:
+            split_url(self.metrics, what="a server's metrics")
 
     @property
     def metrics_url(self) -> str:
-        return self.metrics or self._neighbour(1)
-
-    def _neighbour(self, offset: int) -> str:
         host, port = split_url(self.url)
-        return f"{host}:{port + offset}"
+        return self.metrics or join_url(host, port + 1)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import os
 from collections import deque
 from typing import Any, Final
 
-from clients.channel import Failure, read_key
+from clients.channel import Failure, key_metadata
 from clients.connection import Connection
 from clients.errors import RequestTimeout
 from clients.load.plan import LoadError, Target, Traffic
@@ -124,7 +124,7 @@ class Control:
 
     def __init__(self, target: Target, connection: Connection) -> None:
         self._target = target
-        self._metadata = read_key(target.key_file)
+        self._metadata = key_metadata(target.url, target.key_file)
         self._connection = connection
 
     def register(self, name: str, size: int) -> None:

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from clients.channel import Failure
-from clients.load.http import Http
 from clients.load.plan import Load, Target, Traffic
 from clients.load.rows import make_payloads
 from clients.load.schedule import arrivals, share
@@ -43,7 +42,7 @@ from clients.starter import leave
 from mcts_ext.errors import BlobError
 
 TRANSPORTS: Final[dict[str, Callable[[Target, Signature, Traffic], Transport]]] = {
-    "grpc": GrpcUnary, "stream": GrpcStream, "http": Http, "shm": SharedMemory,
+    "grpc": GrpcUnary, "stream": GrpcStream, "shm": SharedMemory,
 }  # fmt: skip
 TICK_S: Final = 0.1
 PAUSE_S: Final = 0.05

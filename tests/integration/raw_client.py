@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import psutil
 
-from clients.channel import Failure, classify, open_channel
+from clients.channel import Failure, classify, key_metadata, open_channel
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 from serving.embedded import EmbeddedTriton
 from tests.integration.tiny_model import random_rows, tiny_weights
@@ -18,6 +18,11 @@ import grpc  # isort: skip  (clients.channel sets how it loads)
 from tritonclient.grpc import service_pb2
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+def key_headers(server: EmbeddedTriton) -> dict[str, str]:
+    """What NVIDIA's client has to send with a call of the control API."""
+    return dict(key_metadata(server.url, server.config.key_file))
 
 
 def good_request(n_rows: int = 3) -> Any:

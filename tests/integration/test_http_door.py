@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Triton's other door: wrong HTTP is refused or hung up on, and neither door stops answering for it."""
+"""Triton's other door, which is off unless asked for: wrong HTTP is refused or hung up on, and both answer on."""
 
 import json
 import socket
@@ -9,6 +9,7 @@ import pytest
 
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
 from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.ports import choose_ports
 from tests.integration.raw_client import RawClient
 from tests.integration.tiny_model import random_rows, write_repository
 
@@ -23,7 +24,8 @@ CLOSED = 0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     root = tmp_path_factory.mktemp("http")
-    config = ServerConfig(repository=write_repository(root / "models"), log_file=root / "triton.log")
+    port = choose_ports("127.0.0.1", {"http": None})["http"]
+    config = ServerConfig(write_repository(root / "models"), http_port=port, log_file=root / "triton.log")
     with EmbeddedTriton(config) as server:
         yield server
         assert server.is_alive()
@@ -31,8 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]
 
 @pytest.fixture(scope="module")
 def address(server: EmbeddedTriton) -> tuple[str, int]:
-    host, _, port = server.http_url.removeprefix("http://").rpartition(":")
-    return host, int(port)
+    return server.doors.endpoints["http"]
 
 
 def post(body: bytes, *headers: str, path: str = INFER, length: int | str | None = None) -> bytes:

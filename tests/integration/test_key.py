@@ -11,6 +11,7 @@ import pytest
 from blobzero.cli import main
 from clients.errors import KeyRefused
 from clients.evaluator import evaluate
+from clients.keys import KeyUnreadable, read_key
 from clients.triton import TritonEvaluator
 from export.candidate import Wish
 from export.doctor import examine
@@ -20,10 +21,8 @@ from export.publish import publish
 from export.registry import Registry
 from export.repository import versions
 from export.server import ModelServer
-from mcts_ext.errors import InvalidConfig
 from serving.embedded import EmbeddedTriton, ServerConfig
-from serving.errors import KeyUnreadable
-from serving.key import restrictions
+from serving.ports import choose_ports
 from training.network import create_network
 
 KEY = "a-key_of-24-characters-00"
@@ -34,7 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]
     folder = tmp_path_factory.mktemp("key")
     (folder / "key").write_text(f"{KEY}\n")
     publish(create_network("small", seed=1), repository=folder / "models", wish=Wish("float32"))
-    with EmbeddedTriton(ServerConfig(folder / "models", log_file=folder / "log", key_file=folder / "key")) as server:
+    port = choose_ports("127.0.0.1", {"http": None})["http"]
+    config = ServerConfig(folder / "models", http_port=port, log_file=folder / "log", key_file=folder / "key")
+    with EmbeddedTriton(config) as server:
         yield server
 
 
@@ -91,10 +92,10 @@ def test_who_has_the_key_publishes_examines_and_goes_back(server: EmbeddedTriton
 def test_a_file_without_a_key_is_named(tmp_path: Path) -> None:
     file = tmp_path / "key"
     with pytest.raises(KeyUnreadable, match="expected a file with a key at"):
-        restrictions(file)
-    with pytest.raises(InvalidConfig, match="expected a file with the server's key at"):
+        read_key(file)
+    with pytest.raises(KeyUnreadable, match="expected a file with a key at"):
         ModelServer("127.0.0.1:1", key_file=file)
     for text in ("", "short", "sixteen letters:", "sixteen=letters=0"):
         file.write_text(text)
         with pytest.raises(KeyUnreadable, match="expected a key of 16 or more"):
-            restrictions(file)
+            read_key(file)

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from clients.channel import open_channel, read_key
+from clients.channel import key_metadata, open_channel
 from clients.errors import KeyRefused
 from clients.load import Generator, Load, LoadError, NoAnswers, Patience, Target, Traffic, measure
 from clients.load.plan import TransportName
@@ -38,15 +38,14 @@ pytestmark = [pytest.mark.triton, pytest.mark.timing]
 
 
 def target_of(server: EmbeddedTriton, **more: object) -> Target:
-    http, metrics = (url.split("/")[2] for url in (server.http_url, server.metrics_url))
-    return Target(server.url, http=http, metrics=metrics, **more)  # type: ignore[arg-type]
+    return Target(server.url, metrics=server.metrics_url.split("/")[2], **more)  # type: ignore[arg-type]
 
 
 def regions(server: EmbeddedTriton, key_file: Path | None = None) -> list[str]:
     with open_channel(server.url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         status = stub.SystemSharedMemoryStatus(
-            service_pb2.SystemSharedMemoryStatusRequest(), metadata=read_key(key_file)
+            service_pb2.SystemSharedMemoryStatusRequest(), metadata=key_metadata(server.url, key_file)
         )
     return sorted(status.regions)
 
@@ -62,7 +61,9 @@ def sleeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton
     config = ServerConfig(write_models(folder / "models", seconds=SERVICE_S), log_file=folder / "log")
     with EmbeddedTriton(config) as server, open_channel(server.url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name="foreign"))
+        stub.RepositoryModelLoad(
+            service_pb2.RepositoryModelLoadRequest(model_name="foreign"), metadata=key_metadata(server.url, None)
+        )
         yield server
 
 
@@ -137,7 +138,7 @@ def lindley(sent: NDArray[np.float64], service_s: float) -> NDArray[np.float64]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transport", ["grpc", "http"])
+@pytest.mark.parametrize("transport", ["grpc", "stream"])
 def test_an_open_loop_sees_the_queue_that_theory_predicts(sleeper: EmbeddedTriton, transport: TransportName) -> None:
     with Generator(target_of(sleeper), Traffic(transport, rows=4, seed=5)) as generator:
         load = 0.7

@@ -32,15 +32,15 @@ def test_it_starts_a_server_of_its_own_and_leaves_a_report(
     if not has_matplotlib:
         monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     repository, out = write_repository(tmp_path / "models"), tmp_path / "out"
-    flags = ["--repository", str(repository), "--concurrency", "1:4:x2", "--transport", "grpc", "http", "--json"]
+    flags = ["--repository", str(repository), "--concurrency", "1:4:x2", "--transport", "grpc", "stream", "--json"]
     assert main(["loadtest", *flags, *QUICK, "--duration", "0.4", "--processes", "2", "--out", str(out)]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert found == json.loads((out / "loadtest.json").read_text())
     assert [(one["transport"], one["concurrency"]) for one in found["points"]] == [
-        (name, n) for n in (1, 2, 4) for name in ("grpc", "http")
+        (name, n) for n in (1, 2, 4) for name in ("grpc", "stream")
     ]
-    assert set(found["knee"]) == {"grpc", "http"}
+    assert set(found["knee"]) == {"grpc", "stream"}
     assert found["model"]["inputs"] == [{"name": "observation", "datatype": "UINT8", "shape": [96]}]
     for one in found["points"]:
         assert one["server"]["batch_sizes"]
@@ -85,7 +85,6 @@ def test_a_sweep_is_a_gate_too(sleeper: EmbeddedTriton, capsys: pytest.CaptureFi
         (["--model", "nosuch"], "expected model nosuch"),
         (["--rows", "4096"], "expected at most 1024 rows"),
         (["--data", "/nowhere"], "expected shards of records in /nowhere"),
-        (["--transport", "http", "--http-url", "127.0.0.1:9", "--duration", "0.5"], "ServerUnreachable"),
         (["--shape", "nosuch:3"], "expected --shape of an input of blobnet"),
         (
             ["--out", "/proc/nowhere", "--concurrency", "1", "--duration", "0.3"],

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
+from clients.address import split_url
 from clients.channel import Failure
 from clients.errors import EvaluatorError, ModelNotFound, RequestRejected, RequestTimeout, ServerFailed
 from clients.requestcounts import RequestCounts, RequestTotals
@@ -301,15 +302,10 @@ def test_evaluators_that_close_at_once_leave_the_server_alive(server: EmbeddedTr
 # -- doors ------------------------------------------------------------------------------------------------------------
 
 
-def address_of(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    return host, int(port)
-
-
 def test_thousands_of_idle_connections(server: EmbeddedTriton, client: RawClient) -> None:
     process = psutil.Process(server.pid)
     before = process.num_fds()
-    doors = [address_of(server.url), address_of(server.http_url)]
+    doors = [split_url(server.url), split_url(server.metrics_url.split("/")[2])]
     idle = [socket.create_connection(doors[i % 2], timeout=10) for i in range(3000)]
     try:
         deadline = time.monotonic() + 20
@@ -332,7 +328,7 @@ def test_thousands_of_idle_connections(server: EmbeddedTriton, client: RawClient
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 1000], ids=["HTTP/1", "noise"])
 def test_the_grpc_door_closes_on_other_protocols(server: EmbeddedTriton, client: RawClient, data: bytes) -> None:
-    with socket.create_connection(address_of(server.url), timeout=10) as connection:
+    with socket.create_connection(split_url(server.url), timeout=10) as connection:
         connection.sendall(data)
         while connection.recv(4096):
             pass

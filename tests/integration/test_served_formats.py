@@ -28,6 +28,7 @@ from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES, POLICY_
 from serving.backends.pytorch.model import METADATA_FILE, TorchNetwork
 from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ModelNotFound, ServerFailed
+from tests.integration.raw_client import key_headers
 from training.checkpoint import describe
 from training.network import BlobNet, create_network
 
@@ -130,7 +131,7 @@ def test_a_third_version_takes_the_place_of_the_first_and_leaves_the_second_alon
         check("1", 1)
         write_version(tmp_path, networks[3], 3)
         with triton.InferenceServerClient(server.url) as client:
-            client.load_model(MODEL_NAME)
+            client.load_model(MODEL_NAME, headers=key_headers(server))
         check("", 3)
         check("2", 2)
         with pytest.raises(InferenceServerException, match="version 1 is not at ready state"):

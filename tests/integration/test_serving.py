@@ -18,6 +18,7 @@ from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ModelNotFound, PortTaken, ServerFailed, ServerNotInstalled, ServingError
 from serving.install import find_installation
 from serving.ports import choose_ports
+from tests.integration.raw_client import key_headers
 from tests.integration.tiny_model import (
     MODEL,
     assert_answers_match,
@@ -129,13 +130,13 @@ def test_a_version_with_nan_weights_is_refused_and_the_old_one_answers_on(config
         client = triton.InferenceServerClient(server.url)
         write_version(config.repository / MODEL, version=2, seed=2, scale=float("nan"))
         with pytest.raises(InferenceServerException, match="with 132 numbers not finite"):
-            client.load_model(MODEL)
+            client.load_model(MODEL, headers=key_headers(server))
         rows = random_rows(5, seed=0)
         answer = client.infer(MODEL, [request_input(rows)])
         assert answer.get_response().model_version == "1"
         assert_answers_match(answer, rows, seed=1)
         write_version(config.repository / MODEL, version=3, seed=3)
-        client.load_model(MODEL)
+        client.load_model(MODEL, headers=key_headers(server))
         answer = client.infer(MODEL, [request_input(rows)])
         assert answer.get_response().model_version == "3"
         assert_answers_match(answer, rows, seed=3)
@@ -207,14 +208,14 @@ def test_a_port_lost_after_it_was_chosen_is_replaced(config: ServerConfig, monke
     with socket.create_server(("127.0.0.1", 0)) as holder:
         lost = iter([holder.getsockname()[1]])
 
-        def choose(host: str, asked: dict[str, int | None]) -> dict[str, int]:
-            chosen = choose_ports(host, asked)
-            return {**chosen, "http": next(lost, chosen["http"])}
+        def choose(host: str, asked: dict[str, int | None], *, hosts: dict[str, str]) -> dict[str, int]:
+            chosen = choose_ports(host, asked, hosts=hosts)
+            return {**chosen, "metrics": next(lost, chosen["metrics"])}
 
-        monkeypatch.setattr("serving.embedded.choose_ports", choose)
+        monkeypatch.setattr("serving.doors.choose_ports", choose)
         with EmbeddedTriton(config) as server:
             server.infer_once(timeout_s=5)
-            assert not server.http_url.endswith(f":{holder.getsockname()[1]}")
+            assert not server.metrics_url.endswith(f":{holder.getsockname()[1]}/metrics")
 
 
 def test_a_missing_library_is_found_before_the_start(config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:

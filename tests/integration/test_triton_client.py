@@ -28,6 +28,7 @@ from clients.triton import TritonEvaluator
 from mcts_ext.contract import MODEL_NAME, POLICY_NAME, VALUE_NAME
 from serving.embedded import EmbeddedTriton, ServerConfig
 from tests.conformance import EvaluatorConformance
+from tests.integration.raw_client import key_headers
 from tests.integration.tiny_model import random_rows, tiny_weights, write_repository, write_version
 from tests.models import widen
 
@@ -103,7 +104,7 @@ def _configure(server: EmbeddedTriton, name: str, old: str, new: str) -> None:
     text = text.replace(f'"{MODEL_NAME}"', f'"{name}"').replace(old, new, 1)
     (server.config.repository / name / "config.pbtxt").write_text(text)
     with triton.InferenceServerClient(server.url) as control:
-        control.load_model(name)
+        control.load_model(name, headers=key_headers(server))
 
 
 def test_a_killed_server_that_comes_back_costs_no_batch(own_server: EmbeddedTriton) -> None:
@@ -203,7 +204,7 @@ def test_a_swap_under_load_gives_whole_answers_of_one_version_each(own_server: E
         with triton.InferenceServerClient(own_server.url) as control:
             for version in range(2, 6):
                 write_version(folder, version=version, seed=version)
-                control.load_model(MODEL_NAME)
+                control.load_model(MODEL_NAME, headers=key_headers(own_server))
                 time.sleep(0.2)
 
     with TritonEvaluator(own_server.url) as evaluator:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of an embedded Triton."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clients.keys import HTTP_HEADER, RESTRICTED
+from serving.doors import Doors
+
+if TYPE_CHECKING:
+    from serving.embedded import ServerConfig
+
+
+def server_command(config: "ServerConfig", doors: Doors, folder: Path, server: Path, *, grace_s: float) -> list[str]:
+    """The binary and its options.
+
+    Args:
+        config: what to serve.
+        doors: where to listen, and the key. Triton 2.51 takes the key as an argument and in no other way, so other
+            users of the machine can read it while the server runs, unless /proc is mounted with `hidepid`.
+        folder: the server's own (folders.py); its name marks the server's shared memory.
+        server: the binary.
+        grace_s: how long a polite end may take.
+    """
+    command = [
+        str(server),
+        f"--model-repository={folder / 'models'}",
+        f"--backend-directory={folder / 'backends'}",
+        f"--backend-config=python,shm-region-prefix-name={folder.name}",
+        "--model-control-mode=explicit",
+        f"--load-model={config.model}",
+        "--disable-auto-complete-config",  # our configuration is complete; guessing would start every stub twice
+        f"--allow-http={'true' if 'http' in doors.endpoints else 'false'}",
+        f"--grpc-restricted-protocol={RESTRICTED}:{HTTP_HEADER}={doors.key}",
+        f"--http-restricted-api={RESTRICTED}:{HTTP_HEADER}={doors.key}",
+        f"--exit-timeout-secs={int(grace_s)}",
+    ]
+    for name, (host, port) in doors.endpoints.items():
+        if ":" in host:  # gRPC and Triton's HTTP front each have their own way to write IPv6
+            host = f"[{host}]" if name == "grpc" else f"ipv6:{host}"
+        command += [f"--{name}-address={host}", f"--{name}-port={port}"]
+    if config.config_name is not None:
+        command.append(f"--model-config-name={config.config_name}")
+    return command

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys as files: where a drawn one is left, who finds it there, and what is not trusted."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from clients import keys
+from clients.channel import key_metadata
+from clients.keys import KeyUnreadable, draw_key, drawn_key_file, find_key, leave_key, read_key, runtime_folder
+
+PORT = 28_001
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where keys are left during a test."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert runtime_folder() == tmp_path / "blobzero"
+    return tmp_path / "blobzero"
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_drawn_key_is_for_its_user_alone_and_found_by_address(folder: Path) -> None:
+    before = os.umask(0)
+    try:
+        key = draw_key()
+        leave_key(key, drawn_key_file("127.0.0.1", PORT))
+        leave_key(other := draw_key(), drawn_key_file("::1", PORT))
+    finally:
+        os.umask(before)
+    assert key != other
+    assert (mode(folder), {mode(file) for file in folder.iterdir()}) == (0o700, {0o600})
+    assert len(list(folder.iterdir())) == 2  # and nothing beside them
+    assert find_key(f"127.0.0.1:{PORT}", None) == find_key(f"localhost:{PORT}", None) == key
+    assert find_key(f"[::1]:{PORT}", None) == other
+    assert key_metadata(f"127.0.0.1:{PORT}", None) == ((keys.GRPC_HEADER, key),)
+    leave_key(newer := draw_key(), drawn_key_file("127.0.0.1", PORT))  # the one before was left by a killed server
+    assert find_key(f"127.0.0.1:{PORT}", None) == newer
+    drawn_key_file("127.0.0.1", PORT).unlink()
+    assert find_key(f"localhost:{PORT}", None) == other  # of the server that listens there in IPv6 alone
+
+
+def test_a_drawn_key_is_sent_to_no_other_host(folder: Path) -> None:
+    for host in ("10.1.2.3", "triton", "0.0.0.0", "localhost.example", "fd00::2"):
+        leave_key(draw_key(), drawn_key_file(host, PORT))  # even if one lay there
+    urls = [path.name for path in folder.iterdir()]
+    assert len(urls) == 5
+    assert [find_key(url, None) for url in urls] == [None] * 5
+    assert key_metadata(f"triton:{PORT}", None) == ()
+
+
+def test_a_key_file_that_is_named_comes_first(folder: Path, tmp_path: Path) -> None:
+    leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
+    (tmp_path / "key").write_text("a-key-of-our-own\n")
+    assert find_key(f"127.0.0.1:{PORT}", tmp_path / "key") == "a-key-of-our-own"
+    assert find_key(f"elsewhere:{PORT}", tmp_path / "key") == "a-key-of-our-own"
+    with pytest.raises(KeyUnreadable, match="expected a file with a key at"):
+        find_key(f"127.0.0.1:{PORT}", tmp_path / "none")
+
+
+def test_a_folder_that_is_not_ours_alone_is_not_trusted(folder: Path, tmp_path: Path) -> None:
+    leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
+    for wrong in (0o750, 0o701, 0o777):
+        folder.chmod(wrong)
+        assert find_key(f"127.0.0.1:{PORT}", None) is None
+        with pytest.raises(KeyUnreadable, match=f"alone .mode 700., got a folder of user .* with mode {wrong:o}"):
+            leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
+    folder.chmod(0o700)
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert find_key(f"127.0.0.1:{PORT}", None) is None
+    with pytest.raises(KeyUnreadable, match="got no folder"):
+        leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="expected to be root, to give a folder away")
+def test_a_folder_of_somebody_else_is_not_trusted(folder: Path) -> None:
+    leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
+    os.chown(folder, 12345, 12345)
+    assert find_key(f"127.0.0.1:{PORT}", None) is None
+    with pytest.raises(KeyUnreadable, match="of user 12345"):
+        leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
+
+
+def test_without_a_runtime_folder_keys_lie_beside_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "open").mkdir(mode=0o755)
+    for unfit in ("", "relative", str(tmp_path / "none"), str(tmp_path / "open")):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", unfit)
+        assert runtime_folder() == tmp_path / f"blobzero-{os.geteuid()}"
+    leave_key(key := draw_key(), drawn_key_file("127.0.0.1", PORT))
+    assert find_key(f"127.0.0.1:{PORT}", None) == key
+
+
+@pytest.mark.parametrize("text", [b"", b"short", b"sixteen=letters=0", b"\xff" * 20, b"a" * 15 + b"\n", b"a\n" * 20])
+def test_what_is_no_key_is_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "key").write_bytes(text)
+    with pytest.raises(KeyUnreadable, match=r"expected a (key of 16 or more|file with a key)"):
+        read_key(tmp_path / "key")
+
+
+def test_no_room_for_a_key_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("clients.keys.os.replace", full)
+    with pytest.raises(KeyUnreadable, match=r"expected to write a key to .*No space left on device; make room there"):
+        leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
+    assert list(folder.iterdir()) == []
