@@ -51,7 +51,7 @@ def read_key(path: Path) -> str:
 
 def find_key(url: str, key_file: Path | None) -> str | None:
     """The key for the server at HOST:PORT: the one in `key_file`, else the one that a server of this user on this
-    machine has drawn; None where there is neither.
+    machine has drawn; None where there is neither. A drawn key never leaves the machine.
 
     Raises:
         KeyUnreadable: no key in `key_file`.
@@ -59,12 +59,10 @@ def find_key(url: str, key_file: Path | None) -> str | None:
     if key_file is not None:
         return read_key(key_file)
     host, port = split_url(url)
-    if not is_loopback(host):  # a drawn key never leaves the machine
-        return None
-    for name in ("127.0.0.1", "::1") if host.lower() == "localhost" else (host,):
+    if is_loopback(host) and host.lower() != "localhost":  # a name of two addresses, where one may be a stranger's
         with suppress(BlobError):  # nobody's, or not to be trusted; the server will say that it wants one
             _check_private(runtime_folder())
-            return read_key(drawn_key_file(name, port))
+            return read_key(drawn_key_file(host, port))
     return None
 
 

@@ -40,7 +40,7 @@ GUARDIAN = Path(__file__).resolve().with_name("guardian.py")
 STOP_GRACE_S = 4.0  # then SIGKILL; Triton takes 2.6 s, and 30 s with a dead stub
 POLL_S = 0.05
 N_PORT_TRIES = 3
-DEAD_BACKEND_S = 2.0  # Triton itself waits for ever for a backend process that has ended before it was ready
+DEAD_BACKEND_S = 2.0  # Triton itself waits on, 90 s and more, for one that has ended before it was ready
 HARMLESS = "CudaDriverHelper"  # logged as an error on every machine without a GPU
 
 

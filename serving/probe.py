@@ -7,14 +7,16 @@ Triton's own readiness isn't enough: with its backend process dead, a model stil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
-import grpc
 import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from clients.channel import open_channel
 from mcts_ext import contract
 from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerUnreachable
+
+import grpc  # isort: skip  (clients.channel sets how it loads)
+from tritonclient.grpc import service_pb2, service_pb2_grpc  # isort: skip
 
 
 def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
@@ -29,14 +31,6 @@ def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return row
 
 
-CHANNEL_OPTIONS: Final = (
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),  # else http_proxy and its like send even loopback to the proxy
-)
-
-
 class Probe:
     """A connection to one server for questions about its health, one at a time.
 
@@ -48,7 +42,7 @@ class Probe:
         self.model = model
         self._url = url
         self._is_closed = False
-        self._channel = self._connect()
+        self._channel = open_channel(self._url)
         self._lock = threading.Lock()  # so a channel that is given up has no call under way
         row = sample_observation()
         self._request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[row.tobytes()])
@@ -81,9 +75,6 @@ class Probe:
         self._is_closed = True
         self._channel.close()
 
-    def _connect(self) -> grpc.Channel:
-        return grpc.insecure_channel(self._url, options=CHANNEL_OPTIONS)
-
     def _ask(self, method: str, request: Any, timeout_s: float) -> Any:
         with self._lock, _typed_errors():
             try:
@@ -93,7 +84,7 @@ class Probe:
                 unanswered = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
                 if error.code() in unanswered and not self._is_closed:
                     self._channel.close()
-                    self._channel = self._connect()
+                    self._channel = open_channel(self._url)
                 raise
 
 

@@ -27,4 +27,5 @@ def test_a_match_ends_with_whoever_started_it(tmp_path: Path, end: signal.Signal
         assert "of 1000000000 deals" in starter.stderr.readline()  # it plays
         starter.send_signal(end)
         starter.communicate(timeout=20)  # until the match too has closed its end
-    assert list(tmp_path.iterdir()) == []
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {".match.json.lock"}  # a file that nobody holds locks nothing

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doors of the server that compose.yaml starts: its own command, run with Triton out of the wheel."""
 
+import os
 import re
 import subprocess
 import time
@@ -42,6 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (folder / "models").mkdir()
     (folder / "admin").write_text(KEY)
     installation = find_installation()
+    environment = os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(map(str, installation.libraries))}
     (*shell, script) = yaml.safe_load(COMPOSE.read_text())["services"]["triton"]["command"]
     script = script.replace("$$", "$").replace("/keys/admin", str(folder / "admin"))
     script = script.replace("--model-repository=/models", f"--model-repository={folder / 'models'}")
@@ -50,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ports = choose_ports("0.0.0.0", {"http": None, "grpc": None, "metrics": None})
     script = f"{script.rstrip()} " + " ".join(f"--{name}-port={port}" for name, port in ports.items())
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*shell, script], env=installation.environment, stdout=log, stderr=log)
+        process = subprocess.Popen([*shell, script], env=environment, stdout=log, stderr=log)
     try:
         for _ in range(300):
             try:

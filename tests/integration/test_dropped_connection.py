@@ -111,8 +111,10 @@ def test_who_asks_now_and_then_misses_one_answer(proxy: Proxy, ask: str) -> None
 
 
 @pytest.mark.parametrize("kind", [GrpcUnary, GrpcStream, SharedMemory])
-def test_a_load_test_loses_what_was_in_flight_and_no_more(proxy: Proxy, kind: type[GrpcUnary]) -> None:
-    target, traffic = Target(proxy.url), Traffic(rows=4, data="random", timeout_s=1.0)
+def test_a_load_test_loses_what_was_in_flight_and_no_more(
+    server: EmbeddedTriton, proxy: Proxy, kind: type[GrpcUnary]
+) -> None:
+    target, traffic = Target(proxy.url, key_file=server.key_file), Traffic(rows=4, data="random", timeout_s=1.0)
     signature = read_signature(target)
     transport = kind(target, signature, traffic)
     prepared = transport.prepare(make_payloads(signature, traffic, index=0)[0])

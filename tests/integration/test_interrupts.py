@@ -20,7 +20,7 @@ from clients.load.signature import Signature, Tensor, read_signature
 from clients.load.worker import WorkerConfig as LoadConfig
 from serving.embedded import EmbeddedTriton
 from tests.integration.python_models import SLEEPER_CONFIG, _write
-from tests.integration.test_kills import left_of
+from tests.integration.test_kills import left_in, left_of, offspring
 from tests.integration.tiny_model import MODEL
 from tests.test_fleet import configs
 
@@ -57,9 +57,9 @@ def nobody() -> str:
 
 
 def assert_ends(
-    folder: Path, verb: str, words: list[str], number: signal.Signals, waits: Callable[[str], bool]
+    folder: Path, verb: str, words: list[str], number: signal.Signals, waits: Callable[[psutil.Process, str], bool]
 ) -> None:
-    """Start it, wait until it `waits` (told what it has said), ask it to end, and see what is left."""
+    """Start it, wait until it `waits` (told what it is and has said), ask it to end, and see what is left."""
     (folder / "tmp").mkdir()
     command = [sys.executable, "-m", "blobzero.cli", verb, *words]
     with (folder / "said").open("w") as said:
@@ -68,7 +68,7 @@ def assert_ends(
         )
     watched = psutil.Process(process.pid)
     deadline = time.monotonic() + 60.0
-    while not waits((folder / "said").read_text()):
+    while not waits(watched, (folder / "said").read_text()):
         assert process.poll() is None, (folder / "said").read_text()
         assert time.monotonic() < deadline, (folder / "said").read_text()
         time.sleep(0.05)
@@ -82,10 +82,8 @@ def assert_ends(
     assert "Traceback" not in text
     assert seconds < AT_ONCE_S
     assert left_of(family) == []
-    names = {path.name for path in (folder / "tmp").iterdir()}
-    assert {
-        name for name in names if not name.endswith(".log")
-    } == set()  # the log of a server that had no place for it
+    # The log of a server that had no place for it.
+    assert [path for path in left_in(folder / "tmp") if path.suffix != ".log"] == []
     process.stdin.close()  # type: ignore[union-attr]
 
 
@@ -96,9 +94,8 @@ def test_while_the_server_starts(verb: str, number: signal.Signals, tmp_path: Pa
     _write(tmp_path / "models" / MODEL, SLEEPER_CONFIG, NEVER_READY)
     words = [word.format(models=tmp_path / "models", out=tmp_path / "out") for word in VERBS[verb]]
 
-    def has_stub(_said: str) -> bool:
-        me = psutil.Process()
-        return any("stub" in child.name() for child in me.children(recursive=True))
+    def has_stub(process: psutil.Process, _said: str) -> bool:
+        return any("stub" in child.name() for child in offspring(process))
 
     assert_ends(tmp_path, verb, words, number, has_stub)
 
@@ -107,7 +104,7 @@ def test_while_the_server_starts(verb: str, number: signal.Signals, tmp_path: Pa
 @pytest.mark.parametrize("verb", ELSEWHERE)
 def test_at_the_first_contact(verb: str, number: signal.Signals, tmp_path: Path, nobody: str) -> None:
     words = [word.format(nobody=nobody, out=tmp_path / "out") for word in ELSEWHERE[verb]]
-    assert_ends(tmp_path, verb, words, number, lambda said: "does not answer" in said)
+    assert_ends(tmp_path, verb, words, number, lambda _process, said: "does not answer" in said)
 
 
 def start_worker(module: str, line: str) -> subprocess.Popen[str]:
@@ -148,7 +145,7 @@ def test_a_worker_that_waits_for_a_server_ends_with_its_starter(tmp_path: Path, 
 def test_a_load_worker_whose_server_is_silent_ends_with_its_starter(triton_server: EmbeddedTriton) -> None:
     """Its regions of shared memory, which it would unregister first, go with the server's own end."""
     with Proxy(triton_server.url) as proxy:
-        key_file = triton_server.config.key_file
+        key_file = triton_server.key_file  # drawn for another port than the proxy's
         config = LoadConfig(
             Target(proxy.url, key_file=key_file), read_signature(Target(proxy.url)), Traffic("shm", rows=4), 0
         )

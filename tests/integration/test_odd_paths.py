@@ -151,5 +151,5 @@ def test_a_backend_that_does_not_start_is_reported_at_once_by_what_it_said(
     began = time.monotonic()
     with pytest.raises(ServerFailed, match=r"backend to start, but it has ended: this stub ends; see .*log"):
         server.start()
-    assert time.monotonic() - began < 15  # Triton itself would wait for ever, and we for a minute
+    assert time.monotonic() - began < 15  # Triton itself would wait on, and we for a minute
     assert not server.is_alive()

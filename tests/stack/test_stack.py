@@ -141,6 +141,12 @@ def test_the_host_reaches_grpc_alone(project: Project) -> None:
     assert {name for name, bound in ports.items() if bound} == {"8001/tcp"}
 
 
+def test_other_containers_reach_grpc_and_metrics_and_no_http(project: Project) -> None:
+    connect = "import socket, sys; sys.exit(socket.socket().connect_ex(('triton', int(sys.argv[1]))) == 0)"
+    tries = "; ".join(f'python -c "{connect}" {port} || echo {port}' for port in (8000, 8001, 8002))
+    assert project.in_trainer("sh", "-c", tries).split() == ["8001", "8002"]
+
+
 def test_players_follow_a_publish(project: Project) -> None:
     publish = ["blobzero", "publish", "--preset", "small", "--seed", "5", "--repository", "/models"]
     project.in_trainer(*publish, "--url", "triton:8001", "--key-file", "/keys/admin", "--json")
