@@ -20,7 +20,7 @@ from clients.load.signature import Signature, Tensor, read_signature
 from clients.load.worker import WorkerConfig as LoadConfig
 from serving.embedded import EmbeddedTriton
 from tests.integration.python_models import SLEEPER_CONFIG, _write
-from tests.integration.test_kills import left_in, left_of, offspring
+from tests.integration.test_kills import left_in, left_of, stubs_below
 from tests.integration.tiny_model import MODEL
 from tests.test_fleet import configs
 
@@ -95,7 +95,7 @@ def test_while_the_server_starts(verb: str, number: signal.Signals, tmp_path: Pa
     words = [word.format(models=tmp_path / "models", out=tmp_path / "out") for word in VERBS[verb]]
 
     def has_stub(process: psutil.Process, _said: str) -> bool:
-        return any("stub" in child.name() for child in offspring(process))
+        return bool(stubs_below(process))
 
     assert_ends(tmp_path, verb, words, number, has_stub)
 

@@ -8,6 +8,7 @@ selfplay (parent) ── worker, worker
 The schedule is drawn from a fixed seed. BLOBZERO_KILLS=30 runs more of it than the one kill of each kind.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -91,6 +92,16 @@ def offspring(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def stubs_below(process: psutil.Process) -> set[int]:
+    """Pids of the backend processes below it; one may end while it is looked at."""
+    found = set()
+    for child in offspring(process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "stub" in child.name():
+                found.add(child.pid)
+    return found
 
 
 def left_of(processes: list[psutil.Process]) -> list[str]:

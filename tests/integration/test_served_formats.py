@@ -29,6 +29,7 @@ from serving.backends.pytorch.model import METADATA_FILE, TorchNetwork
 from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ModelNotFound, ServerFailed
 from tests.integration.raw_client import key_headers
+from tests.integration.test_kills import stubs_below
 from training.checkpoint import describe
 from training.network import BlobNet, create_network
 
@@ -115,7 +116,7 @@ def test_a_third_version_takes_the_place_of_the_first_and_leaves_the_second_alon
     rows = sample_rows(50, seed=3)
 
     def stubs() -> set[int]:
-        return {p.pid for p in psutil.Process(server.pid).children(recursive=True) if "stub" in p.name()}
+        return stubs_below(psutil.Process(server.pid))
 
     def check(version: str, answered: int) -> None:
         got, answers = ask(server, rows, version)
