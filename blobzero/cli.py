@@ -136,6 +136,9 @@ def main(arguments: list[str] | None = None) -> int:
             if not isinstance(end.code, int | None):
                 raise
             raise SystemExit(output.status(end.code or 0, is_result=True)) from None
+        except BlobError as error:  # a setting that is checked as soon as it is read
+            print(f"blobzero: {error}", file=sys.stderr)
+            return 1
         is_result = isinstance(config, OUTPUT_IS_THE_RESULT) or (
             isinstance(config, MatchConfig | LoadTestConfig) and config.json and config.out is None
         )

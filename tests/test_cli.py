@@ -193,3 +193,10 @@ def test_ctrl_c_ends_a_run_in_order(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert json.loads(out)["rounds"] == len(finished_rounds(tmp_path / "run" / "shards"))
     assert "Traceback" not in err
+
+
+def test_a_training_option_out_of_range_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    from blobzero.cli import main
+
+    assert main(["train", "--records", "nowhere", "--out", "nowhere", "--batch", "0"]) == 1
+    assert capsys.readouterr().err == "blobzero: expected --batch in 1..1000000, got 0\n"
