@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import read_shard
+from clients.records import Shard
 
 DECIDES: Final = ("seed", "deal", "search", "evaluator")
 """Of a shard's provenance: what decides a round beside its number and the network."""
@@ -31,21 +31,18 @@ class KnownRounds:
         self._known: dict[tuple[str, int], NDArray[np.int64]] = {}  # numbers in order, by the rest of what decides
         self._untold: list[tuple[Path, int, Any]] = []
 
-    def enter(self, path: Path, *, is_told: bool) -> tuple[NDArray[np.bool_], int]:
+    def enter(self, path: Path, shard: Shard, *, is_told: bool) -> tuple[NDArray[np.bool_], int]:
         """Take in a shard.
 
         Args:
             path: of the shard.
+            shard: what was read of it, rounds and model versions among that.
             is_told: whether what came again in it was told before.
 
         Returns:
             `[n]`, which of its rows are of rounds that no shard before had; and how many rounds the others are of. A
             shard that does not say its seed has new rounds alone.
-
-        Raises:
-            ShardError: it cannot be read.
         """
-        shard = read_shard(path, ["round", "model_version"])
         provenance, numbers, versions = shard.provenance, shard.columns["round"], shard.columns["model_version"]
         if provenance.get("seed") is None:
             return np.ones(len(numbers), bool), 0

@@ -156,8 +156,7 @@ class Replay:
         """Read a shard into the ring: the rounds that are new, or the rows that an earlier state had of it."""
         path = self._path(name)
         try:
-            positions = read_positions(path)
-            is_new, n_again = self._rounds.enter(path, is_told=earlier is not None)
+            positions, shard = read_positions(path)
         except ShardError as error:
             if not isinstance(error, ShardGone | ShardUnavailable):  # those the next listing may bring again
                 self._known.add(os.path.realpath(path))
@@ -168,6 +167,7 @@ class Replay:
             return
         self._known.add(os.path.realpath(path))
         self.set_aside.pop(name, None)
+        is_new, n_again = self._rounds.enter(path, shard, is_told=earlier is not None)
         if earlier is not None:
             is_new, n_again = _mask(earlier.kept, len(positions)), earlier.n_again
         if not is_new.all():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import is_shard_name, read_shard
+from clients.records import Shard, is_shard_name, read_shard
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,11 @@ def _named_like_shards(folders: Sequence[Path], on_error: Callable[[OSError], No
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
 
 
-def read_positions(path: Path) -> Positions:
-    """Read and check one shard; raises ShardError and its kinds as `clients.records.read_shard`."""
-    found = read_shard(path, ["observation", "policy", "value"]).columns
-    return Positions(found["observation"], found["policy"], found["value"])
+def read_positions(path: Path) -> tuple[Positions, Shard]:
+    """Read and check one shard, once: what is learned from, and all that was read, which says of what rounds it is.
+
+    Raises ShardError and its kinds as `clients.records.read_shard`.
+    """
+    shard = read_shard(path, ["observation", "policy", "value", "round", "model_version"])
+    found = shard.columns
+    return Positions(found["observation"], found["policy"], found["value"]), shard
