@@ -20,7 +20,7 @@ from blobzero.searchflags import SearchFlags
 from blobzero.stopping import stop_signals
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
-from clients.fleet import Fleet
+from clients.fleet import Fleet, FleetError
 from clients.lock import sole_writer
 from clients.report import draw, summarize, write_json
 from clients.sizing import Auto, Size, choose_size
@@ -285,7 +285,10 @@ def _play(
             display.update(history)
             if not is_stopping and (was_stopped() or time.monotonic() >= deadline):
                 is_stopping = True
+                display.say("stopping: workers write what they have finished; Ctrl-C once more ends at once")
                 fleet.stop()
+        if fleet.fault is not None and not was_stopped():
+            raise FleetError(fleet.fault)
         versions = sorted(fleet.model_versions)
         return history, {
             "model_version": versions[-1] if versions else None,

@@ -56,7 +56,6 @@ LEAST_RATE: Final = 0.5
 NOTICED: Final = 0.5
 """Of the rate before a fault that stops play: above that it has not."""
 RECOVERY_TIMEOUT_S: Final = 60.0
-STOP_TIMEOUT_S: Final = 60.0
 SETTLE_TIMEOUT_S: Final = 300.0
 FULL_SHARE: Final = 0.8
 SERVER_TIMEOUT_S: Final = 600.0
@@ -268,10 +267,10 @@ class Soak:
         """An orderly end, and the books of the processes that had it."""
         self.show(self.now, "stopping", True)
         fleet.stop()
-        try:
-            _finish(fleet, within_s=STOP_TIMEOUT_S)
-        except FleetError as error:
-            self.broken_off = self.broken_off or f"workers did not stop in order: {error}"
+        while not fleet.is_done:
+            fleet.poll(POLL_S)
+        if fleet.fault is not None:
+            self.broken_off = self.broken_off or f"workers did not stop in order: {fleet.fault}"
         self._books.compare(fleet.rounds_of_processes, n_under_way=GAMES)
 
     def settle(self) -> Rounds:
@@ -284,7 +283,11 @@ class Soak:
             with EmbeddedTriton(server) as triton, self._fleet(triton.url, n_rounds) as fleet:
                 fleet.wait_ready()
                 fleet.go()
-                _finish(fleet, within_s=SETTLE_TIMEOUT_S)
+                deadline = time.monotonic() + SETTLE_TIMEOUT_S
+                while not fleet.is_done:
+                    fleet.poll(POLL_S)
+                    if time.monotonic() > deadline:
+                        raise FleetError(f"expected all workers to end within {SETTLE_TIMEOUT_S:g} s, but they did not")
         except (FleetError, ServingError) as error:
             self.broken_off = self.broken_off or f"the rounds under way at the end could not be played: {error}"
         self.show(self.now, "accounting for every round", True)
@@ -307,14 +310,6 @@ class Soak:
 
     def _note(self, text: str) -> None:
         self.events.append((self.now, text))
-
-
-def _finish(fleet: Fleet, *, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not fleet.is_done:
-        fleet.poll(POLL_S)
-        if time.monotonic() > deadline:
-            raise FleetError(f"expected all workers to end within {within_s:g} s, but they did not")
 
 
 def _plenty(config: "SoakConfig") -> int:

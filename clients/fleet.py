@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Self
 
 from clients.child import python_command
@@ -29,6 +30,9 @@ MAX_RESTARTS = 5
 RESTARTS_WITHIN_S = 600.0
 """Deaths longer ago are forgiven: a run of days may lose a worker now and then."""
 READY_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+"""Asked to end, a worker writes what it has finished within a second or two; on a disk that is slow, in ten times
+that. One that takes longer (it was stopped, its disk hangs) is killed: its unwritten rounds can be played again."""
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -74,47 +78,75 @@ class Fleet:
             queue.SimpleQueue()
         )
         self._is_playing = False
-        self._is_stopping = False
+        self._stop_by = float("inf")  # when workers that were asked to end are killed
         self.model_versions: set[int] = set()
+        self.fault: str | None = None
+        """Why a worker did not end in order after `stop`, and what it had finished may be lost; None: all did."""
         allow_open_files(len(configs), flag="--workers")
+        self._workers: list[_Worker] = []
         try:
-            self._workers = [_Worker(config, *self._spawn(config)) for config in configs]
-        except OSError as error:  # no leave for more processes, or to write the logs
-            raise FleetError(f"expected {len(configs)} workers to start, got {error}; use fewer --workers") from error
+            for config in configs:
+                self._workers.append(_Worker(config, *self._spawn(config)))
+        except BaseException:
+            self._end(within_s=0)  # they have nothing to write
+            raise
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-        deadline = time.monotonic() + 10.0
-        for worker in self._workers:
-            try:
-                worker.process.wait(timeout=max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is KeyboardInterrupt and self._is_stopping:  # asked a second time
+            self._end(within_s=0)
+        else:
+            self.stop()
+            self._end(within_s=self._stop_by - time.monotonic())
+
+    def _end(self, *, within_s: float) -> None:
+        """Let all processes end for so long, then kill those that have not."""
+        deadline = time.monotonic() + within_s
+        try:
+            for worker in self._workers:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        finally:  # interrupted, too
+            for worker in self._workers:
                 worker.process.kill()
                 worker.process.wait()
-            _close_input(worker.process)
-            worker.listener.join()
+                _close_input(worker.process)
+                worker.listener.join()
 
     def _spawn(self, config: WorkerConfig) -> tuple[subprocess.Popen[str], threading.Thread]:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        with (self._logs / f"worker-{config.index:03d}.log").open("a") as log:
-            process = subprocess.Popen(
-                python_command("clients.starter", "clients.worker"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                bufsize=1,
-                # Ctrl-C goes to the fleet, which then asks its workers to stop.
-                start_new_session=True,
-                env={**os.environ, **WORKER_ENVIRONMENT},
-            )
+        """Start a worker's process and listen to it.
+
+        Raises:
+            FleetError: no leave for more processes or threads, or to write the log.
+        """
+        process = None
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            with (self._logs / f"worker-{config.index:03d}.log").open("a") as log:
+                process = subprocess.Popen(
+                    python_command("clients.starter", "clients.worker"),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    bufsize=1,
+                    # Ctrl-C goes to the fleet, which then asks its workers to stop.
+                    start_new_session=True,
+                    env={**os.environ, **WORKER_ENVIRONMENT},
+                )
+            assert process.stdout is not None
+            listener = threading.Thread(target=self._listen, args=(config.index, process, process.stdout), daemon=True)
+            listener.start()
+        except (OSError, RuntimeError) as error:  # RuntimeError: of threading
+            if process is not None:
+                process.kill()
+                process.wait()
+            raise FleetError(f"expected worker {config.index} to start, got {error}; use fewer --workers") from error
         _send(process, config.to_json())
-        assert process.stdout is not None
-        listener = threading.Thread(target=self._listen, args=(config.index, process, process.stdout), daemon=True)
-        listener.start()
         return process, listener
 
     def _listen(self, index: int, process: subprocess.Popen[str], lines: IO[str]) -> None:
@@ -148,13 +180,19 @@ class Fleet:
             _send(worker.process, "go")
 
     def stop(self) -> None:
-        """Ask every worker to write what it finished and end."""
-        self._is_stopping = True
+        """Ask every worker to write what it finished and end; `poll` kills those that have not in `STOP_TIMEOUT_S`."""
+        self._stop_by = min(self._stop_by, time.monotonic() + STOP_TIMEOUT_S)
         for worker in self._workers:
             _send(worker.process, "stop")
 
+    @property
+    def _is_stopping(self) -> bool:
+        return self._stop_by < float("inf")
+
     def poll(self, timeout_s: float) -> None:
         """Take in what workers report for `timeout_s` or until all are done; raises FleetError when one gives up."""
+        if time.monotonic() > self._stop_by:
+            self._kill_overdue()
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0 and not self.is_done:
             try:
@@ -168,6 +206,18 @@ class Fleet:
                 self._on_exit(worker)
             else:
                 self._on_message(worker, message)
+
+    def _kill_overdue(self) -> None:
+        for worker in self._workers:
+            if not worker.is_done and worker.process.poll() is None:
+                worker.process.kill()
+                worker.is_done = True
+                self._lost(f"expected worker {worker.config.index} to end within {STOP_TIMEOUT_S:g} s, but it did not")
+
+    def _lost(self, why: str) -> None:
+        why += "; its unwritten rounds can be played again"
+        self.fault = self.fault or why
+        self._on_event(why)
 
     def _on_message(self, worker: _Worker, message: dict[str, Any]) -> None:
         event = message.pop("event")
@@ -184,7 +234,10 @@ class Fleet:
         elif event == "notice":
             self._on_event(f"worker {worker.config.index}: {message['text']}")
         elif event == "error":
-            raise FleetError(message["text"])
+            if not self._is_stopping:
+                raise FleetError(message["text"])
+            worker.is_done = True
+            self._lost(f"worker {worker.config.index}: {message['text']}")
 
     def _on_exit(self, worker: _Worker) -> None:
         if worker.is_done:

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from clients.connect import EvaluatorConfig, Kind
@@ -197,3 +199,70 @@ def test_a_worker_that_cannot_start_is_not_tried_again(tmp_path: Path, monkeypat
     workers = configs(tmp_path, workers=1, rounds=10)
     with Fleet(workers, logs=tmp_path / "logs") as fleet, pytest.raises(FleetError, match="expected worker 0 to start"):
         fleet.wait_ready()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_worker_that_hangs_does_not_keep_the_fleet_from_ending(
+    twice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed after a while, at once where that is asked for; what the others have finished is written."""
+    monkeypatch.setattr("clients.fleet.STOP_TIMEOUT_S", 60.0 if twice else 2.0)
+    workers = configs(tmp_path, workers=2, rounds=10**6, games=16)
+    began = float("inf")
+    with (
+        pytest.raises(KeyboardInterrupt) if twice else nullcontext(),
+        Fleet(workers, logs=tmp_path / "logs") as fleet,
+    ):
+        fleet.wait_ready()
+        fleet.go()
+        while not shard_paths(tmp_path / "shards"):
+            fleet.poll(0.05)
+        os.kill(fleet.pids[0], signal.SIGSTOP)
+        began = time.monotonic()
+        fleet.stop()
+        if twice:
+            raise KeyboardInterrupt
+        while not fleet.is_done:
+            assert time.monotonic() - began < 30.0, "the fleet does not end"
+            fleet.poll(0.2)
+        assert fleet.fault is not None
+        assert "expected worker 0 to end within 2 s" in fleet.fault
+    assert time.monotonic() - began < (5.0 if twice else 15.0)
+    records = read_shards([path for path in shard_paths(tmp_path / "shards") if path.name.startswith("w001")])
+    assert twice or len(np.unique(records.round)) == fleet.rounds_of_processes[1] > 0
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def test_a_fleet_that_cannot_start_leaves_no_worker_behind(tmp_path: Path) -> None:
+    (tmp_path / "logs" / "worker-002.log").mkdir(parents=True)  # the third has nowhere to write
+    before = children()
+    with pytest.raises(FleetError, match=r"expected worker 2 to start, got .*use fewer --workers"):
+        Fleet(configs(tmp_path, workers=3, rounds=10), logs=tmp_path / "logs")
+    assert children() == before
+
+
+LIMITED = """
+import os, resource, sys
+from pathlib import Path
+from clients.fleet import Fleet, FleetError
+from tests.test_fleet import configs
+folder = Path(sys.argv[1])
+workers = configs(folder, workers=2, rounds=10)
+os.chmod(folder, 0o777)
+if os.getuid() == 0:  # who has no such limit
+    os.setuid(54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    Fleet(workers, logs=folder / "logs")
+except FleetError as error:
+    print(error)
+"""
+
+
+def test_a_limit_of_processes_is_one_line() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # other users may enter no folder of pytest's
+        done = subprocess.run([sys.executable, "-c", LIMITED, folder], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("expected worker 0 to start, got [Errno 11]"), done.stderr
