@@ -118,7 +118,7 @@ EXTRA_OF: Final = {
 
 
 OUTPUT_IS_THE_RESULT: Final = (ModelsConfig, DoctorConfig, TopConfig, StatusConfig, LogsConfig, PlayConfig)
-"""Verbs that leave nothing else behind; of `match` and `loadtest` so where no --out is given."""
+"""Verbs that leave nothing else behind; with --json it is every verb's, whatever else it leaves."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,9 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         except BlobError as error:  # a setting that is checked as soon as it is read
             print(f"blobzero: {error}", file=sys.stderr)
             return 1
-        is_result = isinstance(config, OUTPUT_IS_THE_RESULT) or (
-            isinstance(config, MatchConfig | LoadTestConfig) and config.json and config.out is None
-        )
+        is_result = isinstance(config, OUTPUT_IS_THE_RESULT) or getattr(config, "json", False)
         if isinstance(config, OUTPUT_IS_THE_RESULT):
             output.ends_with_it()
         try:

@@ -3,7 +3,7 @@
 
 What is said on the way decides nothing, so a run goes on without it. At the end only output that was the result counts.
 
-| lost | where the output is the result | where the result stands in files |
+| lost | where the output is the result, as of --json | where the result stands in files |
 | --- | --- | --- |
 | a pipe that nobody reads any more | 141, as of a program that SIGPIPE ends; no word | the run's own status |
 | anything else, such as a full disk | 1, and a line on standard error | the run's own status, and the line |

@@ -75,19 +75,19 @@ def test_a_result_that_is_lost_decides_the_status(
     assert "Exception ignored" not in found[1]
 
 
-@pytest.mark.parametrize(("out", "line"), [("closed pipe", ""), ("/dev/full", FULL)])
-def test_a_run_whose_records_stand_keeps_its_status(
-    out: str, line: str, tmp_path: Path, environment: dict[str, str]
+@pytest.mark.parametrize(("out", "lost", "line"), [("closed pipe", 141, ""), ("/dev/full", 1, FULL)])
+def test_a_run_whose_records_stand_keeps_its_status_unless_its_json_is_lost(
+    out: str, lost: int, line: str, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     for name, more in (("plain", []), ("json", ["--json"])):
         status, said = run_into(out, [*SELFPLAY, str(tmp_path / name), *more], environment)
-        assert status == 0
+        assert status == (lost if more else 0)
         assert said.endswith(line)
         assert "Traceback" not in said
         assert "Exception ignored" not in said
         assert json.loads((tmp_path / name / "summary.json").read_text())["rounds"] == 20
     status, said = run_into(out, [*MATCH, "--json", "--out", str(tmp_path / "match.json")], environment)
-    assert (status, said.endswith(line)) == (0, True)
+    assert (status, said.endswith(line)) == (lost, True)
     assert json.loads((tmp_path / "match.json").read_text())["deals"] == 8
 
 
