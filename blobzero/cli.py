@@ -9,12 +9,11 @@ Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 i
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import tyro
 
+from blobzero.arguments import check_arguments
 from blobzero.bench import BenchConfig, bench
 from blobzero.export import ExportConfig, export
 from blobzero.loadtest import LoadTestConfig, loadtest
@@ -53,7 +52,7 @@ from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
 from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
 from blobzero.tune import TuneConfig, tune
-from mcts_ext.errors import BlobError, InvalidConfig
+from mcts_ext.errors import BlobError
 
 Command = (
     Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
@@ -149,25 +148,10 @@ def main(arguments: list[str] | None = None) -> int:
         return output.status(status, is_result=is_result)
 
 
-def _check_paths(config: Any) -> None:
-    """Refuse what PyTorch, ONNX Runtime, OpenVINO and TensorBoard cannot open; a server's and a run's folder may be so.
-
-    Raises:
-        InvalidConfig: a path that is not UTF-8.
-    """
-    if isinstance(config, ServeConfig) or (isinstance(config, SelfPlayConfig) and config.evaluator != "local"):
-        return
-    for field in fields(config):
-        value = getattr(config, field.name)
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, str | Path) and any("\ud800" <= letter <= "\udfff" for letter in str(one)):
-                raise InvalidConfig(f"expected UTF-8 in the path {str(one)!a}, got other bytes; link to it by another")
-
-
 def _run(config: Any) -> int:
     """The exit status of one verb; its errors in one line."""
     try:
-        _check_paths(config)
+        check_arguments(config)
         with interrupting_signals():
             return exit_status(VERBS[type(config)](config))
     except BlobError as error:

@@ -42,6 +42,7 @@ from clients.lock import sole_writer
 from clients.match import seed_of
 from clients.report import write_json
 from clients.sizing import Auto, choose_size
+from mcts_ext.config import check_seed
 from mcts_ext.errors import BlobError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class LoopConfig:
 def loop(config: LoopConfig) -> int:
     """Run all generations that are not finished; the exit status."""
     settings = load_settings(config.preset)
-    with sole_writer(config.out), serve_metrics(config.metrics) as registry:
+    with serve_metrics(config.metrics) as registry, sole_writer(config.out):
         return _run(config, settings, LoopMetrics(registry))
 
 
@@ -132,7 +133,8 @@ class LoopRun:
         path = self.out / "loop.json"
         try:
             if self.config.seed == "auto":
-                self.seed = json_object(path.read_bytes())["seed"] if path.exists() else secrets.randbits(31)
+                found = json_object(path.read_bytes())["seed"] if path.exists() else secrets.randbits(31)
+                self.seed = check_seed(found, what=f"the seed in {path}")
             wanted = json.loads(json.dumps({"settings": asdict(self.settings), "seed": self.seed}))
             for folder in ("selfplay", "matches", "generations", "logs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)

@@ -66,8 +66,6 @@ class PlayConfig(SearchFlags, Table):
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range."""
         check_memory(memory_of_search(self.search(), self.start_cards), of="a search")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise InvalidConfig(f"expected --seed in 0..{2**63 - 1}, got {self.seed}")
         if self.url is not None and self.evaluator != "triton":
             raise InvalidConfig(f"expected --url only with --evaluator triton, got --evaluator {self.evaluator}")
         if not (self.name.isprintable() and 1 <= len(self.name) <= MAX_NAME) or self.name in OPPONENTS:

@@ -11,8 +11,8 @@ from typing import Any
 from clients.jsontext import json_object
 from clients.records import finished_rounds
 from clients.report import plain, write_json
-from mcts_ext.config import SearchConfig
-from mcts_ext.errors import BlobError
+from mcts_ext.config import SearchConfig, check_seed
+from mcts_ext.errors import BlobError, InvalidConfig
 
 
 class RunFolderError(BlobError):
@@ -60,10 +60,12 @@ class RunFolder:
     def seed(self) -> int:
         """The seed of the run that the folder holds; one drawn now where it holds none."""
         try:
-            return int(json_object(self.config.read_bytes())["seed"])
+            return check_seed(json_object(self.config.read_bytes())["seed"], what=f"the seed in {self.config}")
         except FileNotFoundError:
             return secrets.randbits(31)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except InvalidConfig as error:
+            raise RunFolderError(f"{error}; choose another --out") from error
+        except (OSError, KeyError, ValueError) as error:
             raise RunFolderError(
                 f"expected a run's seed in {self.config}, got {error}; choose another --out"
             ) from error

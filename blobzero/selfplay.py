@@ -15,12 +15,13 @@ import tyro
 from blobzero.decoration import decoration
 from blobzero.display import Display
 from blobzero.metrics import FleetMetrics, serve_metrics
-from blobzero.runfolder import RunFolder, fresh_folder
+from blobzero.runfolder import RunFolder, RunFolderError, fresh_folder
 from blobzero.searchflags import SearchFlags
 from blobzero.stopping import stop_signals
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
 from clients.fleet import Fleet, FleetError
+from clients.limits import allow_open_files
 from clients.lock import sole_writer
 from clients.report import draw, summarize, write_json
 from clients.sizing import Auto, Size, choose_size
@@ -107,7 +108,7 @@ class SelfPlayConfig(SearchFlags, Dealt):
         return choose_size(self.workers, self.games, self.groups, network_is_here=here)
 
     def check(self) -> None:
-        """Raise InvalidConfig where a setting is out of range."""
+        """Raise InvalidConfig where a setting is out of range, and what else can be said before anything is made."""
         self.search()
         self.deal()
         for name, low, high in (
@@ -135,32 +136,43 @@ class SelfPlayConfig(SearchFlags, Dealt):
             raise InvalidConfig(
                 f"expected --model-version only with --evaluator triton, got --evaluator {self.evaluator}"
             )
+        allow_open_files(size.workers, flag="--workers")
+        if self.evaluator == "local":
+            from clients.local import latest_model_file
+
+            latest_model_file(self.repository, self.model)
+        elif self.evaluator == "triton" and self.url is None:
+            from serving.repository import check_repository
+
+            check_repository(self.repository, model=self.model)
 
 
 def selfplay(config: SelfPlayConfig, *, metrics: FleetMetrics | None = None) -> int:
     """Play, report, and return the exit status: 0, or 130 when interrupted. `metrics` are the caller's to serve."""
     config.check()
-    with sole_writer(config.out):
-        return _run(config, metrics)
+    with serve_metrics(config.metrics) as registry, sole_writer(config.out):
+        return _run(config, metrics or FleetMetrics(registry))
 
 
-def _run(config: SelfPlayConfig, metrics: FleetMetrics | None) -> int:
+def _run(config: SelfPlayConfig, metrics: FleetMetrics) -> int:
     folder = RunFolder(config.out)
     if config.seed == "auto":
         config = replace(config, seed=folder.seed())
     folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search())})
     display = Display(to_stderr=config.json)
     display.say(f"seed {config.seed}, records in {config.out}")
-    with (
-        serve_metrics(config.metrics) as registry,
-        _server(config, folder, display.say) as server,
-        stop_signals() as was_stopped,
-    ):
-        history, extra = _play(config, folder, server, display, was_stopped, metrics or FleetMetrics(registry))
+    with _server(config, folder, display.say) as server, stop_signals() as was_stopped:
+        history, extra = _play(config, folder, server, display, was_stopped, metrics)
         if server.cpu_seconds is not None:
             extra["server_cpu_s"] = round(sum(server.cpu_seconds()) - server.cpu_at_start, 3)
     summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
-    write_json(folder.summary, summary)
+    try:
+        write_json(folder.summary, summary)
+    except OSError as error:
+        why = f"expected to write {folder.summary}, got {error.strerror}; make room, and the same command goes on"
+        if not was_stopped():
+            raise RunFolderError(why) from error
+        display.say(why)
     comparable = _is_old_setting(config)
     with decoration("picture", display.say):
         draw(history, folder.picture, title=folder.title(config.size().workers, config.search()), comparable=comparable)

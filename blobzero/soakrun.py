@@ -3,7 +3,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,12 +14,16 @@ from blobzero.soakplay import Soak
 from blobzero.soakreport import SoakResult, report
 from blobzero.soakrounds import Rounds
 from blobzero.stopping import stop_signals
+from clients.limits import allow_open_files
 from clients.lock import LOCK, sole_writer
 from mcts_ext.errors import BlobError, InvalidConfig
 from training.network import PRESETS
 
 if TYPE_CHECKING:
     from blobzero.soak import SoakConfig
+
+MOST_MINUTES: Final = 10_000
+"""A week: for each minute the workers keep a megabyte, of rounds that might be played."""
 
 
 def run(config: "SoakConfig") -> int:
@@ -71,11 +75,12 @@ def _run(config: "SoakConfig") -> int:
 def _check(config: "SoakConfig") -> None:
     if not config.kinds:
         raise InvalidConfig("expected at least one of --kinds, got none")
-    if config.minutes <= 0 or config.faults < 0 or config.workers < 1:
+    if not 0 < config.minutes <= MOST_MINUTES or config.faults < 0 or config.workers < 1:
         raise InvalidConfig(
-            f"expected --minutes above 0, --faults of 0 or more and --workers of 1 or more, got {config.minutes:g}, "
-            f"{config.faults} and {config.workers}"
+            f"expected --minutes above 0 and at most {MOST_MINUTES}, --faults of 0 or more and --workers of 1 or more, "
+            f"got {config.minutes:g}, {config.faults} and {config.workers}"
         )
+    allow_open_files(config.workers, flag="--workers")
     if config.preset not in PRESETS:
         raise InvalidConfig(f"expected --preset of {', '.join(PRESETS)}, got {config.preset}")
 

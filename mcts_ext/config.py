@@ -2,12 +2,14 @@
 """Settings of a search and of the rounds that self-play deals."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS
 from mcts_ext.errors import InvalidConfig
 
 MAX_LEAVES_PER_TREE = 256
+LARGEST_SEED: Final = 2**64 - 1
+"""What a random stream takes; a larger one would be that of another seed again."""
 
 Unit = Literal["round", "game"]
 """What self-play deals: rounds each on its own, or whole games."""
@@ -101,6 +103,17 @@ class DealConfig:
     def pairs(self) -> list[tuple[int, int]]:
         """Every (players, cards) that the deck allows, once each."""
         return [(p, n) for p in sorted(set(self.players)) for n in sorted(set(self.cards)) if p * n <= N_CARDS_IN_DECK]
+
+
+def check_seed(seed: object, *, what: str) -> int:
+    """A seed that is one; `what` says whose.
+
+    Raises:
+        InvalidConfig: no whole number, or out of range.
+    """
+    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+        raise InvalidConfig(f"expected {what} in 0..{LARGEST_SEED}, got {seed!r}")
+    return seed
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

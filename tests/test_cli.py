@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from blobzero.cli import main
 from blobzero.match import MatchConfig
 from blobzero.play import PlayConfig
 from blobzero.searchflags import SearchFlags
 from blobzero.selfplay import SelfPlayConfig
 from clients.records import finished_rounds, read_provenance, shard_paths
-from mcts_ext.config import SearchConfig
+from mcts_ext.config import LARGEST_SEED, SearchConfig
 from mcts_ext.errors import InvalidConfig
 
 
@@ -196,7 +197,49 @@ def test_ctrl_c_ends_a_run_in_order(tmp_path: Path) -> None:
 
 
 def test_a_training_option_out_of_range_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    from blobzero.cli import main
-
     assert main(["train", "--records", "nowhere", "--out", "nowhere", "--batch", "0"]) == 1
     assert capsys.readouterr().err == "blobzero: expected --batch in 1..1000000, got 0\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["selfplay", "--minutes", "nan"], "--minutes in 0..1000000000, got nan"),
+        (["selfplay", "--minutes", "inf"], "--minutes in 0..1000000000, got inf"),
+        (["selfplay", "--server-timeout", "-1"], "--server-timeout in 0..1000000000, got -1"),
+        (["soak", "--minutes", "nan"], "--minutes in 0..1000000000, got nan"),
+        (["soak", "--minutes", "1e8"], "--minutes above 0 and at most 10000"),
+        (["match", "random", "random", "--server-timeout", "inf"], "--server-timeout in 0..1000000000, got inf"),
+        (["loadtest", "--duration", "nan"], "--duration in 0..1000000000, got nan"),
+        (["loadtest", "--rate", "1:5:nan"], "--rate like"),
+        (["tune", "--seconds", "inf"], "--seconds in 0..1000000000, got inf"),
+        (["top", "--interval", "nan"], "--interval in 0..1000000000, got nan"),
+        *(
+            ([*verb.split(), "--seed", str(seed)], f"--seed in 0..{LARGEST_SEED}, got {seed}")
+            for verb in ("selfplay", "play", "match random random", "loop", "loadtest", "soak", "tune", "publish")
+            for seed in (-1, 2**64)
+        ),
+        (["train", "--records", "r", "--out", "o", "--seed", str(2**64)], f"--seed in 0..{LARGEST_SEED}, got {2**64}"),
+        (["selfplay", "--url", "nowhere"], "HOST:PORT of a server's gRPC endpoint, got 'nowhere'"),
+        (["loop", "--key-file", "nowhere"], "a file with a key at nowhere, got"),
+        (["loop", "--url", "nowhere"], "HOST:PORT of a server's gRPC endpoint, got 'nowhere'"),
+        (
+            ["selfplay", "--evaluator", "hash", "--metrics", "256.0.0.1:x"],
+            "HOST:PORT of --metrics (or PORT alone), got",
+        ),
+        (["loop", "--metrics", "256.0.0.1:x"], "HOST:PORT of --metrics (or PORT alone), got"),
+        (["selfplay", "--repository", "nowhere"], "nowhere/blobnet/config.pbtxt, got nothing there"),
+        (["selfplay", "--evaluator", "local", "--repository", "nowhere"], "nowhere/blobnet/<version>/model.onnx"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_made(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("blobzero: expected ")
+    assert says in said.err
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A disk that is full: players wait for room, and lose nothing; without any they say so in one line."""
 
+import re
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from clients.fleet import Fleet, FleetError
+from clients.fleet import Fleet
 from tests.test_fleet import ROUNDS, assert_all_once, configs, in_order
 
 N_ROUNDS = 1500
@@ -67,8 +70,11 @@ def test_a_run_that_is_stopped_without_room_says_so_and_can_go_on(small_disk: Pa
         while not said:
             fleet.poll(0.1)
         fleet.stop()
-        with pytest.raises(FleetError, match=r"expected room to write .* No space left on device; free space"):
-            fleet.poll(30.0)
+        fleet.poll(30.0)
+        assert fleet.is_done
+        assert fleet.fault is not None
+        assert re.search(r"expected room to write .* No space left on device; free space", fleet.fault)
+        assert said[-1] == fleet.fault
     filler.unlink()
     with Fleet(workers, logs=tmp_path / "logs") as fleet:
         fleet.wait_ready()
@@ -76,3 +82,20 @@ def test_a_run_that_is_stopped_without_room_says_so_and_can_go_on(small_disk: Pa
         while not fleet.is_done:
             fleet.poll(0.1)
     assert_all_once(in_order(small_disk), N_ROUNDS, ROUNDS)
+
+
+def test_ctrl_c_while_self_play_waits_for_room_ends_as_it_always_does(small_disk: Path, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    command = [sys.executable, "-m", "blobzero.cli", "selfplay", "--evaluator", "hash", "--rounds", "1000000"]
+    command += ["--workers", "1", "--games", "16", "--simulations", "4", "--shard-seconds", "0.2"]
+    with said.open("w") as output:
+        process = subprocess.Popen([*command, "--out", str(small_disk / "run")], stdout=output, stderr=output)
+    deadline = time.monotonic() + 60
+    while "play waits for room" not in said.read_text():
+        assert process.poll() is None, said.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130, said.read_text()
+    assert "its unwritten rounds can be played again" in said.read_text()
+    assert "Traceback" not in said.read_text()

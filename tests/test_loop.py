@@ -12,6 +12,7 @@ import pytest
 from blobzero.loop import LoopConfig, LoopError, LoopRun
 from blobzero.loopconfig import PRESETS, LoopSettings, load_settings
 from blobzero.report import ReportConfig, ReportError, bids_made, report
+from blobzero.runfolder import RunFolder, RunFolderError
 from clients.records import write_shard
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.decode import decode
@@ -133,6 +134,16 @@ def test_a_folder_belongs_to_one_loop(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LoopError, match="expected a folder to write"):
         LoopRun(LoopConfig(out=tmp_path / "file", seed=1), small()).open()
+
+
+@pytest.mark.parametrize("seed", ["7", 1.5, -1, 2**64, True, None])
+def test_a_seed_in_the_folder_that_is_none_is_refused(seed: object, tmp_path: Path) -> None:
+    (tmp_path / "loop.json").write_text(json.dumps({"seed": seed}))
+    with pytest.raises(InvalidConfig, match=r"expected the seed in .*loop.json in 0\.\.18446744073709551615, got"):
+        LoopRun(LoopConfig(out=tmp_path), small()).open()
+    (tmp_path / "run.json").write_text(json.dumps({"seed": seed}))
+    with pytest.raises(RunFolderError, match=r"expected the seed in .*run.json in 0.* choose another --out"):
+        RunFolder(tmp_path).seed()
 
 
 def test_loops_of_neighbouring_seeds_share_no_rounds_and_no_deals(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from clients.jsontext import json_object
+from mcts_ext.config import LARGEST_SEED
 from mcts_ext.contract import OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
 from training.files import write_whole
@@ -126,7 +127,7 @@ def _parse(path: Path, metadata: Mapping[str, str]) -> CheckpointInfo:
             )
         return CheckpointInfo(
             step=integer(found, "step"),
-            seed=None if found["seed"] is None else integer(found, "seed", low=-(2**63)),
+            seed=None if found["seed"] is None else integer(found, "seed", low=-(2**63), high=LARGEST_SEED),
             config=network_config(found["config"]),
             observation_version=version,
             n_parameters=integer(found, "n_parameters"),

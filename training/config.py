@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mcts_ext.config import LARGEST_SEED
 from mcts_ext.errors import InvalidConfig
 
 
@@ -63,7 +64,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("seed", 0, 2**63 - 1),
+            ("seed", 0, LARGEST_SEED),
             ("batch", 1, 1_000_000),
             ("learning_rate", 0, 10),
             ("warmup_steps", 0, 10**9),

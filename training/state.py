@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from clients.jsontext import json_object
+from mcts_ext.config import LARGEST_SEED
 from mcts_ext.errors import BlobError
 from training.files import write_whole
 from training.header import check_shapes, integer, network_config, open_safetensors
@@ -91,7 +92,7 @@ def load_state(path: Path) -> TrainState:
         state = TrainState(
             step=integer(fields, "step"),
             n_drawn=integer(fields, "n_drawn"),
-            seed=None if fields["seed"] is None else integer(fields, "seed", low=-(2**63)),
+            seed=None if fields["seed"] is None else integer(fields, "seed", low=-(2**63), high=LARGEST_SEED),
             network=asdict(network),
             config=dict(fields["config"]),
             shards=[_entry(entry) for entry in fields["shards"]],

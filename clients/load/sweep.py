@@ -36,7 +36,7 @@ def parse_sweep(text: str, *, flag: str) -> list[float]:
             first, last, step = text.split(":")
             at, end = float(first), float(last)
             factor, term = (float(step[1:]), 0.0) if step.startswith("x") else (1.0, float(step))
-            if not 0 < at <= end or factor < 1 or (factor == 1 and term <= 0):
+            if not (0 < at <= end and (factor > 1 or (factor == 1 and term > 0))):
                 raise wrong
             found = []
             while at <= end * (1 + 1e-9) and len(found) < MOST_POINTS:
