@@ -64,8 +64,8 @@ class Display:
                 f"{total.evaluations_per_s:,.0f} evaluations/s" + (f"  {rows:.0f} rows/execution" if rows else "")
             )
 
-    def summary(self, summary: dict[str, Any], folder: RunFolder, *, comparable: bool) -> None:
-        """The table at the end, where things are, and what to type next."""
+    def summary(self, summary: dict[str, Any], folder: RunFolder, *, comparable: bool, is_part: bool) -> None:
+        """The table at the end, where things are, and what to type next unless it is part of another verb."""
         table = Table(title="self-play", show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
@@ -74,11 +74,12 @@ class Display:
         self.console.print(table)
         if comparable and summary["rounds_per_min"]:
             self._compare(summary)
-        self.say(f"records  {folder.shards}  ({summary['records']:,} decisions)")
+        self.say(f"records  {folder.shards}  ({summary['records']:,} decisions added)")
         self.say(f"picture  {folder.picture}")
         self.say(f"summary  {folder.summary}")
-        more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
-        self.say(f"next     the same command with {more} plays on in the same folder")
+        if not is_part:
+            more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
+            self.say(f"next     the same command with {more} plays on in the same folder")
 
     def _compare(self, summary: dict[str, Any]) -> None:
         machine = summary["machine"]

@@ -35,7 +35,9 @@ from blobzero.loopconfig import LoopSettings, load_settings
 from blobzero.match import MatchConfig
 from blobzero.metrics import LoopMetrics, serve_metrics
 from blobzero.others import RecordedRounds, wait_for_rounds
+from blobzero.runfolder import RunFolder
 from blobzero.selfplay import SelfPlayConfig, selfplay
+from blobzero.stopping import INTERRUPTED
 from clients.child import python_command
 from clients.jsontext import json_object
 from clients.lock import sole_writer
@@ -43,7 +45,7 @@ from clients.match import seed_of
 from clients.report import write_json
 from clients.sizing import Auto, choose_size
 from mcts_ext.config import check_seed
-from mcts_ext.errors import BlobError
+from mcts_ext.errors import BlobError, InvalidConfig
 
 if TYPE_CHECKING:
     from training.trainer import TrainReport
@@ -89,11 +91,14 @@ def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> in
     left = [g for g in range(settings.generations) if not run.result(g).is_file()]
     if left:
         with run.server() as url:
-            for generation in left:
-                if run.play(generation, url) == 130:
-                    run.say("interrupted; the same command goes on")
-                    return 130
-                run.finish(generation, url)
+            try:
+                for generation in left:
+                    if run.play(generation, url) == INTERRUPTED:
+                        raise KeyboardInterrupt
+                    run.finish(generation, url)
+            except KeyboardInterrupt:
+                run.say("interrupted; the same command goes on" + ("" if config.url else ". Waiting for Triton to end"))
+                return INTERRUPTED
     run.say(f"finished {settings.generations} generations in {config.out}")
     run.say(f"next     blobzero report {quoted(config.out)}   or   blobzero play --repository {quoted(run.models)}")
     return 0
@@ -130,6 +135,10 @@ class LoopRun:
         Raises:
             LoopError: another loop is in the folder, or it can't be written.
         """
+        from export.publish import ensure_model  # PyTorch takes seconds to import; and it may be missing
+        from training.network import check_preset
+
+        check_preset(self.settings.network)
         path = self.out / "loop.json"
         try:
             if self.config.seed == "auto":
@@ -140,13 +149,13 @@ class LoopRun:
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
             found = json_object(path.read_bytes()) if path.exists() else wanted
             write_json(path, wanted if found == wanted else found)
+        except InvalidConfig as error:
+            raise LoopError(f"{error}; choose another --out") from error
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise LoopError(f"expected a folder to write at {self.out}, got {error}; choose another --out") from error
         if found != wanted:
             different = next(key for key in wanted if wanted[key] != found.get(key))
             raise LoopError(f"expected the same {different} as in {path}, got another; choose another --out")
-        from export.publish import ensure_model  # PyTorch takes seconds to import
-
         ensure_model(self.models, preset=self.settings.network, seed=self.seed)
         if self.config.records is not None:
             self._recorded = RecordedRounds(self.config.records, self.out / "recorded.jsonl")
@@ -174,23 +183,26 @@ class LoopRun:
             return 0
         search = self.settings.search_of(generation)
         size = choose_size("auto", "auto", "auto", network_is_here=True)
-        self.say(f"generation {generation}: self-play, {search.determinizations} x {search.simulations}")
-        return selfplay(
-            SelfPlayConfig(
-                rounds=self.settings.rounds_of(generation),
-                players=self.settings.players,
-                cards=self.settings.cards,
-                unit=self.settings.unit,
-                **SelfPlayConfig.of(search),
-                workers=size.workers,
-                games=size.games,
-                groups=size.groups,
-                seed=self.seed_for("self-play", generation),
-                out=out,
-                url=url,
-            ),
-            metrics=self.metrics.fleet,
+        config = SelfPlayConfig(
+            rounds=self.settings.rounds_of(generation),
+            players=self.settings.players,
+            cards=self.settings.cards,
+            unit=self.settings.unit,
+            **SelfPlayConfig.of(search),
+            workers=size.workers,
+            games=size.games,
+            groups=size.groups,
+            seed=self.seed_for("self-play", generation),
+            out=out,
+            url=url,
         )
+        folder = RunFolder(out)
+        # Played again, the summary would be of no rounds in no time.
+        if folder.summary.is_file() and len(folder.finished_rounds()) >= config.rounds_in_all():
+            self.say(f"generation {generation}: self-play is complete")
+            return 0
+        self.say(f"generation {generation}: self-play, {search.determinizations} x {search.simulations}")
+        return selfplay(config, metrics=self.metrics.fleet)
 
     def seed_for(self, *what: int | str) -> int:
         """A seed of this loop's own, below 2^63: loops of neighbouring seeds share no rounds and no deals."""
@@ -246,23 +258,10 @@ class LoopRun:
         write_json(self.result(generation), result)
 
     def _train(self, generation: int) -> "TrainReport":
-        from training.config import TrainConfig
         from training.trainer import train
 
-        total = self.settings.steps * self.settings.generations
-        config = TrainConfig(
-            preset=self.settings.network,
-            seed=self.seed,
-            learning_rate=self.settings.learning_rate,
-            schedule="cosine",
-            warmup_steps=min(100, total // 10),
-            schedule_steps=total,
-            ema_decay=self.settings.ema_decay,
-            value_weight=self.settings.value_weight,
-            window_max=self.settings.window,
-        )
         return train(
-            config,
+            self.settings.training(seed=self.seed),
             records=[self.config.records or self.out / "selfplay"],
             out=self.out / "train",
             until_step=self.settings.steps * (generation + 1),
@@ -300,7 +299,10 @@ class LoopRun:
         )  # fmt: skip
         if not path.is_file() or json.loads(path.read_text())["interrupted"]:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as playing:
-                status = playing.wait()
+                try:
+                    status = playing.wait()
+                finally:
+                    playing.kill()  # interrupted; and it may hang
             if status in (130, 143):
                 raise KeyboardInterrupt
             if status:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from clients.players import parse
 from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.errors import InvalidConfig
+from training.config import TrainConfig
 
 PRESETS: Final = Path(__file__).with_name("presets")
 
@@ -91,6 +93,9 @@ class LoopSettings:
             self._search(determinizations, simulations)
         self.search_of_matches()
         self.deal()
+        self.training(seed=0)
+        for bot in self.bots:
+            parse(bot)
 
     def rounds_of(self, generation: int) -> int:
         """Self-play rounds of one generation, counted from 0."""
@@ -104,6 +109,21 @@ class LoopSettings:
     def search_of_matches(self) -> SearchConfig:
         """The search of every match."""
         return replace(self._search(*self.match_search), q_scale=self.match_q_scale, even_root=self.match_even_root)
+
+    def training(self, *, seed: int) -> TrainConfig:
+        """Of all generations, one cosine."""
+        total = self.steps * self.generations
+        return TrainConfig(
+            preset=self.network,
+            seed=seed,
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+            warmup_steps=min(100, total // 10),
+            schedule_steps=total,
+            ema_decay=self.ema_decay,
+            value_weight=self.value_weight,
+            window_max=self.window,
+        )
 
     def deal(self) -> DealConfig:
         """Which rounds are dealt."""

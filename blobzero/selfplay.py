@@ -102,6 +102,11 @@ class SelfPlayConfig(SearchFlags, Dealt):
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the summary as JSON on standard output, everything else on standard error."""
 
+    def rounds_in_all(self) -> int:
+        """Rounds that the folder holds in the end: whole games may be a few more. Takes a seed that is chosen."""
+        assert self.seed != "auto"
+        return games_for(self.rounds, seed=self.seed, deal=self.deal())[1] if self.unit == "game" else self.rounds
+
     def size(self) -> Size:
         """Workers and games, chosen here where they were left to us."""
         here = self.evaluator == "triton" and self.url is None
@@ -148,13 +153,17 @@ class SelfPlayConfig(SearchFlags, Dealt):
 
 
 def selfplay(config: SelfPlayConfig, *, metrics: FleetMetrics | None = None) -> int:
-    """Play, report, and return the exit status: 0, or 130 when interrupted. `metrics` are the caller's to serve."""
+    """Play, report, and return the exit status: 0, or 130 when interrupted.
+
+    Args:
+        metrics: of the verb that this is a part of, which serves them.
+    """
     config.check()
     with serve_metrics(config.metrics) as registry, sole_writer(config.out):
-        return _run(config, metrics or FleetMetrics(registry))
+        return _run(config, metrics or FleetMetrics(registry), is_part=metrics is not None)
 
 
-def _run(config: SelfPlayConfig, metrics: FleetMetrics) -> int:
+def _run(config: SelfPlayConfig, metrics: FleetMetrics, *, is_part: bool) -> int:
     folder = RunFolder(config.out)
     if config.seed == "auto":
         config = replace(config, seed=folder.seed())
@@ -176,7 +185,7 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics) -> int:
     comparable = _is_old_setting(config)
     with decoration("picture", display.say):
         draw(history, folder.picture, title=folder.title(config.size().workers, config.search()), comparable=comparable)
-    display.summary(summary, folder, comparable=comparable)
+    display.summary(summary, folder, comparable=comparable, is_part=is_part)
     if config.json:
         print(json.dumps(summary))
     return 130 if was_stopped() else 0
@@ -277,9 +286,7 @@ def _play(
         for index in range(size.workers)
     ]
     history = History()
-    rounds = config.rounds
-    if config.unit == "game":
-        _, rounds = games_for(rounds, seed=config.seed, deal=config.deal())
+    rounds = config.rounds_in_all()
     with Fleet(workers, logs=folder.logs, on_event=display.say) as fleet, display.live(rounds, config.minutes):
         fleet.wait_ready(was_stopped)
         started_with = len(folder.finished_rounds(on_event=display.say))

@@ -225,9 +225,9 @@ def test_a_training_option_out_of_range_is_one_line(capsys: pytest.CaptureFixtur
         (["loop", "--url", "nowhere"], "HOST:PORT of a server's gRPC endpoint, got 'nowhere'"),
         (
             ["selfplay", "--evaluator", "hash", "--metrics", "256.0.0.1:x"],
-            "HOST:PORT of --metrics (or PORT alone), got",
+            "HOST:PORT of --metrics (or PORT",
         ),
-        (["loop", "--metrics", "256.0.0.1:x"], "HOST:PORT of --metrics (or PORT alone), got"),
+        (["loop", "--metrics", "256.0.0.1:x"], "HOST:PORT of --metrics (or PORT"),
         (["selfplay", "--repository", "nowhere"], "nowhere/blobnet/config.pbtxt, got nothing there"),
         (["selfplay", "--evaluator", "local", "--repository", "nowhere"], "nowhere/blobnet/<version>/model.onnx"),
     ],

@@ -11,10 +11,12 @@ import pytest
 
 from blobzero.loop import LoopConfig, LoopError, LoopRun
 from blobzero.loopconfig import PRESETS, LoopSettings, load_settings
+from blobzero.metrics import FleetMetrics
 from blobzero.report import ReportConfig, ReportError, bids_made, report
 from blobzero.runfolder import RunFolder, RunFolderError
-from clients.records import write_shard
-from mcts_ext.config import DealConfig, SearchConfig
+from blobzero.selfplay import SelfPlayConfig, selfplay
+from clients.records import shard_paths, write_shard
+from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.decode import decode
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.pool import SelfPlayPool
@@ -92,6 +94,8 @@ def test_a_ramp_is_even() -> None:
         ('network = "small"', "network = 1", "expected network as a string, got 1"),
         ('unit = "round"', 'unit = "match"', "expected unit of round, game, got 'match'"),
         ('unit = "round"', "unit = [1]", "expected unit of round, game, got (1,)"),
+        ("learning_rate = 3e-3", "learning_rate = nan", "expected --learning-rate in 0..10, got nan"),
+        ('"search-uniform"', '"serch"', "got serch"),
         ('gate = "none"', "gate = 0", "expected gate of none, better, got 0"),
     ],
 )
@@ -139,7 +143,7 @@ def test_a_folder_belongs_to_one_loop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", ["7", 1.5, -1, 2**64, True, None])
 def test_a_seed_in_the_folder_that_is_none_is_refused(seed: object, tmp_path: Path) -> None:
     (tmp_path / "loop.json").write_text(json.dumps({"seed": seed}))
-    with pytest.raises(InvalidConfig, match=r"expected the seed in .*loop.json in 0\.\.18446744073709551615, got"):
+    with pytest.raises(LoopError, match=r"expected the seed in .*loop.json in 0\.\.\d*, got .* choose another --out"):
         LoopRun(LoopConfig(out=tmp_path), small()).open()
     (tmp_path / "run.json").write_text(json.dumps({"seed": seed}))
     with pytest.raises(RunFolderError, match=r"expected the seed in .*run.json in 0.* choose another --out"):
@@ -227,3 +231,39 @@ def test_bids_made_are_counted_by_hand_size_and_seat(tmp_path: Path) -> None:
             total[table.n_cards, place] += 1
             made[table.n_cards, place] += table.bids[seat] == table.tricks_won[seat]
     assert bids_made(tmp_path) == {key: (made[key], total[key]) for key in total}
+
+
+def test_a_loop_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    settings = replace(small(), network="tiny")
+    with pytest.raises(InvalidConfig, match="expected a network preset of"):
+        LoopRun(LoopConfig(out=tmp_path / "loop"), settings).open()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("unit", ["round", "game"])
+def test_self_play_that_is_complete_keeps_its_summary(
+    unit: Unit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A loop that was interrupted in its matches plays nothing again; one in its self-play does."""
+    settings = replace(small(), unit=unit, rounds=(30, 30), cards=(2,))
+    played: list[SelfPlayConfig] = []
+
+    def without_network(config: SelfPlayConfig, *, metrics: FleetMetrics) -> int:
+        played.append(config)
+        return selfplay(replace(config, evaluator="uniform", url=None, workers=1), metrics=metrics)
+
+    monkeypatch.setattr("blobzero.loop.selfplay", without_network)
+    loop = LoopRun(LoopConfig(out=tmp_path, seed=1), settings)
+    assert loop.play(0, "127.0.0.1:9") == 0
+    path = tmp_path / "selfplay" / "000" / "summary.json"
+    before = path.read_text()
+    assert json.loads(before)["rounds"] == played[0].rounds_in_all() >= 30
+    assert loop.play(0, "127.0.0.1:9") == 0
+    assert (len(played), path.read_text()) == (1, before)
+    said = capfd.readouterr()
+    assert "self-play is complete" in said.err
+    assert "next " not in said.out + said.err
+    for shard in shard_paths(path.parent / "shards"):
+        shard.unlink()
+    loop.play(0, "127.0.0.1:9")
+    assert len(played) == 2

@@ -117,14 +117,19 @@ class BlobNet(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
+def check_preset(preset: str) -> None:
+    """Raise InvalidConfig unless a preset has that name."""
+    if preset not in PRESETS:
+        raise InvalidConfig(f"expected a network preset of {sorted(PRESETS)}, got {preset!r}")
+
+
 def create_network(preset: str, *, seed: int) -> BlobNet:
     """An untrained network, the same for the same preset and seed; it leaves torch's own random state alone.
 
     Raises:
         InvalidConfig: no preset has that name.
     """
-    if preset not in PRESETS:
-        raise InvalidConfig(f"expected a network preset of {sorted(PRESETS)}, got {preset!r}")
+    check_preset(preset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = BlobNet(PRESETS[preset])
