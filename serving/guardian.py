@@ -46,6 +46,11 @@ def kill_group(pgid: int) -> None:
         os.killpg(pgid, signal.SIGKILL)
 
 
+def is_suspended(pid: int) -> bool:
+    """Whether SIGSTOP or a debugger holds it: nothing but SIGKILL reaches it then."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
+
+
 def die_with(parent: int) -> None:
     """Ask Linux for SIGKILL should the guardian itself be killed (it has one thread, so this fork is safe)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -75,7 +80,7 @@ def guard(parent: int, folder: Path, key_file: Path | None, grace_s: float, comm
             server.terminate()
             deadline = time.monotonic() + grace_s
             while server.poll() is None and signal.SIGQUIT not in signals and os.getppid() == parent:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or is_suspended(server.pid):
                     break
                 time.sleep(POLL_S)
     finally:

@@ -24,6 +24,7 @@ from mcts_ext.errors import BlobError
 from serving.errors import BackendDead, ProbeFailed, ProbeTimeout
 
 N_FAILURES = 2  # in a row, before a server that runs is restarted: someone may be reloading the model
+PARTING_S = 0.5  # for the answer to a look under way
 MAX_WAIT_S = 30.0  # between two attempts to restart
 
 
@@ -57,6 +58,7 @@ class Watch:
         self._interval_s = interval_s
         self._deadline_s = deadline_s
         self._ended = threading.Event()
+        self._curing = threading.Lock()
         self._n_failures = 0  # looks in a row that failed
         self._n_failed_cures = 0  # restarts in a row that failed
         self._n_executions = -1  # batches finished when a probe last got no answer
@@ -71,9 +73,11 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> None:
-        """Cease to watch; waits for a cure under way."""
+        """Cease to watch; waits for a cure under way, but hardly for an answer: a server that hangs gives none."""
         self._ended.set()
-        self._thread.join()
+        with self._curing:  # and none begins any more
+            pass
+        self._thread.join(PARTING_S)
 
     def __enter__(self) -> Self:
         self.start()
@@ -90,6 +94,8 @@ class Watch:
             try:
                 wait_s = self._look()
             except Exception as error:  # whatever it was, the server has nobody else to look after it
+                if self._ended.is_set():
+                    return
                 wait_s = self._interval_s
                 fault = f"the watch of Triton failed ({_in_one_line(error)}); it goes on"
                 if fault != self._known_fault:
@@ -129,6 +135,10 @@ class Watch:
         return self._n_executions != before
 
     def _cure(self, fault: str) -> float:
+        with self._curing:
+            return self._interval_s if self._ended.is_set() else self._restart(fault)
+
+    def _restart(self, fault: str) -> float:
         if fault != self._known_fault:
             self._say(f"{fault}; restarting it")
         self._known_fault = fault

@@ -107,6 +107,18 @@ def test_a_killed_owner_leaves_nothing(config: ServerConfig) -> None:
 
 
 @pytest.mark.triton
+def test_a_server_that_is_suspended_is_ended_at_once(config: ServerConfig) -> None:
+    """Neither the watch's question nor a polite end would be answered."""
+    said: list[str] = []
+    with EmbeddedTriton(config) as server, Watch(server, on_event=said.append, interval_s=0.05):
+        os.kill(server.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2.0
+    assert said == []
+
+
+@pytest.mark.triton
 def test_serve_says_where_it_listens_and_ends_cleanly(config: ServerConfig) -> None:
     with start_owner(config, "sys.exit(serve(config))") as owner:
         assert owner.stdout is not None
