@@ -52,6 +52,7 @@ from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
 from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
 from blobzero.tune import TuneConfig, tune
+from clients.limits import is_of_processes
 from mcts_ext.errors import BlobError
 
 Command = (
@@ -156,6 +157,11 @@ def _run(config: Any) -> int:
             return exit_status(VERBS[type(config)](config))
     except BlobError as error:
         print(f"blobzero: {error}", file=sys.stderr)
+        return 1
+    except (BlockingIOError, RuntimeError) as error:
+        if not is_of_processes(error):
+            raise
+        print(f"blobzero: expected leave to start processes and threads, got {error}; raise ulimit -u", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if error.name not in EXTRA_OF:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder of one self-play run: what stands where, and whether a run may go on in it."""
 
+import contextlib
 import json
 import secrets
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ class RunFolder:
         self.config = path / "run.json"
         self.summary = path / "summary.json"
         self.picture = path / "throughput.png"
+        self._is_new = not self.config.exists()
 
     def open(self, played: Mapping[str, Any]) -> None:
         """Make the folder, or go on with the same run: what is `played` decides whether it is the same."""
@@ -56,6 +58,17 @@ class RunFolder:
             ) from error
         except ValueError as error:
             raise RunFolderError(f"expected JSON in {self.config}, got {error}; choose another --out") from error
+
+    def withdraw(self) -> None:
+        """Take back what `open` made for a run that did not begin, unless a log has something to say."""
+        with contextlib.suppress(OSError):
+            logs = list(self.logs.iterdir())
+            if not self._is_new or any(self.shards.iterdir()) or any(log.stat().st_size for log in logs):
+                return
+            for path in (*logs, self.config):
+                path.unlink()
+            self.logs.rmdir()
+            self.shards.rmdir()
 
     def seed(self) -> int:
         """The seed of the run that the folder holds; one drawn now where it holds none."""

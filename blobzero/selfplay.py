@@ -170,10 +170,14 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics, *, is_part: bool) -> int
     folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search())})
     display = Display(to_stderr=config.json)
     display.say(f"seed {config.seed}, records in {config.out}")
-    with _server(config, folder, display.say) as server, stop_signals() as was_stopped:
-        history, extra = _play(config, folder, server, display, was_stopped, metrics)
-        if server.cpu_seconds is not None:
-            extra["server_cpu_s"] = round(sum(server.cpu_seconds()) - server.cpu_at_start, 3)
+    try:
+        with _server(config, folder, display.say) as server, stop_signals() as was_stopped:
+            history, extra = _play(config, folder, server, display, was_stopped, metrics)
+            if server.cpu_seconds is not None:
+                extra["server_cpu_s"] = round(sum(server.cpu_seconds()) - server.cpu_at_start, 3)
+    except BaseException:
+        folder.withdraw()
+        raise
     summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
     try:
         write_json(folder.summary, summary)
@@ -210,12 +214,12 @@ class _Server:
         self.read()
         self.counts_at_start = self.counts
 
-    def read(self) -> dict[str, float]:
+    def read(self, *, timeout_s: float = 2.0) -> dict[str, float]:
         """What the server has done since `start`; what was known last while it is away."""
         if self.statistics is None:
             return {}
         with contextlib.suppress(EvaluatorError):
-            self.counts = self.statistics.read()
+            self.counts = self.statistics.read(timeout_s=timeout_s)
         return self.counts.minus(self.counts_at_start).for_sample()
 
 
@@ -299,7 +303,8 @@ def _play(
         is_stopping = False
         while not fleet.is_done:
             fleet.poll(1.0)
-            history.add(time.monotonic() - start, fleet.counts, server.read())
+            done = server.read(timeout_s=0.5) if is_stopping else server.read()  # it may hang
+            history.add(time.monotonic() - start, fleet.counts, done)
             metrics.update(fleet)
             display.update(history)
             if not is_stopping and (was_stopped() or time.monotonic() >= deadline):

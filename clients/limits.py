@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open files: a process may have so many, and each child process of ours costs its starter some."""
+"""Limits of open files, of which each child process of ours costs its starter some, and of processes."""
 
 import os
 import resource
@@ -11,6 +11,11 @@ FILES_PER_CHILD: Final = 3
 """Two ends of pipes, and a log or what a worker's going needs."""
 FILES_BESIDES: Final = 32
 """For a server's process, its channels, shards, and what libraries open."""
+
+
+def is_of_processes(error: BaseException) -> bool:
+    """Whether a fork or a thread met the limit of processes (`ulimit -u`, or a container's)."""
+    return isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 
 
 def allow_open_files(children: int, *, flag: str) -> None:

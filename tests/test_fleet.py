@@ -245,9 +245,10 @@ def test_a_fleet_that_cannot_start_leaves_no_worker_behind(tmp_path: Path) -> No
 
 
 LIMITED = """
-import os, resource, sys
+import os, resource, subprocess, sys, threading
 from pathlib import Path
 from clients.fleet import Fleet, FleetError
+from clients.limits import is_of_processes
 from tests.test_fleet import configs
 folder = Path(sys.argv[1])
 workers = configs(folder, workers=2, rounds=10)
@@ -259,6 +260,11 @@ try:
     Fleet(workers, logs=folder / "logs")
 except FleetError as error:
     print(error)
+for start in (threading.Thread(target=print).start, lambda: subprocess.Popen(["true"])):
+    try:
+        start()
+    except Exception as error:
+        print(is_of_processes(error))
 """
 
 
@@ -266,3 +272,4 @@ def test_a_limit_of_processes_is_one_line() -> None:
     with tempfile.TemporaryDirectory() as folder:  # other users may enter no folder of pytest's
         done = subprocess.run([sys.executable, "-c", LIMITED, folder], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("expected worker 0 to start, got [Errno 11]"), done.stderr
+    assert done.stdout.splitlines()[1:] == ["True", "True"]
