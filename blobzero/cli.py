@@ -4,7 +4,7 @@
 A verb imports what only it needs when it runs, for not every installation has it (pyproject.toml: extras).
 
 Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted (Ctrl-C),
-143 terminated (SIGTERM), 129 hung up, 141 nobody reads the output.
+143 terminated (SIGTERM), 129 hung up, 141 nobody reads the output. `serve` and `top` end with 0 when they are asked to.
 """
 
 import sys

@@ -3,13 +3,15 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from blobzero.loop import LoopConfig, LoopError, LoopRun
+from blobzero.loop import LoopConfig, LoopError, LoopRun, loop
 from blobzero.loopconfig import PRESETS, LoopSettings, load_settings
 from blobzero.metrics import FleetMetrics
 from blobzero.report import ReportConfig, ReportError, bids_made, report
@@ -267,3 +269,23 @@ def test_self_play_that_is_complete_keeps_its_summary(
         shard.unlink()
     loop.play(0, "127.0.0.1:9")
     assert len(played) == 2
+
+
+@pytest.mark.parametrize("within", ["self-play", "matches"])
+def test_an_interrupted_loop_says_so_before_it_waits_for_its_server(
+    within: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def server(run: LoopRun) -> Iterator[str]:
+        yield "127.0.0.1:9"
+        run.say("Triton has ended")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LoopRun, "server", server)
+    monkeypatch.setattr(LoopRun, "play", lambda *_: 130 if within == "self-play" else 0)
+    monkeypatch.setattr(LoopRun, "finish", interrupted)
+    assert loop(LoopConfig(out=tmp_path / "run")) == 130
+    lines = capsys.readouterr().err.splitlines()[-2:]
+    assert lines == ["interrupted; the same command goes on. Waiting for Triton to end", "Triton has ended"]
