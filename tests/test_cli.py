@@ -200,3 +200,32 @@ def test_a_training_option_out_of_range_is_one_line(capsys: pytest.CaptureFixtur
 
     assert main(["train", "--records", "nowhere", "--out", "nowhere", "--batch", "0"]) == 1
     assert capsys.readouterr().err == "blobzero: expected --batch in 1..1000000, got 0\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["selfplay", "--out"],
+        ["train", "--records", ".", "--out"],
+        ["loop", "--out"],
+        ["soak", "--out"],
+        ["match", "random", "heuristic", "--out"],
+        ["match", "random", "{}.onnx"],
+        ["report"],
+        ["models", "--repository"],
+        ["doctor", "--repository"],
+        ["rollback", "--repository"],
+        ["publish", "--preset", "small", "--repository"],
+        ["status", "--project"],
+    ],
+)
+def test_a_name_that_the_disk_refuses_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from blobzero.cli import main
+
+    name = "n" * 300
+    given = [word.format(name) for word in arguments]
+    assert main(given if given != arguments else [*given, name]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("blobzero: expected ")
+    assert name in last
+    assert "File name too long" in last
