@@ -9,6 +9,7 @@ out/metrics.jsonl, out/tensorboard/     the curve
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -288,12 +289,14 @@ def _first_network(config: TrainConfig) -> tuple[BlobNet, int | None]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name):  # PyTorch knows others, some of which it has no kernels for
+        raise InvalidConfig(f"expected --device auto, cpu, cuda or cuda:N, got {name!r}; choose one of them")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidConfig(f"expected --device auto, cpu or cuda, got {name!r} ({reason})") from error
+        raise InvalidConfig(f"expected a GPU for --device {name}, got: {reason}; choose cpu or auto") from error
     return device
 
 
