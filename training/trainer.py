@@ -108,14 +108,19 @@ def train(
 
     Raises:
         ReplayError: no shard can be learned from.
-        StateError: the state in `out` cannot be read, or belongs to another run.
+        StateError: the state in `out` cannot be read or written, or belongs to another run.
         CheckpointError: `config.init` cannot be read, or a checkpoint not written.
         InvalidConfig: an unknown preset or device.
         LockError: another process trains in `out`, or it cannot be written.
     """
     with sole_writer(out), torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
-        run = _Run(config, records, out, on_event)
-        return run.go(until_step, on_progress, should_stop)
+        try:
+            run = _Run(config, records, out, on_event)
+            return run.go(until_step, on_progress, should_stop)
+        except OSError as error:
+            raise StateError(
+                f"expected to read and write {out}, got {error}; see to its disk, then the same command goes on"
+            ) from error
 
 
 class _Run:
