@@ -161,3 +161,12 @@ def test_a_path_that_reads_as_markup_is_shown_as_it_is(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("[/models/x]")
+
+
+def test_the_fuzzer_draws_its_counter_on_a_terminal_only_and_names_the_case_it_died_of() -> None:
+    die = "fuzz.play = lambda case: os.kill(os.getpid(), 9)"
+    code = f"import os, sys, tests.fuzz_engine as fuzz; {die}; sys.exit(fuzz.main())"
+    done = subprocess.run([sys.executable, "-c", code, "--case", "7"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "case 7 failed (status -9); play it again: python -m tests.fuzz_engine --case 7\n"
+    assert "\r" not in done.stdout
