@@ -103,9 +103,10 @@ def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:
     assert blobzero("selfplay", "--unit", "match", cwd=tmp_path).returncode == 2
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from export.config import ensure_config
 
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     ensure_config(tmp_path / "models")
     version = tmp_path / "models" / "blobnet" / "1"
     version.mkdir()
@@ -117,6 +118,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         done = blobzero("serve", "--repository", "models", "--grpc-port", port, cwd=tmp_path)
     assert done.returncode == 1
     assert port in done.stderr
+    assert not list(tmp_path.glob("*.log"))
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
