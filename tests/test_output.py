@@ -109,7 +109,7 @@ def test_a_closed_stream_s_number_is_not_taken_by_a_file_of_the_run(tmp_path: Pa
     assert int((tmp_path / "x").read_text()) > 2
 
 
-@pytest.mark.parametrize("name", ["$\\frac$", ":cat:", os.fsdecode(b"no utf-8 \xff")], ids=ascii)
+@pytest.mark.parametrize("name", ["$\\frac$", ":cat:", "\x01\x1b 狐", os.fsdecode(b"no utf-8 \xff")], ids=ascii)
 def test_a_run_in_a_folder_of_any_name_ends_well(tmp_path: Path, name: str) -> None:
     done = subprocess.run([*COMMAND, *SELFPLAY, tmp_path / name], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
