@@ -137,8 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise
             raise SystemExit(output.status(end.code or 0, is_result=True)) from None
         except BlobError as error:  # a setting that is checked as soon as it is read
-            print(f"blobzero: {error}", file=sys.stderr)
-            return 1
+            return _refused(str(error))
         is_result = isinstance(config, OUTPUT_IS_THE_RESULT) or getattr(config, "json", False)
         if isinstance(config, OUTPUT_IS_THE_RESULT):
             output.ends_with_it()
@@ -156,22 +155,34 @@ def _run(config: Any) -> int:
         with interrupting_signals():
             return exit_status(VERBS[type(config)](config))
     except BlobError as error:
-        print(f"blobzero: {error}", file=sys.stderr)
-        return 1
-    except (BlockingIOError, RuntimeError) as error:
-        if not is_of_processes(error):
+        return _refused(str(error))
+    except (OSError, RuntimeError) as error:  # of a path or a limit that nobody nearer knew more about
+        if not isinstance(error, OSError) and not is_of_processes(error):
             raise
-        print(f"blobzero: expected leave to start processes and threads, got {error}; raise ulimit -u", file=sys.stderr)
-        return 1
+        return _refused(_of_the_system(error))
     except ModuleNotFoundError as error:
         if error.name not in EXTRA_OF:
             raise
-        install = f"pip install 'blobzero[{EXTRA_OF[error.name]}]'"
-        print(f"blobzero: expected the package {error.name}, got none; {install}", file=sys.stderr)
-        return 1
+        return _refused(f"expected the package {error.name}, got none; pip install 'blobzero[{EXTRA_OF[error.name]}]'")
     except KeyboardInterrupt:
         print("blobzero: interrupted", file=sys.stderr)
         return exit_status(INTERRUPTED)
+
+
+def _refused(why: str) -> int:
+    """Say why in one line; the exit status."""
+    print(f"blobzero: {why}", file=sys.stderr)
+    return 1
+
+
+def _of_the_system(error: OSError | RuntimeError) -> str:
+    """What the disk or the machine refused."""
+    if is_of_processes(error) or not isinstance(error, OSError):
+        return f"expected to start processes and threads, got {error}; raise ulimit -u"
+    got = error.strerror or " ".join(str(error).split())
+    if error.filename is None:
+        return f"expected the machine to have room, memory and open files left, got {got}; free some"
+    return f"expected to read or write {error.filename}, got {got}; see to its disk and permissions, or name another"
 
 
 if __name__ == "__main__":

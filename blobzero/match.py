@@ -222,23 +222,19 @@ def _source(
     checkpoints = {spec.path for spec in specs if spec.path.suffix == ".safetensors"}
     exported: dict[Path, Path] = {}
     for path in sorted(checkpoints):
-        exported[path] = _temporary_folder(stack) / "model.onnx"
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-match-"))
+        exported[path] = Path(folder) / "model.onnx"
         _export(path, exported[path])
     if not url and any(spec.needs_server for spec in specs):
         from serving.embedded import EmbeddedTriton, ServerConfig
         from serving.watch import Watch
 
         say(f"starting Triton on {config.repository}")
-        log_file = _temporary_folder(stack) / "triton.log"
-        triton = EmbeddedTriton(ServerConfig(repository=config.repository, model=config.model, log_file=log_file))
+        triton = EmbeddedTriton(ServerConfig(repository=config.repository, model=config.model))
         stack.enter_context(triton)
         stack.enter_context(Watch(triton, on_event=say))
         url = triton.url
     return Source(url, config.model, config.repository, exported, config.server_timeout)
-
-
-def _temporary_folder(stack: contextlib.ExitStack) -> Path:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-match-")))
 
 
 def _export(checkpoint: Path, path: Path) -> None:

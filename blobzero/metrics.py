@@ -10,8 +10,10 @@ docs/monitoring.md says what to make of it. The names stand here and nowhere els
 """
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -25,6 +27,24 @@ from mcts_ext.errors import InvalidConfig
 LOOPBACK: Final = "127.0.0.1"
 OUTCOMES: Final = ("ok", "refused", "rolled_back")
 """Of a publish: taken; refused by parity or by the server; taken, but no better than the version before."""
+
+
+class Visit(WSGIRequestHandler):
+    """One request. Who is silent, hangs up or talks nonsense is let go, and the run says nothing of it."""
+
+    timeout = 10.0
+
+    def handle(self) -> None:
+        """See socketserver."""
+        with contextlib.suppress(OSError):
+            super().handle()
+
+    def get_stderr(self) -> io.StringIO:
+        """Where a traceback would go."""
+        return io.StringIO()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
 
 
 class FleetMetrics(Collector):
@@ -145,6 +165,7 @@ def serve_metrics(address: str | None) -> Iterator[CollectorRegistry]:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise InvalidConfig(f"expected to listen on {address}, got: {error}; choose another --metrics") from error
+    server.RequestHandlerClass = Visit
     try:
         yield registry
     finally:

@@ -116,7 +116,7 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _exclusive(folder: Path, name: str, expected: str, what: str, advice: str) -> Iterator[None]:
-    path, is_new = folder / name, not folder.exists()
+    path, is_new = folder / name, not os.path.exists(folder)  # no error of a name that is too long
     try:
         descriptor = _acquire(path, fcntl.LOCK_EX, within_s=ENDING_S)
     except BlockingIOError as error:

@@ -70,7 +70,8 @@ class ServerConfig:
     """Port of the Prometheus metrics; none: a free one."""
 
     log_file: Path | None = None
-    """Where the server's log is appended; none: a new file in the folder for temporary files."""
+    """Where the server's log is appended; none: a temporary file, which goes with the server unless somebody was
+    pointed to it."""
 
     config_name: str | None = None
     """Serve with `<model>/configs/<config_name>.pbtxt` instead of `config.pbtxt`."""
@@ -103,6 +104,7 @@ class EmbeddedTriton:
         self._guardian: subprocess.Popen[str] | None = None
         self._probe: Probe | None = None
         self.pid = 0  # of the server's process; 0 before the start
+        self.keeps_log = True  # whoever points a person to the log sets it
         self._cpu_of: dict[tuple[int, float], tuple[str, float]] = {}  # (pid, started) -> (process name, CPU seconds)
 
     def start(self) -> None:
@@ -118,16 +120,12 @@ class EmbeddedTriton:
             check_open_files()
             check_repository(self.config.repository, model=self.config.model, config_name=self.config.config_name)
             self.log_file = self.config.log_file or _new_log_file()
-            asked = (self.config.grpc_port, self.config.metrics_port)
-            for tries_left in reversed(range(N_PORT_TRIES)):
-                self.doors = Doors.choose(self.config)
-                try:
-                    self._launch()
-                    return
-                except ServerFailed:
-                    # A port chosen free can be taken by another process before Triton listens on it.
-                    if not tries_left or not self._lost_port() or None not in asked:
-                        raise
+            self.keeps_log = self.config.log_file is not None
+            try:
+                self._launch_at_free_ports()
+            except BaseException:
+                self._drop_log()
+                raise
 
     def restart(self) -> None:
         """Kill the server if it still runs, start it again on the same ports, wait for an answer."""
@@ -139,6 +137,7 @@ class EmbeddedTriton:
         """End the server and everything it started; harmless when it isn't running."""
         with self._lock:
             self._end(signal.SIGTERM)
+            self._drop_log()
 
     def is_alive(self) -> bool:
         """Whether the server's process runs (not: whether it answers)."""
@@ -187,6 +186,18 @@ class EmbeddedTriton:
     ) -> None:
         self.stop()
 
+    def _launch_at_free_ports(self) -> None:
+        asked = (self.config.grpc_port, self.config.metrics_port)
+        for tries_left in reversed(range(N_PORT_TRIES)):
+            self.doors = Doors.choose(self.config)
+            try:
+                self._launch()
+                return
+            except ServerFailed:
+                # A port chosen free can be taken by another process before Triton listens on it.
+                if not tries_left or not self._lost_port() or None not in asked:
+                    raise
+
     def _launch(self) -> None:
         """Start at `self.doors` and wait; on failure end everything."""
         config, doors = self.config, self.doors
@@ -227,6 +238,7 @@ class EmbeddedTriton:
             doors.remove_key()
             if isinstance(error, OSError):
                 raise ServingError(f"expected to write {folder} and {self.log_file}, got: {error}; {ROOM}") from error
+            self.keeps_log |= str(self.log_file) in str(error)
             raise
 
     def _wait_for_answer(self) -> None:
@@ -273,6 +285,10 @@ class EmbeddedTriton:
         if self._guardian.stdout is not None:
             self._guardian.stdout.close()
         self._guardian = None
+
+    def _drop_log(self) -> None:
+        if not self.keeps_log:
+            self.log_file.unlink(missing_ok=True)
 
     def _require_probe(self) -> Probe:
         if self._probe is None:
@@ -332,6 +348,7 @@ def serve(config: ServerConfig) -> int:
             is_up = True
             console.print(f"Triton serves {config.model} from {config.repository}")
             places: dict[str, object] = {"gRPC": server.url, "HTTP": server.http_url, "metrics": server.metrics_url}
+            server.keeps_log = True
             places |= {"key": server.key_file, "log": server.log_file, "open": server.doors.open_to_others()}
             for name, place in places.items():
                 if place is not None:

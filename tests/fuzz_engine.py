@@ -3,11 +3,13 @@
 
 A case is a function of its number: settings, rounds and every answer are drawn from it. It plays a pool to its end,
 or for so many batches or simulations, and a search beside it; now and then the trees at rest are checked, and at the
-end the records. A case that fails is printed, and is played again by `--case NUMBER`. Under `make sanitize` any access
-out of bounds and any undefined arithmetic ends the program.
+end the records. A case that fails, or that its process dies of, is named, and is played again by `--case NUMBER`.
+Under `make sanitize` any access out of bounds and any undefined arithmetic ends the process.
 """
 
 import argparse
+import ctypes
+import multiprocessing
 import sys
 import time
 from collections import Counter
@@ -185,20 +187,30 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="play this one alone")
     given = parser.parse_args()
     print(f"engine: {mcts_ext.pool.__file__}", flush=True)
-    numbers = range(given.first, given.first + given.cases) if given.case is None else [given.case]
+    numbers = range(given.first, given.first + given.cases) if given.case is None else range(given.case, given.case + 1)
+    context = multiprocessing.get_context("fork")
+    case = context.Value("q", -1, lock=False)  # it outlives the child, however that ends
+    child = context.Process(target=play_all, args=(numbers, given.seconds, case))
+    child.start()
+    child.join()
+    if child.exitcode:
+        again = f"python -m tests.fuzz_engine --case {case.value}"
+        print(f"case {case.value} failed (status {child.exitcode}); play it again: {again}", file=sys.stderr)
+    return 1 if child.exitcode else 0
+
+
+def play_all(numbers: range, seconds: float, case: ctypes.c_longlong) -> None:
+    """Play one case after the other, and leave in `case` which it is."""
     done: Counter[str] = Counter()
-    end = time.monotonic() + given.seconds
+    end = time.monotonic() + seconds
     for number in numbers:
         if time.monotonic() > end:
             break
-        print(f"\rcase {number}", end="", file=sys.stderr, flush=True)  # the last words, should the process die
-        try:
-            done += play(number) + Counter(cases=1)
-        except BaseException:
-            print(f"\ncase {number} failed; play it again: python -m tests.fuzz_engine --case {number}", flush=True)
-            raise
-    print("\n" + ", ".join(f"{n:,} {name}" for name, n in done.items()))
-    return 0
+        case.value = number
+        if sys.stderr.isatty():
+            print(f"\rcase {number} ", end="", file=sys.stderr, flush=True)
+        done += play(number) + Counter(cases=1)
+    print(("\n" if sys.stderr.isatty() else "") + ", ".join(f"{n:,} {name}" for name, n in done.items()))
 
 
 if __name__ == "__main__":

@@ -104,9 +104,10 @@ def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:
     assert blobzero("selfplay", "--unit", "match", cwd=tmp_path).returncode == 2
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from export.config import ensure_config
 
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     ensure_config(tmp_path / "models")
     version = tmp_path / "models" / "blobnet" / "1"
     version.mkdir()
@@ -118,6 +119,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         done = blobzero("serve", "--repository", "models", "--grpc-port", port, cwd=tmp_path)
     assert done.returncode == 1
     assert port in done.stderr
+    assert not list(tmp_path.glob("*.log"))
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
@@ -243,3 +245,32 @@ def test_wrong_arguments_are_refused_before_anything_is_made(
     assert says in said.err
     assert said.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["selfplay", "--out"],
+        ["train", "--records", ".", "--out"],
+        ["loop", "--out"],
+        ["soak", "--out"],
+        ["match", "random", "heuristic", "--out"],
+        ["match", "random", "{}.onnx"],
+        ["report"],
+        ["models", "--repository"],
+        ["doctor", "--repository"],
+        ["rollback", "--repository"],
+        ["publish", "--preset", "small", "--repository"],
+        ["status", "--project"],
+    ],
+)
+def test_a_name_that_the_disk_refuses_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from blobzero.cli import main
+
+    name = "n" * 300
+    given = [word.format(name) for word in arguments]
+    assert main(given if given != arguments else [*given, name]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("blobzero: expected ")
+    assert name in last
+    assert "File name too long" in last

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk that is full: players wait for room, and lose nothing; without any they say so in one line."""
+"""A disk that is full: players wait for room, and lose nothing; without any they, and training, say so in one line."""
 
 import re
 import signal
@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from blobzero.cli import main
 from clients.fleet import Fleet
+from tests.recorded import record
 from tests.test_fleet import ROUNDS, assert_all_once, configs, in_order
 
 N_ROUNDS = 1500
@@ -99,3 +101,26 @@ def test_ctrl_c_while_self_play_waits_for_room_ends_as_it_always_does(small_disk
     assert process.wait(timeout=30) == 130, said.read_text()
     assert "its unwritten rounds can be played again" in said.read_text()
     assert "Traceback" not in said.read_text()
+
+
+def test_training_without_room_says_so_and_goes_on_with_room(
+    small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records, out = record(tmp_path / "run", rounds=30, cards=(3,), kind="uniform"), small_disk / "net"
+    command = ["train", "--records", str(records), "--out", str(out), "--preset", "small", "--batch", "8"]
+    command += ["--log-every", "1", "--window-max", "1000", "--steps", "2"]
+
+    def without_room() -> str:
+        assert main(command) == 1
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 2, said
+        return said[-1]
+
+    filler = fill(small_disk)
+    assert f"expected to read and write {out}, got [Errno 28] No space left" in without_room()  # for the curve
+    filler.write_bytes(bytes((2 << 20) - (200 << 10)))
+    assert "blobzero: expected room for checkpoint" in without_room()
+    assert not list(out.rglob("*.tmp"))
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert main(command) == 0

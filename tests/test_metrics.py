@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from blobzero.metrics import FleetMetrics, LoopMetrics, serve_metrics
+from blobzero.metrics import FleetMetrics, LoopMetrics, Visit, serve_metrics
 from blobzero.scrape import scrape
 from clients.errors import ServerUnreachable
 from clients.evaluator import evaluate
@@ -123,6 +123,23 @@ def test_a_port_alone_is_served_on_this_machine_only_and_freed_again() -> None:
                 other.connect(("127.0.0.2", port))
             with pytest.raises(InvalidConfig, match=f"expected to listen on {address}, got"), serve_metrics(address):
                 pass
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0\xff" * 1000, b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=a\r\n\r\n"]
+)
+def test_silence_and_nonsense_are_let_go_without_a_word(
+    data: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Visit, "timeout", 0.2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serve_metrics(str(port)), socket.create_connection(("127.0.0.1", port), timeout=5) as visitor:
+        visitor.sendall(data)
+        while visitor.recv(1 << 16):
+            pass
+    assert capsys.readouterr().err == ""
 
 
 def test_an_ipv6_address_in_brackets_is_listened_on() -> None:

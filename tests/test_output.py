@@ -109,7 +109,7 @@ def test_a_closed_stream_s_number_is_not_taken_by_a_file_of_the_run(tmp_path: Pa
     assert int((tmp_path / "x").read_text()) > 2
 
 
-@pytest.mark.parametrize("name", ["$\\frac$", ":cat:", os.fsdecode(b"no utf-8 \xff")], ids=ascii)
+@pytest.mark.parametrize("name", ["$\\frac$", ":cat:", "\x01\x1b 狐", os.fsdecode(b"no utf-8 \xff")], ids=ascii)
 def test_a_run_in_a_folder_of_any_name_ends_well(tmp_path: Path, name: str) -> None:
     done = subprocess.run([*COMMAND, *SELFPLAY, tmp_path / name], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -161,3 +161,12 @@ def test_a_path_that_reads_as_markup_is_shown_as_it_is(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("[/models/x]")
+
+
+def test_the_fuzzer_draws_its_counter_on_a_terminal_only_and_names_the_case_it_died_of() -> None:
+    die = "fuzz.play = lambda case: os.kill(os.getpid(), 9)"
+    code = f"import os, sys, tests.fuzz_engine as fuzz; {die}; sys.exit(fuzz.main())"
+    done = subprocess.run([sys.executable, "-c", code, "--case", "7"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "case 7 failed (status -9); play it again: python -m tests.fuzz_engine --case 7\n"
+    assert "\r" not in done.stdout

@@ -240,11 +240,19 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
         replace(CONFIG, **settings)
 
 
-@pytest.mark.parametrize("settings", [{"preset": "huge"}, {"device": "abacus"}, {"init": Path("nowhere")}])
+@pytest.mark.parametrize("settings", [{"preset": "huge"}, {"init": Path("nowhere")}])
 def test_what_is_not_there(settings: dict[str, Any], records: Path, tmp_path: Path) -> None:
     with pytest.raises(BlobError) as error:
         train(replace(CONFIG, **settings), records=[records], out=tmp_path / "run", until_step=1)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("device", ["abacus", "meta", "mps", "mkldnn", "", "cuda:99"])
+def test_a_device_that_nothing_is_computed_on(device: str, records: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r"--device .*, got") as error:
+        train(replace(CONFIG, device=device), records=[records], out=tmp_path / "run", until_step=1)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200
 
 
 def test_nothing_to_learn_from(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ class TrainConfig:
     compile: bool = False
     """Pass the network through torch.compile; takes a minute at the start."""
     device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda` or `cuda:N`, or `auto`: a GPU where there is one."""
 
     def __post_init__(self) -> None:
         for name, low, high in (

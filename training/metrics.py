@@ -6,12 +6,17 @@ A resumed run takes away what lies beyond the step it goes on from, so that the 
 
 import json
 import os
+import platform
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from clients.jsontext import json_object
 from training.files import write_whole
@@ -32,31 +37,43 @@ def read_metrics(path: Path, *, until: int | None = None) -> list[dict[str, Any]
 
 
 class Metrics:
-    """Writes `metrics.jsonl` and `tensorboard/` in a folder, from the line after `step` on."""
+    """Writes `metrics.jsonl` and `tensorboard/` in a folder, from the line after `step` on.
+
+    Every method raises OSError where the disk refuses. TensorBoard's own writer, for one, learns of that in a thread,
+    which prints a traceback.
+    """
 
     def __init__(self, folder: Path, *, step: int) -> None:
-        path = folder / "metrics.jsonl"
+        path, board = folder / "metrics.jsonl", folder / "tensorboard"
         kept = read_metrics(path, until=step)
         write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._file = path.open("a")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        board.mkdir(exist_ok=True)
+        events = board / f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"  # read in this order
+        with ExitStack() as files:
+            self._file = files.enter_context(path.open("a"))
+            self._events = files.enter_context(events.open("wb"))
+            self._board = RecordWriter(self._events)
+            self._tell(file_version="brain.Event:2")
+            self._tell(step=step + 1, session_log=SessionLog(status=SessionLog.START))  # what is beyond goes
+            self._files = files.pop_all()
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append one line; its numbers become scalars by the same names."""
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in line.items():
-            if name != "step":
-                self._board.add_scalar(name, value, line["step"])
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in line.items() if name != "step"]
+        self._tell(step=line["step"], summary=Summary(value=values))
+
+    def _tell(self, **event: Any) -> None:
+        self._board.write(Event(wall_time=time.time(), **event).SerializeToString())
+        self._events.flush()
 
     def sync(self) -> None:
         """Wait until the lines are on disk; before a state that counts on them is written."""
         os.fsync(self._file.fileno())
-        self._board.flush()
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._file.close()
-        self._board.close()
+        self._files.close()

@@ -9,6 +9,7 @@ out/metrics.jsonl, out/tensorboard/     the curve
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -107,14 +108,19 @@ def train(
 
     Raises:
         ReplayError: no shard can be learned from.
-        StateError: the state in `out` cannot be read, or belongs to another run.
+        StateError: the state in `out` cannot be read or written, or belongs to another run.
         CheckpointError: `config.init` cannot be read, or a checkpoint not written.
         InvalidConfig: an unknown preset or device.
         LockError: another process trains in `out`, or it cannot be written.
     """
     with sole_writer(out), torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
-        run = _Run(config, records, out, on_event)
-        return run.go(until_step, on_progress, should_stop)
+        try:
+            run = _Run(config, records, out, on_event)
+            return run.go(until_step, on_progress, should_stop)
+        except OSError as error:
+            raise StateError(
+                f"expected to read and write {out}, got {error}; see to its disk, then the same command goes on"
+            ) from error
 
 
 class _Run:
@@ -288,12 +294,14 @@ def _first_network(config: TrainConfig) -> tuple[BlobNet, int | None]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name):  # PyTorch knows others, some of which it has no kernels for
+        raise InvalidConfig(f"expected --device auto, cpu, cuda or cuda:N, got {name!r}; choose one of them")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidConfig(f"expected --device auto, cpu or cuda, got {name!r} ({reason})") from error
+        raise InvalidConfig(f"expected a GPU for --device {name}, got: {reason}; choose cpu or auto") from error
     return device
 
 

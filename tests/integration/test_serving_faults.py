@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -70,6 +71,22 @@ def test_stop_leaves_nothing_and_what_was_used_stays_known(config: ServerConfig)
     assert traces_of(processes, folder) == []
     assert server.cpu_seconds().backend_s >= used.backend_s > 0.1
     server.stop()
+
+
+@pytest.mark.triton
+def test_a_temporary_log_stays_only_where_somebody_is_pointed_to_it(
+    config: ServerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = replace(config, log_file=None)
+    with EmbeddedTriton(config) as server:
+        assert server.log_file.parent == tmp_path
+    assert not list(tmp_path.glob("*.log"))
+    next(config.repository.rglob("model.*")).write_text("no model")
+    with pytest.raises(ServerFailed) as error:
+        EmbeddedTriton(config).start()
+    (log,) = tmp_path.glob("*.log")
+    assert f"see {log}" in str(error.value)
 
 
 OWNER = """
