@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to b
     from export.change import PublishReport
 
 DOING: Final = {
-    "lock": "waiting for nobody",
+    "lock": "locking the repository",
     "mend": "looking after earlier commands",
     "export": "exporting and comparing",
     "announce": "writing the registry",
