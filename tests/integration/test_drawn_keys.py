@@ -144,6 +144,9 @@ def test_our_commands_need_no_key_to_be_named(tmp_path: Path, capsys: pytest.Cap
             assert main(["models", *common]) == 0
             assert main(["rollback", *common]) == 0
             assert main(["doctor", *common]) == 0
+            assert main(["doctor", "--repository", str(models), "--url", f"localhost:{port}"]) == 0
+            (watch,) = [line.split()[1:] for line in said if line.split()[0] == "watch"]
+            assert main([*watch[1:], "--once", "--interval", "0.1"]) == 0
             load = ["--transport", "shm", "--concurrency", "1", "--duration", "0.3", "--rows", "8"]
             assert main(["loadtest", "--url", f"127.0.0.1:{port}", *load]) == 0
         finally:
