@@ -27,5 +27,10 @@ def quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
+def in_repository(path: Path) -> str:
+    """The flag for a model repository that is not the one by default, after a blank; else nothing."""
+    return "" if path == Path("model_repo") else f" --repository {quoted(path)}"
+
+
 def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

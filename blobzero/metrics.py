@@ -19,12 +19,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clients.address import split_url
+from clients.address import LOOPBACK, split_url
 from clients.fleet import Fleet
 from clients.requestcounts import LATENCY_BOUNDS_S
 from mcts_ext.errors import InvalidConfig
 
-LOOPBACK: Final = "127.0.0.1"
 OUTCOMES: Final = ("ok", "refused", "rolled_back")
 """Of a publish: taken; refused by parity or by the server; taken, but no better than the version before."""
 

@@ -12,8 +12,9 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
+from blobzero.again import in_repository
 from blobzero.console import plain_console
-from blobzero.publish import DOING, tell
+from blobzero.publish import DOING, tell, untold
 
 if TYPE_CHECKING:
     from export.registry import Entry
@@ -121,7 +122,10 @@ def models(config: ModelsConfig) -> int:
     n_hidden = sum(1 for _ in registry) - len(known)
     if n_hidden:
         console.print(f"{n_hidden} more were withdrawn or unpublished: --all")
-    console.print("next     blobzero rollback, blobzero unpublish VERSION, blobzero doctor")
+    there = in_repository(config.repository)
+    console.print(
+        f"next     blobzero rollback{there}, blobzero unpublish VERSION{there}, blobzero doctor{there}", soft_wrap=True
+    )
     return 0
 
 
@@ -164,26 +168,36 @@ def unpublish(config: UnpublishConfig) -> int:
 
     export.unpublish(config.repository, config.version, url=config.url, key_file=config.key_file)
     console = plain_console(stderr=True)
-    console.print(f"version {config.version} is out of {config.repository}\nnext     blobzero models")
+    console.print(f"version {config.version} is out of {config.repository}", soft_wrap=True)
+    if config.url is None:
+        console.print(untold(config.repository), soft_wrap=True)
+    console.print(f"next     blobzero models{in_repository(config.repository)}", soft_wrap=True)
     return 0
 
 
 def doctor(config: DoctorConfig) -> int:
     """Examine; the exit status: 1 where something is wrong."""
-    from export.doctor import examine, set_right
+    from export.doctor import Finding, examine, set_right
 
+    mended: list[Finding] = []
+    findings = examine(config.repository, url=config.url, key_file=config.key_file)
     if config.mend:
         set_right(config.repository, url=config.url, key_file=config.key_file)
-    findings = examine(config.repository, url=config.url, key_file=config.key_file)
+        before, findings = findings, examine(config.repository, url=config.url, key_file=config.key_file)
+        mended = [finding for finding in before if finding not in findings]
     if config.json:
-        found = [asdict(finding) for finding in findings]
-        json.dump({"repository": str(config.repository), "findings": found}, sys.stdout, indent=2)
+        found, gone = ([asdict(finding) for finding in some] for some in (findings, mended))
+        json.dump({"repository": str(config.repository), "findings": found, "mended": gone}, sys.stdout, indent=2)
         print()
         return 1 if findings else 0
     console = plain_console()
+    for finding in mended:
+        console.print(f"mended: {finding.what}", soft_wrap=True)
+    if config.mend and config.url is not None:
+        console.print(f"{config.url} has read the repository again", soft_wrap=True)
     for finding in findings:
         console.print(Text(finding.what, "yellow"), f"\n    {finding.mend}", sep="", soft_wrap=True)
     if not findings:
         with_server = "" if config.url is None else f" and {config.url}"
-        console.print(f"{config.repository}{with_server}: nothing is wrong")
+        console.print(f"{config.repository}{with_server}: nothing is wrong", soft_wrap=True)
     return 1 if findings else 0

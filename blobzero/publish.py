@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import tyro
 from rich.console import Console
 
-from blobzero.again import quoted
+from blobzero.again import in_repository
 from blobzero.console import plain_console
 from mcts_ext.errors import InvalidConfig
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to b
     from export.change import PublishReport
 
 DOING: Final = {
-    "lock": "waiting for nobody",
+    "lock": "locking the repository",
     "mend": "looking after earlier commands",
     "export": "exporting and comparing",
     "announce": "writing the registry",
@@ -70,7 +70,7 @@ def publish(config: PublishConfig) -> int:
 
     present = versions(config.repository)
     if config.if_absent and present:
-        console.print(f"{config.repository} has version {present[-1]} already; nothing to do")
+        console.print(f"{config.repository} has version {present[-1]} already; nothing to do", soft_wrap=True)
         return 0
     from export import publish as export
     from export.candidate import Wish
@@ -91,6 +91,12 @@ def publish(config: PublishConfig) -> int:
     return 0
 
 
+def untold(repository: Path) -> str:
+    """What a change that no server was told of leaves to be done."""
+    mend = f"blobzero doctor{in_repository(repository)} --mend --url HOST:PORT"
+    return f"told     no server; one that runs takes it after {mend}"
+
+
 def tell(console: Console, report: "PublishReport", *, repository: Path, as_json: bool) -> None:
     """Say what was published, for people and, if asked, for programs."""
     candidate = report.candidate
@@ -103,8 +109,11 @@ def tell(console: Console, report: "PublishReport", *, repository: Path, as_json
     lines.append(f"  positions: {candidate.positions}")
     if report.removed:
         lines.append(f"  removed, to make room: {', '.join(map(str, report.removed))}")
-    serve = f"blobzero serve --repository {quoted(repository)}   or   blobzero selfplay"
-    lines.append(f"next     {serve if report.served is None else 'blobzero models'}")
+    there = in_repository(repository)
+    if report.served is None:
+        lines.append(untold(repository))
+    serve = f"blobzero serve{there}   or   blobzero selfplay{there}"
+    lines.append(f"next     {serve if report.served is None else f'blobzero models{there}'}")
     for line in lines:
         console.print(line, soft_wrap=True)
     if as_json:

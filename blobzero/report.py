@@ -78,8 +78,8 @@ def report(config: ReportConfig) -> int:
     except OSError as error:
         raise ReportError(f"expected to write {config.run}/report.html, got {error}; free space") from error
     console = plain_console(stderr=True)
-    console.print(f"written  {config.run}/report.html")
-    console.print(f"next     blobzero play --repository {quoted(config.run / 'models')}")
+    console.print(f"written  {config.run}/report.html", soft_wrap=True)
+    console.print(f"next     blobzero play --repository {quoted(config.run / 'models')}", soft_wrap=True)
     return 0
 
 

@@ -105,7 +105,7 @@ def _disk(config: "SoakConfig", stack: contextlib.ExitStack) -> tuple[SmallDisk 
     except NoSmallDisk as error:
         kinds.remove("disk-full")
         if not kinds:
-            raise InvalidConfig(f"expected leave to mount a small disk, got: {error}; choose other --kinds") from error
+            raise InvalidConfig(f"expected a small disk, got: {error}; choose other --kinds") from error
         return None, kinds, {"disk-full": f"no small disk may be mounted here ({error})"}
 
 

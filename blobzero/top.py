@@ -197,6 +197,10 @@ def _page(endpoints: list[Endpoint]) -> Group:
                 table.add_row(row, text)
             parts += [table, Text()]
     parts += [Text(f"{e.url} does not answer: {e.reason}", style="red") for e in endpoints if e.reason]
+    if all(e.reason for e in endpoints):
+        parts.append(
+            Text("name what is there by --url HOST:PORT: serve says its own, and --metrics of the others sets theirs")
+        )
     return Group(*parts)
 
 

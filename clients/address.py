@@ -3,12 +3,17 @@
 
 import ipaddress
 import re
+from typing import Final
 
 from mcts_ext.errors import InvalidConfig
+
+LOOPBACK: Final = "127.0.0.1"
 
 
 def split_url(url: str, *, what: str = "a server's gRPC endpoint") -> tuple[str, int]:
     """Host, without brackets, and port of HOST:PORT; `what` says in the error whose.
+
+    `localhost` is 127.0.0.1: it names two addresses, a stranger may listen at the other, and a key goes to one alone.
 
     Raises:
         InvalidConfig: not that. An IPv6 address without brackets is not: `::1:8001` is an address, too.
@@ -19,7 +24,7 @@ def split_url(url: str, *, what: str = "a server's gRPC endpoint") -> tuple[str,
         raise InvalidConfig(
             f"expected HOST:PORT of {what}, got {url!r}; for example 127.0.0.1:8001, or [::1]:8001 in IPv6"
         )
-    return host, int(found["port"])
+    return LOOPBACK if host.lower() == "localhost" else host, int(found["port"])
 
 
 def join_url(host: str, port: int) -> str:

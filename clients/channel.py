@@ -9,7 +9,7 @@
 | NOT_FOUND otherwise | no | ModelNotFound |
 | "protocol is restricted": the control API wants its key | no | KeyRefused |
 | INVALID_ARGUMENT; bytes that are no request; a shared memory region that is not there | no | RequestRejected |
-| no Triton, or no leave to ask it | no | ServerFailed |
+| no Triton, or one that may not be asked | no | ServerFailed |
 | INTERNAL "Stub process is not healthy" (its supervisor restarts it), and anything else | yes | ServerFailed |
 
 Repeating is always safe, for inference changes nothing on the server; the table says where it can help.
@@ -26,7 +26,7 @@ os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 
 import grpc
 
-from clients.address import split_url
+from clients.address import join_url, split_url
 from clients.errors import (
     EvaluatorError,
     KeyRefused,
@@ -71,7 +71,7 @@ _ADVICE: Final[dict[type[EvaluatorError], str]] = {
     ServerUnreachable: "expected a Triton server at {url}; start one (blobzero serve) or name its gRPC endpoint",
     RequestTimeout: "expected answers from {url} in time; the server hangs or has more work than it can do",
     ModelNotFound: "expected model {model} at {url}; publish it (blobzero publish) or name another",
-    KeyRefused: "expected leave to change what {url} serves; name the file of its key (--key-file)",
+    KeyRefused: "expected the key of the server at {url}; name its file (--key-file), or ask as its user",
     RequestRejected: "expected {url} to take the request; serve a model exported by this version of blobzero",
     ServerFailed: "expected {url} to answer; see the server's log",
 }
@@ -101,8 +101,7 @@ def open_channel(url: str) -> grpc.Channel:
     Raises:
         InvalidConfig: not HOST:PORT.
     """
-    split_url(url)
-    return grpc.insecure_channel(url, options=CHANNEL_OPTIONS)
+    return grpc.insecure_channel(join_url(*split_url(url)), options=CHANNEL_OPTIONS)
 
 
 def classify(error: grpc.RpcError) -> Failure:

@@ -59,7 +59,7 @@ def find_key(url: str, key_file: Path | None) -> str | None:
     if key_file is not None:
         return read_key(key_file)
     host, port = split_url(url)
-    if is_loopback(host) and host.lower() != "localhost":  # a name of two addresses, where one may be a stranger's
+    if is_loopback(host):
         with suppress(BlobError):  # nobody's, or not to be trusted; the server will say that it wants one
             _check_private(runtime_folder())
             return read_key(drawn_key_file(host, port))

@@ -30,6 +30,6 @@ def allow_open_files(children: int, *, flag: str) -> None:
     needed = len(os.listdir("/proc/self/fd")) + FILES_PER_CHILD * children + FILES_BESIDES
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise InvalidConfig(
-            f"expected leave to open {needed} files for {flag} {children}, got a limit of {hard}; "
+            f"expected to be allowed {needed} open files for {flag} {children}, got a limit of {hard}; "
             f"raise it (ulimit -Hn), or use fewer {flag}"
         )

@@ -46,7 +46,7 @@ parameters { key: "observation_version" value: { string_value: "$observation_ver
 # Two versions answer at once, so a match can pin one (--model-version) while others follow the newest, and a swap never
 # takes away the version that clients ask for. An explicit load starts the new one and leaves the one before alone.
 version_policy { latest { num_versions: 2 } }
-# Requests that wait while a batch runs go together into the next one; nobody waits for company.
+# Requests that wait while a batch runs go together into the next one; none waits for a batch to fill.
 dynamic_batching { }
 """
 

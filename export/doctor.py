@@ -9,7 +9,7 @@ from typing import Final
 
 from google.protobuf import text_format
 
-from clients.errors import EvaluatorError
+from clients.errors import EvaluatorError, ServerUnreachable
 from clients.served_model import check_served_model
 from export.candidate import read_candidate
 from export.change import Change
@@ -150,10 +150,11 @@ def _server(repository: Path, registry: Registry, url: str, key_file: Path | Non
             server.require_live()
             states = server.states()
         except (EvaluatorError, PublishFailed) as error:
-            yield Finding(
-                str(error).partition("; ")[0],
-                f"blobzero serve --repository {shlex.quote(str(repository))}, or another --url",
-            )
+            cause = error.__cause__ if isinstance(error, PublishFailed) else error
+            what, _, mend = str(cause).rpartition("; ")
+            if isinstance(cause, ServerUnreachable):
+                mend = f"blobzero serve --repository {shlex.quote(str(repository))}, or another --url"
+            yield Finding(what, mend)
             return
         for version in sorted({*states, *wanted}):
             state = states.get(version, "unknown")

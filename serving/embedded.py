@@ -25,6 +25,7 @@ from typing import Self
 import psutil
 from rich.console import Console
 
+from clients.address import join_url
 from mcts_ext.contract import MODEL_NAME
 from serving.command import server_command
 from serving.doors import Doors
@@ -350,6 +351,7 @@ def serve(config: ServerConfig) -> int:
             places: dict[str, object] = {"gRPC": server.url, "HTTP": server.http_url, "metrics": server.metrics_url}
             server.keeps_log = True
             places |= {"key": server.key_file, "log": server.log_file, "open": server.doors.open_to_others()}
+            places["watch"] = f"blobzero top --url {join_url(*server.doors.endpoints['metrics'])}"
             for name, place in places.items():
                 if place is not None:
                     console.print(f"  {name:8} {place}")

@@ -67,7 +67,8 @@ def check_open_files() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < LEAST_OPEN_FILES:
         raise ServingError(
-            f"expected leave to open {LEAST_OPEN_FILES} files for Triton, got a limit of {hard}; raise it (ulimit -Hn)"
+            f"expected to be allowed {LEAST_OPEN_FILES} open files for Triton, got a limit of {hard}; "
+            "raise it (ulimit -Hn)"
         )
 
 

@@ -2,6 +2,7 @@
 """A model repository, checked for what Triton would complain about late, or not at all."""
 
 import re
+import shlex
 from pathlib import Path
 
 from mcts_ext.versions import is_left_out, is_mistaken, version_number
@@ -29,7 +30,7 @@ def check_repository(repository: Path, *, model: str, config_name: str | None = 
 def _check_files(folder: Path, config_name: str | None) -> None:
     path = folder / "config.pbtxt"
     if not path.is_file():
-        raise ModelNotFound(f"expected {path}, got nothing there; export a model first (blobzero export)")
+        raise ModelNotFound(f"expected {path}, got nothing there; publish a network first ({_publish(folder)})")
     if config_name is not None:
         path = folder / "configs" / f"{config_name}.pbtxt"
         if not path.is_file():  # Triton would fall back to config.pbtxt in silence
@@ -46,5 +47,9 @@ def _check_files(folder: Path, config_name: str | None) -> None:
     if not any(version_number(name) is not None and (folder / name / file).is_file() for name in names):
         left_out = next((name for name in names if is_left_out(name)), None)
         got = "no version" if left_out is None else f"{left_out}, which Triton leaves out for its leading zero"
-        cure = "publish one (blobzero export)" if left_out is None else "rename it (blobzero doctor)"
+        cure = f"publish one ({_publish(folder)})" if left_out is None else "rename it (blobzero doctor)"
         raise ModelNotFound(f"expected {folder}/<version>/{file}, got {got}; {cure}")
+
+
+def _publish(folder: Path) -> str:
+    return f"blobzero publish --repository {shlex.quote(str(folder.parent))}"

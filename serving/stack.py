@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from python_on_whales import Container, DockerClient
-from python_on_whales.client_config import ClientNotFoundError
 from python_on_whales.exceptions import DockerException
 
 from mcts_ext.errors import BlobError
@@ -19,6 +18,8 @@ FILE: Final = "compose.yaml"
 CPU_FILE: Final = "compose.cpu.yaml"
 CPU_IMAGE: Final = "blobzero-triton-cpu"
 PROFILES: Final = ("monitoring", "loadtest")
+ANSWER_TIMEOUT_S: Final = 20.0
+"""Of an engine that is asked for its version."""
 
 
 class StackError(BlobError):
@@ -65,7 +66,7 @@ class Stack:
         profiles: what Compose is to see besides; it does not list or stop the containers of others.
 
     Raises:
-        StackError: no compose files there, or no Docker with Compose v2.
+        StackError: no compose files there, no Docker with Compose v2, or an engine that does not answer.
     """
 
     def __init__(self, folder: Path, *, cpu: bool, profiles: Sequence[str] = PROFILES) -> None:
@@ -74,15 +75,12 @@ class Stack:
             if not Path(file).is_file():
                 raise StackError(f"expected {file}, got nothing there; run this in a checkout, or name it (--project)")
         self._docker = DockerClient(compose_files=files, compose_profiles=list(profiles))
-        try:
-            if not self._docker.compose.is_installed():
-                raise StackError("expected Docker Compose v2, got none; install the plugin docker-compose")
-        except ClientNotFoundError as error:
-            raise StackError("expected Docker with Compose v2, got no `docker`; install it") from error
+        _ask("compose", "version", expected="Docker with Compose v2", cure="install both")
+        _ask("version", expected="a Docker engine that answers", cure="start it, or say in DOCKER_HOST where it is")
 
     def up(self, *, scales: Mapping[str, int], build: bool = False) -> None:
         """Start what does not run yet, and wait until all that is checked is healthy; Compose shows how it goes."""
-        with _told("start the stack; see blobzero logs"):
+        with _told("start the stack"):
             self._docker.compose.up(detach=True, wait=True, build=build, scales=dict(scales))
 
     def scale(self, service: str, n: int) -> None:
@@ -118,8 +116,27 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except DockerException as error:
-        lines = [line.strip() for line in (error.stderr or str(error)).splitlines() if line.strip()]
-        raise StackError(f"expected Docker to {what}, got: {lines[-1] if lines else error}") from error
+        got = _last_line(error.stderr) or f"status {error.return_code}, for the reason above"
+        raise StackError(f"expected Docker to {what}, got {got}; blobzero status and logs may say more") from error
+
+
+def _ask(*words: str, expected: str, cure: str) -> None:
+    """Raise StackError unless `docker` does as it is told."""
+    try:
+        done = subprocess.run(["docker", *words], capture_output=True, timeout=ANSWER_TIMEOUT_S, check=False)
+        got = _last_line(done.stderr) or f"status {done.returncode}" if done.returncode else ""
+    except OSError as error:
+        got = f"{error.strerror}: docker"
+    except subprocess.TimeoutExpired:
+        got = f"none within {ANSWER_TIMEOUT_S:g} s"
+    if got:
+        raise StackError(f"expected {expected}, got {got}; {cure}")
+
+
+def _last_line(text: str | bytes | None) -> str:
+    """The last that says something; empty where none does."""
+    lines = (text.decode(errors="replace") if isinstance(text, bytes) else text or "").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _member(container: Container) -> Member:

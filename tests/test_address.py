@@ -24,6 +24,10 @@ def test_an_address_comes_apart_and_together(url: str, host: str, port: int) -> 
     assert join_url(host, port) == url
 
 
+def test_localhost_is_one_of_its_two_addresses() -> None:
+    assert split_url("localhost:8001") == split_url("LocalHost:8001") == ("127.0.0.1", 8001)
+
+
 @pytest.mark.parametrize(
     "url",
     [

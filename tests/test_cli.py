@@ -124,6 +124,16 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_an_empty_repository_is_to_be_published_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from blobzero.cli import main
+    from export.config import ensure_config
+
+    for _ in range(2):  # no configuration, then no version
+        assert main(["serve", "--repository", str(tmp_path / "my models")]) == 1
+        assert f"(blobzero publish --repository '{tmp_path}/my models')" in capsys.readouterr().err
+        ensure_config(tmp_path / "my models")
+
+
 def test_json_has_the_promised_keys_and_the_folder_can_be_played_on(tmp_path: Path) -> None:
     flags = ["selfplay", "--evaluator", "hash", "--simulations", "4", "--games", "16", "--out", "run", "--seed", "5"]
     done = blobzero(*flags, "--rounds", "20", "--json", cwd=tmp_path)

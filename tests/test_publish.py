@@ -250,9 +250,14 @@ def test_a_registry_that_can_not_be_read_stops_everything(repository: Path, file
 
 
 def test_the_commands_say_what_there_is(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rollback", "--repository", str(repository)]) == 0
-    assert main(["unpublish", "1", "--repository", str(repository)]) == 0
-    capsys.readouterr()
+    there = f"--repository {repository}"
+    for verb in (["rollback"], ["unpublish", "1"]):
+        assert main([*verb, "--repository", str(repository)]) == 0
+        said = capsys.readouterr().err
+        assert (
+            f"told     no server; one that runs takes it after blobzero doctor {there} --mend --url HOST:PORT" in said
+        )
+        assert f"next     blobzero {'serve' if verb == ['rollback'] else 'models'} {there}" in said
     assert main(["models", "--repository", str(repository), "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert listed["current"] == 4
@@ -271,6 +276,12 @@ def test_the_commands_say_what_there_is(repository: Path, capsys: pytest.Capture
     assert main(["doctor", "--repository", str(repository), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert ".incoming" in findings[0]["what"]
+    assert main(["doctor", "--repository", str(repository), "--mend"]) == 0
+    mended, verdict = capsys.readouterr().out.splitlines()
+    assert mended == f"mended: {findings[0]['what']}"
+    assert verdict == f"{repository}: nothing is wrong"
+    assert main(["doctor", "--repository", str(repository), "--mend", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"repository": str(repository), "findings": [], "mended": []}
 
 
 def test_a_mistyped_repository_does_not_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ WIDEST: Final = 65_536
 def open_safetensors(path: Path) -> Any:
     """Open for reading; raises OSError or SafetensorError."""
     if path.exists() and not path.is_file():  # a FIFO would be waited for
-        raise OSError(f"expected a regular file, got another kind at {path}")
+        raise OSError("a folder, a pipe or a device, not a regular file")
     return safe_open(path, framework="pt")
 
 

@@ -290,7 +290,7 @@ def main() -> int:
 
 
 def _guarded(work: Callable[[], None], stop: threading.Event, faults: list[str]) -> None:
-    """Run a thread whose end, if it is one of despair, is the process's."""
+    """Run a thread; an error that ends it ends the process."""
     try:
         work()
     except BrokenPipeError:

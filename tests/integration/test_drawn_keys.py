@@ -2,6 +2,7 @@
 """The key that a server draws: our commands find it, it differs each time, and it goes with the server."""
 
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -56,8 +57,15 @@ def test_it_is_new_for_each_start_and_gone_after_each(config: ServerConfig) -> N
             assert found[-1] == file.read_text()
             server.restart()
             assert find_key(server.url, None) == found[-1]  # who watches it has the key already
-            with ModelServer(server.url) as control:
+            port = int(server.url.rpartition(":")[2])
+            with (
+                socket.create_server(("::1", port), family=socket.AF_INET6) as stranger,
+                ModelServer(f"localhost:{port}") as control,
+            ):
                 control.load()
+                stranger.setblocking(False)
+                with pytest.raises(BlockingIOError):  # nobody came to the other address of that name
+                    stranger.accept()
         assert not file.exists()
     assert None not in found
     assert found[0] != found[1]
@@ -136,6 +144,9 @@ def test_our_commands_need_no_key_to_be_named(tmp_path: Path, capsys: pytest.Cap
             assert main(["models", *common]) == 0
             assert main(["rollback", *common]) == 0
             assert main(["doctor", *common]) == 0
+            assert main(["doctor", "--repository", str(models), "--url", f"localhost:{port}"]) == 0
+            (watch,) = [line.split()[1:] for line in said if line.split()[0] == "watch"]
+            assert main([*watch[1:], "--once", "--interval", "0.1"]) == 0
             load = ["--transport", "shm", "--concurrency", "1", "--duration", "0.3", "--rows", "8"]
             assert main(["loadtest", "--url", f"127.0.0.1:{port}", *load]) == 0
         finally:

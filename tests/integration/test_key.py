@@ -47,7 +47,7 @@ def test_who_has_no_key_is_refused_in_one_line_and_nothing_changes(
     wrong.write_text("another-key-of-this-length")
     for key_file in (None, wrong):
         with ModelServer(server.url, key_file=key_file) as control:
-            with pytest.raises(KeyRefused, match=r"expected leave .* name the file of its key \(--key-file\)"):
+            with pytest.raises(KeyRefused, match=r"expected the key of the server at .* name its file \(--key-file\)"):
                 control.load()
             with pytest.raises(KeyRefused):
                 control.states()
@@ -58,6 +58,11 @@ def test_who_has_no_key_is_refused_in_one_line_and_nothing_changes(
     assert [entry.version for entry in Registry(repository)] == before  # refused before it was begun
     assert main(["models", "--repository", str(repository), "--url", server.url]) == 1
     assert "(--key-file)" in capsys.readouterr().err
+    assert main(["doctor", "--repository", str(repository), "--url", server.url]) == 1
+    found = capsys.readouterr().out
+    assert "expected the key of the server at" in found
+    assert "(--key-file)" in found.splitlines()[1]
+    assert "blobzero serve" not in found  # it is there already
     with TritonEvaluator(server.url) as evaluator:  # evaluations and metadata need no key
         assert evaluate(evaluator, sample_rows(8, seed=1)).model_version == before[-1]
 
