@@ -53,6 +53,8 @@ from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
 from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
 from blobzero.tune import TuneConfig, tune
+from clients.files import fault
+from clients.keys import exposure
 from mcts_ext.errors import BlobError, InvalidConfig
 
 Command = (
@@ -170,10 +172,17 @@ def _run(config: Any) -> int:
     """The exit status of one verb; its errors in one line."""
     try:
         _check_paths(config)
+        if line := exposure(getattr(config, "key_file", None)):
+            print(f"blobzero: {line}", file=sys.stderr)
         with interrupting_signals():
             return exit_status(VERBS[type(config)](config))
     except BlobError as error:
         print(f"blobzero: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not (line := fault(error)):
+            raise
+        print(f"blobzero: {line}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if error.name not in EXTRA_OF:
