@@ -52,6 +52,8 @@ from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
 from blobzero.top import TopConfig, top
 from blobzero.train import TrainCommand, train
 from blobzero.tune import TuneConfig, tune
+from clients.files import Unfit
+from clients.keys import exposure
 from clients.limits import is_of_processes
 from mcts_ext.errors import BlobError
 
@@ -152,6 +154,8 @@ def _run(config: Any) -> int:
     """The exit status of one verb; its errors in one line."""
     try:
         check_arguments(config)
+        if line := exposure(getattr(config, "key_file", None)):
+            print(f"blobzero: {line}", file=sys.stderr)
         with interrupting_signals():
             return exit_status(VERBS[type(config)](config))
     except BlobError as error:
@@ -180,6 +184,8 @@ def _of_the_system(error: OSError | RuntimeError) -> str:
     if is_of_processes(error) or not isinstance(error, OSError):
         return f"expected to start processes and threads, got {error}; raise ulimit -u"
     got = error.strerror or " ".join(str(error).split())
+    if isinstance(error, Unfit):
+        return f"expected a small regular file, got {error} at {error.path}; name another"
     if error.filename is None:
         return f"expected the machine to have room, memory and open files left, got {got}; free some"
     return f"expected to read or write {error.filename}, got {got}; see to its disk and permissions, or name another"

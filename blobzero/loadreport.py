@@ -16,6 +16,7 @@ from rich.table import Table
 from blobzero import loadcharts
 from blobzero.decoration import decoration
 from blobzero.report import PAGE
+from clients.files import reason
 from clients.load import Point, Slo, knee
 from clients.report import write_aside, write_json
 from mcts_ext.errors import BlobError
@@ -148,7 +149,7 @@ def write(results: Results, folder: Path, say: Callable[[str], None]) -> list[Pa
         for name, content in files.items():
             write_aside(folder / name, content)
     except OSError as error:
-        raise UnwritableReport(f"expected to write {folder}, got {error}; choose another --out") from error
+        raise UnwritableReport(f"expected to write {folder}, got {reason(error)}; choose another --out") from error
     return [folder / name for name in ("loadtest.json", *files)]
 
 

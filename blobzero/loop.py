@@ -39,7 +39,7 @@ from blobzero.runfolder import RunFolder
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from blobzero.stopping import INTERRUPTED
 from clients.child import python_command
-from clients.jsontext import json_object
+from clients.files import read_json, reason
 from clients.lock import sole_writer
 from clients.match import seed_of
 from clients.report import write_json
@@ -142,17 +142,19 @@ class LoopRun:
         path = self.out / "loop.json"
         try:
             if self.config.seed == "auto":
-                found = json_object(path.read_bytes())["seed"] if path.exists() else secrets.randbits(31)
+                found = read_json(path)["seed"] if path.exists() else secrets.randbits(31)
                 self.seed = check_seed(found, what=f"the seed in {path}")
             wanted = json.loads(json.dumps({"settings": asdict(self.settings), "seed": self.seed}))
             for folder in ("selfplay", "matches", "generations", "logs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
-            found = json_object(path.read_bytes()) if path.exists() else wanted
+            found = read_json(path) if path.exists() else wanted
             write_json(path, wanted if found == wanted else found)
         except InvalidConfig as error:
             raise LoopError(f"{error}; choose another --out") from error
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise LoopError(f"expected a folder to write at {self.out}, got {error}; choose another --out") from error
+            raise LoopError(
+                f"expected to write {path}, or to go on from it, got {reason(error)}; choose another --out"
+            ) from error
         if found != wanted:
             different = next(key for key in wanted if wanted[key] != found.get(key))
             raise LoopError(f"expected the same {different} as in {path}, got another; choose another --out")
@@ -239,7 +241,7 @@ class LoopRun:
             rollback(self.models, before, url=url, key_file=self.config.key_file)
             self.metrics.published("rolled_back")
             self.say(f"generation {generation}: version {version} is no better than {before}; rolled back")
-        summary = json.loads((self.selfplay_folder(generation) / "summary.json").read_text())
+        summary = _result(self.selfplay_folder(generation) / "summary.json", "seconds")
         result = {
             "generation": generation,
             "version": version,
@@ -297,7 +299,7 @@ class LoopRun:
             *MatchConfig.typed(self.settings.search_of_matches()),
             "--seed", str(self.seed_for("match", name, generation)), "--out", str(path),
         )  # fmt: skip
-        if not path.is_file() or json.loads(path.read_text())["interrupted"]:
+        if not path.exists() or _result(path, "interrupted")["interrupted"]:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as playing:
                 try:
                     status = playing.wait()
@@ -307,6 +309,19 @@ class LoopRun:
                 raise KeyboardInterrupt
             if status:
                 raise LoopError(f"expected the match against {opponent} to end well, got status {status}")
-        found: dict[str, Any] = json.loads(path.read_text())
+        found = _result(path, "difference")
         self.metrics.matched(name, found["difference"])
         return found
+
+
+def _result(path: Path, name: str) -> dict[str, Any]:
+    """What a part left in its file, which says something by this name."""
+    try:
+        found = read_json(path)
+        if name not in found:
+            raise ValueError(f"none of its {name}")
+    except (OSError, ValueError) as error:
+        raise LoopError(
+            f"expected a result at {path}, got {reason(error)}; remove it, and repeat the command"
+        ) from error
+    return found

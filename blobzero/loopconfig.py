@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from clients.files import read_small, reason
 from clients.players import parse
 from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.errors import InvalidConfig
@@ -164,12 +165,12 @@ def load_settings(preset: str) -> LoopSettings:
     """
     path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(read_small(path).decode())
     except FileNotFoundError as error:
         known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
         raise InvalidConfig(f"expected a preset of {known}, or a TOML file, got {preset!r}") from error
     except (OSError, ValueError) as error:
-        raise InvalidConfig(f"expected TOML in {path}, got {error}") from error
+        raise InvalidConfig(f"expected TOML in {path}, got {reason(error)}") from error
     known_names = {field.name for field in fields(LoopSettings)}
     wrong = sorted(known_names ^ found.keys())
     if wrong:

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from blobzero.console import plain_console
 from blobzero.searchflags import SearchFlags
+from clients.files import reason
 from clients.lock import sole_writer_of
 from clients.match import DealResult, MatchCounts, Player, play
 from clients.players import Source, Spec, open_players, parse
@@ -150,7 +151,9 @@ def _run(config: MatchConfig, specs: list[Spec]) -> int:
         try:
             write_json(config.out, outcome)
         except OSError as error:
-            raise UnwritableResult(f"expected to write {config.out}, got {error}; choose another --out") from error
+            raise UnwritableResult(
+                f"expected to write {config.out}, got {reason(error)}; choose another --out"
+            ) from error
     _tell(console, outcome)
     if config.json:
         print(json.dumps(outcome))

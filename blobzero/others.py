@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.errors import EvaluatorError
+from clients.files import read_small
 from clients.records import ShardError, ShardGone, ShardUnavailable, rounds_of
 from clients.report import summarize
 from clients.statistics import ModelStatistics
@@ -17,6 +18,8 @@ from clients.telemetry import History
 from mcts_ext.contract import MODEL_NAME
 from training.shards import find_shards
 
+LEDGER_BYTES = 1 << 30
+"""Lines for ten million shards."""
 POLL_S = 1.0
 SAY_S = 60.0
 
@@ -33,7 +36,7 @@ class RecordedRounds:
         self._records = records
         self._ledger = ledger
         self._rounds: dict[str, int] = {}
-        for line in ledger.read_text().splitlines() if ledger.exists() else ():
+        for line in read_small(ledger, most_bytes=LEDGER_BYTES).splitlines() if ledger.exists() else ():
             with contextlib.suppress(ValueError, TypeError, RecursionError):
                 name, rounds = json.loads(line)  # a line was cut off when the process that wrote it was killed
                 self._rounds[str(name)] = int(rounds)

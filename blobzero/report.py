@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from blobzero import charts
 from blobzero.again import quoted
 from blobzero.console import plain_console
+from clients.files import read_json, read_small, reason
 from clients.jsontext import json_object
 from clients.lock import sole_writer
 from clients.records import ShardError, readable
@@ -76,7 +77,7 @@ def report(config: ReportConfig) -> int:
             page = PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
             write_aside(config.run / "report.html", page.encode(errors="replace"))
     except OSError as error:
-        raise ReportError(f"expected to write {config.run}/report.html, got {error}; free space") from error
+        raise ReportError(f"expected to write {config.run}/report.html, got {reason(error)}; free space") from error
     console = plain_console(stderr=True)
     console.print(f"written  {config.run}/report.html", soft_wrap=True)
     console.print(f"next     blobzero play --repository {quoted(config.run / 'models')}", soft_wrap=True)
@@ -84,10 +85,14 @@ def report(config: ReportConfig) -> int:
 
 
 def _read_generations(run: Path) -> list[dict[str, Any]]:
-    try:
-        found = [json_object(path.read_bytes()) for path in sorted((run / "generations").glob("*.json"))]
-    except (OSError, ValueError) as error:
-        raise ReportError(f"expected the results of generations in {run}, got {error}; run the loop again") from error
+    found = []
+    for path in sorted((run / "generations").glob("*.json")):
+        try:
+            found.append(read_json(path))
+        except (OSError, ValueError) as error:
+            raise ReportError(
+                f"expected a generation's result at {path}, got {reason(error)}; run the loop again"
+            ) from error
     if not found:
         raise ReportError(f"expected a finished generation in {run}, got none; run blobzero loop --out {quoted(run)}")
     return found
@@ -95,11 +100,11 @@ def _read_generations(run: Path) -> list[dict[str, Any]]:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json_object(line) for line in path.read_text().splitlines()]
+        return [json_object(line) for line in read_small(path).splitlines()]
     except FileNotFoundError:
         return []
-    except ValueError as error:
-        raise ReportError(f"expected JSON lines in {path}, got {error}; run the loop again") from error
+    except (OSError, ValueError) as error:
+        raise ReportError(f"expected JSON lines in {path}, got {reason(error)}; run the loop again") from error
 
 
 def _sections(

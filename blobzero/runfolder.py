@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from clients.jsontext import json_object
+from clients.files import read_json, reason
 from clients.records import finished_rounds
 from clients.report import plain, write_json
 from mcts_ext.config import SearchConfig, check_seed
@@ -44,7 +44,7 @@ class RunFolder:
             self.shards.mkdir(parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
             if self.config.exists():
-                found = json_object(self.config.read_bytes())
+                found = self._read()
                 different = [key for key in wanted if wanted[key] != found.get(key)]
                 if different:
                     raise RunFolderError(
@@ -54,10 +54,8 @@ class RunFolder:
             write_json(self.config, wanted)
         except OSError as error:
             raise RunFolderError(
-                f"expected a folder to write at {self.path}, got {error.strerror or error}; choose another --out"
+                f"expected a folder to write at {self.path}, got {reason(error)}; choose another --out"
             ) from error
-        except ValueError as error:
-            raise RunFolderError(f"expected JSON in {self.config}, got {error}; choose another --out") from error
 
     def withdraw(self) -> None:
         """Take back what `open` made for a run that did not begin, unless a log has something to say."""
@@ -73,14 +71,22 @@ class RunFolder:
     def seed(self) -> int:
         """The seed of the run that the folder holds; one drawn now where it holds none."""
         try:
-            return check_seed(json_object(self.config.read_bytes())["seed"], what=f"the seed in {self.config}")
+            return check_seed(read_json(self.config)["seed"], what=f"the seed in {self.config}")
         except FileNotFoundError:
             return secrets.randbits(31)
         except InvalidConfig as error:
             raise RunFolderError(f"{error}; choose another --out") from error
         except (OSError, KeyError, ValueError) as error:
             raise RunFolderError(
-                f"expected a run's seed in {self.config}, got {error}; choose another --out"
+                f"expected a run's seed in {self.config}, got {reason(error)}; choose another --out"
+            ) from error
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return read_json(self.config)
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"expected what was played as JSON in {self.config}, got {reason(error)}; choose another --out"
             ) from error
 
     def finished_rounds(self, *, on_event: Callable[[str], None] = lambda _: None) -> set[int]:

@@ -16,6 +16,7 @@ from blobzero.charts import new_figure, png, thousands
 from blobzero.decoration import decoration
 from blobzero.soakmemory import GROWTH, Life, Memory, judge_memory
 from blobzero.soakrounds import Rounds
+from clients.files import reason
 from clients.report import machine, write_aside, write_json
 from mcts_ext.errors import BlobError
 
@@ -136,7 +137,7 @@ def report(console: Console, result: SoakResult) -> None:
     try:
         write_json(out / "soak.json", result.to_json())
     except OSError as error:
-        raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
+        raise UnwritableReport(f"expected to write {out}, got {reason(error)}; make room") from error
     _tell(console, result)
     if result.config.json:
         print(json.dumps(result.to_json()))

@@ -14,6 +14,7 @@ from blobzero.soakplay import Soak
 from blobzero.soakreport import SoakResult, report
 from blobzero.soakrounds import Rounds
 from blobzero.stopping import stop_signals
+from clients.files import reason
 from clients.limits import allow_open_files
 from clients.lock import LOCK, sole_writer
 from mcts_ext.errors import BlobError, InvalidConfig
@@ -92,7 +93,9 @@ def _make_folder(config: "SoakConfig") -> None:
             raise InvalidConfig(f"expected an empty folder, got {config.out}; remove it or choose another --out")
         (config.out / "shards").mkdir()
     except OSError as error:
-        raise InvalidConfig(f"expected to make a folder {config.out}, got {error}; choose another --out") from error
+        raise InvalidConfig(
+            f"expected to make a folder {config.out}, got {reason(error)}; choose another --out"
+        ) from error
 
 
 def _disk(config: "SoakConfig", stack: contextlib.ExitStack) -> tuple[SmallDisk | None, Sequence[str], dict[str, str]]:

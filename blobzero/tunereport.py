@@ -20,6 +20,7 @@ from blobzero.charts import png
 from blobzero.decoration import decoration
 from blobzero.tunespace import Space, client_flags
 from blobzero.tunestudy import Verdict, finished
+from clients.files import reason
 from clients.report import write_aside, write_json
 from mcts_ext.errors import BlobError
 
@@ -92,7 +93,7 @@ def report(console: Console, result: TuneResult, *, is_broken_off: bool) -> None
     try:
         write_json(out / "tune.json", result.to_json())
     except OSError as error:
-        raise UnwritableReport(f"expected to write {out}, got {error}; make room") from error
+        raise UnwritableReport(f"expected to write {out}, got {reason(error)}; make room") from error
     with decoration("picture", console.print):
         write_aside(out / "tune.png", _picture(result))
         written.append(out / "tune.png")

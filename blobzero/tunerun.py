@@ -28,7 +28,7 @@ from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, open_study
 from clients.errors import EvaluatorError
-from clients.jsontext import json_object
+from clients.files import read_json, reason
 from clients.load import Slo, Target
 from clients.lock import sole_writer
 from clients.report import machine, write_json
@@ -80,7 +80,9 @@ def run(config: "TuneConfig") -> int:
         except BlobError as error:  # what was measured before it is still told
             fault = error
         except OSError as error:
-            fault = StudyError(f"expected to write {config.out}, got {error}; make room, and the same command goes on")
+            fault = StudyError(
+                f"expected to write {config.out}, got {reason(error)}; make room, and the same command goes on"
+            )
     written = None
     if verdict is not None and verdict.is_win:
         try:
@@ -185,7 +187,7 @@ def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextli
     }
     try:
         if path.exists():
-            found = json_object(path.read_bytes())
+            found = read_json(path)
             other = [name for name in wanted if wanted[name] != found.get(name)]
             if other:
                 raise StudyError(
@@ -194,9 +196,11 @@ def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextli
                 )
         write_json(path, wanted)
     except OSError as error:
-        raise StudyError(f"expected a folder to write at {config.out}, got {error}; choose another --out") from error
+        raise StudyError(
+            f"expected a folder to write at {config.out}, got {reason(error)}; choose another --out"
+        ) from error
     except (TypeError, ValueError) as error:
-        raise StudyError(f"expected a study's JSON in {path}, got {error}; choose another --out") from error
+        raise StudyError(f"expected a study's JSON in {path}, got {reason(error)}; choose another --out") from error
 
 
 def _write(config: "TuneConfig", base: Any, verdict: Verdict) -> Path:
@@ -221,7 +225,7 @@ def _write(config: "TuneConfig", base: Any, verdict: Verdict) -> Path:
     try:
         write_whole(path, text.encode())
     except OSError as error:
-        raise StudyError(f"expected to write {path}, got {error}; make room, or change its owner") from error
+        raise StudyError(f"expected to write {path}, got {reason(error)}; make room, or change its owner") from error
     return path
 
 

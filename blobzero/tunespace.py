@@ -23,6 +23,7 @@ from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 
 from clients.channel import CHANNEL_OPTIONS as _  # noqa: F401  (sets how gRPC loads)
+from clients.files import read_small, reason
 from clients.sizing import choose_size
 from mcts_ext.errors import BlobError
 
@@ -68,9 +69,11 @@ def read_config(path: Path) -> Any:
         UnreadableConfig: it is not there, or no configuration.
     """
     try:
-        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        return text_format.Parse(read_small(path).decode(), model_config_pb2.ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise UnreadableConfig(f"expected a model configuration at {path}, got {error}; blobzero doctor") from error
+        raise UnreadableConfig(
+            f"expected a model configuration at {path}, got {reason(error)}; blobzero doctor"
+        ) from error
 
 
 def space_of(objective: str, config: Any) -> Space:

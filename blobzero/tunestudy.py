@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from blobzero.tunemeasure import Measure, Measured, Refused, penalized
 from blobzero.tunespace import Setting, Space
+from clients.files import read_small, reason
 from clients.rating import Estimate, estimate
 from mcts_ext.errors import BlobError
 
@@ -128,15 +129,17 @@ def open_study(path: Path, *, seed: int) -> optuna.Study:
         return _open_study(path, seed=seed)
     except OSError as error:
         raise StudyError(
-            f"expected to read and write {path}, got {error}; make room, or choose another --out"
+            f"expected to read and write {path}, got {reason(error)}; make room, or choose another --out"
         ) from error
     except (ValueError, KeyError) as error:
-        raise StudyError(f"expected a study in {path}, got {error}; remove it, or choose another --out") from error
+        raise StudyError(
+            f"expected a study in {path}, got {reason(error)}; remove it, or choose another --out"
+        ) from error
 
 
 def _drop_torn_line(path: Path) -> None:
     """Cut off what a process that was killed, or a full disk, left of a line: the next one would be written onto it."""
-    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
+    if path.exists() and not (data := read_small(path)).endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
 
 

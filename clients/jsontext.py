@@ -14,7 +14,7 @@ def json_object(text: str | bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except RecursionError as error:
-        raise ValueError("expected an object, got JSON that is nested too deeply") from error
+        raise ValueError("JSON that is nested too deeply") from error
     if not isinstance(found, dict):
-        raise ValueError(f"expected a JSON object, got {type(found).__name__}")
+        raise ValueError(f"a {type(found).__name__}, not a JSON object")
     return found

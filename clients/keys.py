@@ -9,6 +9,7 @@ machine look for it there.
 import os
 import re
 import secrets
+import shlex
 import stat
 import tempfile
 from contextlib import suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from clients.address import is_loopback, join_url, split_url
+from clients.files import read_small, reason
 from mcts_ext.errors import BlobError, InvalidConfig
 
 GRPC_HEADER: Final = "triton-grpc-protocol-admin-key"
@@ -37,16 +39,31 @@ def read_key(path: Path) -> str:
         KeyUnreadable: no such file, or no key in it.
     """
     try:
-        with path.open("rb") as file:
-            key = file.read(MOST_BYTES).decode().strip()
+        key = read_small(path, most_bytes=MOST_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyUnreadable(f"expected a file with a key at {path}, got {error}; write one, or name another") from error
+        raise KeyUnreadable(f"expected a file with a key at {path}, got {reason(error)}; {_cure(path)}") from error
     if not re.fullmatch(r"[A-Za-z0-9_-]{16,}", key):  # ":" and "=" mean something in Triton's option
+        got = f"{len(key)} characters" if len(key) < 16 else f"others among its {len(key)} characters"
         raise KeyUnreadable(
-            f"expected a key of 16 or more letters, digits, - and _ in {path}, got {len(key)} characters; "
-            "python3 -c 'import secrets; print(secrets.token_hex())' draws one"
+            f"expected a key of 16 or more letters, digits, - and _, and nothing else, in {path}, got {got}; "
+            f"{_cure(path)}"
         )
     return key
+
+
+def exposure(path: Path | None) -> str:
+    """A line about a key file of this user's that others can read too; empty where there is nothing to say.
+
+    A file of another owner is theirs to answer for: Docker mounts a secret as root's, readable by all in the container.
+    """
+    with suppress(OSError):
+        found = path.stat() if path is not None else None
+        if found and stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            return (
+                f"the key in {path} is open to other users (mode {stat.S_IMODE(found.st_mode):o}); "
+                f"chmod 600 {shlex.quote(str(path))}"
+            )
+    return ""
 
 
 def find_key(url: str, key_file: Path | None) -> str | None:
@@ -94,7 +111,7 @@ def leave_key(key: str, path: Path) -> None:
             os.unlink(name)
             raise
     except OSError as error:
-        raise KeyUnreadable(f"expected to write a key to {path}, got: {error}; make room there") from error
+        raise KeyUnreadable(f"expected to write a key to {path}, got {reason(error)}; make room there") from error
 
 
 def runtime_folder() -> Path:
@@ -108,12 +125,17 @@ def runtime_folder() -> Path:
     return Path(tempfile.gettempdir(), f"blobzero-{os.geteuid()}")
 
 
+def _cure(path: Path) -> str:
+    file = shlex.quote(str(path))
+    return f"make one: (umask 077; python3 -c 'import secrets; print(secrets.token_hex())' >{file})"
+
+
 def _check_private(folder: Path) -> None:
     """Raise `KeyUnreadable` unless it is a folder, no link, of this user alone."""
     try:
         found = folder.lstat()
     except OSError as error:
-        raise KeyUnreadable(f"expected a folder {folder}, got {error}") from error
+        raise KeyUnreadable(f"expected a folder {folder}, got {reason(error)}") from error
     kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no folder"
     mode = stat.S_IMODE(found.st_mode)
     if kind == "no folder" or found.st_uid != os.geteuid() or mode & 0o077:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from clients.files import open_regular
 from mcts_ext.errors import BlobError
 
 LOCK: Final = ".lock"
@@ -102,7 +103,7 @@ def worker_in(folder: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock of this file now."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -202,7 +203,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _holder(path: Path) -> str:
-    with contextlib.suppress(OSError), path.open("rb") as file:
+    with contextlib.suppress(OSError), open_regular(path) as file:
         return " ".join(file.read(HOLDER_BYTES).decode(errors="replace").split()) or "another process"
     return "another process"
 

@@ -6,11 +6,9 @@ sees half of one; a round's decisions stand together in one shard, so whoever li
 finished. Arrays are fixed-size lists; the run's configuration travels in each shard's metadata.
 """
 
-import contextlib
 import errno
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clients.contents import fault_in
+from clients.files import Unfit, open_regular
 from clients.jsontext import json_object
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
@@ -232,10 +231,12 @@ def read_shard(path: Path, columns: Sequence[str] = SCHEMA.names) -> Shard:
         ShardError: no shard of this observation version, or numbers that no search leaves behind.
     """
     try:
-        with _open_regular(path) as file:
+        with open_regular(path) as file:
             return _parse(file, columns)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ShardGone(f"expected a shard of records at {path}, got nothing there: it was removed") from error
+    except Unfit as error:
+        raise ShardError(f"expected a shard of records at {path}, got {error}; remove it") from error
     except _NotThis as error:
         raise ShardError(f"expected a shard of records at {path}, got {error}; {error.cure}") from error
     except MemoryError as error:
@@ -261,26 +262,6 @@ def _unavailable(path: Path, reason: str) -> ShardUnavailable:
         f"expected to read {path}, got: {reason}; it stays where it is and is tried again, look to its disk and its "
         "permissions"
     )
-
-
-def _open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file; what stands under its name is asked first, for opening a device or a FIFO does things."""
-    _require_regular(os.stat(path).st_mode)
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, "rb", buffering=0, opener=_without_waiting))
-        _require_regular(os.fstat(file.fileno()).st_mode)
-        stack.pop_all()
-        return file
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _require_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-        raise _NotThis(kinds.get(stat.S_IFMT(mode), "a device"))
 
 
 def _parse(file: IO[bytes], columns: Sequence[str]) -> Shard:

@@ -10,6 +10,7 @@ from typing import Final
 from google.protobuf import text_format
 
 from clients.errors import EvaluatorError, ServerUnreachable
+from clients.files import read_small
 from clients.served_model import check_served_model
 from export.candidate import read_candidate
 from export.change import Change
@@ -91,9 +92,9 @@ def _configurations(repository: Path) -> Iterator[Finding]:
             yield Finding(f"{path} is missing", MEND)
             continue
         try:
-            config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+            config = text_format.Parse(read_small(path).decode(), model_config_pb2.ModelConfig())
             check_served_model(config, model=MODEL_NAME, url=str(path))
-        except (text_format.ParseError, UnicodeDecodeError, BlobError) as error:
+        except (OSError, text_format.ParseError, UnicodeDecodeError, BlobError) as error:
             text = " ".join(str(error).split())
             yield Finding(f"{path} does not fit: {text}", "remove it, and the next publish writes it anew")
 

@@ -15,6 +15,7 @@ ExportError                   every error of this package
 
 from pathlib import Path
 
+from clients.files import reason
 from mcts_ext.errors import BlobError
 
 
@@ -50,13 +51,9 @@ class PublishFailed(ExportError):
     """A server that did not take a version; it was withdrawn."""
 
 
-def unwritable(repository: Path, error: BaseException | None) -> RepositoryError:
+def unwritable(repository: Path, error: BaseException) -> RepositoryError:
     """The error of a repository that could not be written."""
     return RepositoryError(
-        f"expected a writable model repository with room, got {error} in {repository}; free space or name another"
+        f"expected a writable model repository with room at {repository}, "
+        f"got {reason(error)}; free space or name another"
     )
-
-
-def one_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.checkout import git
+from clients.files import reason
 from clients.lock import sole_writer
 from clients.report import machine, write_json
 from export.errors import ExportError
@@ -164,7 +165,7 @@ def export_variants(
             report = ExportReport(checkpoint, info, out, files, refused, timed, positions, threads, now)
             write_json(out / REPORT_FILE, report.to_json())
     except OSError as error:
-        raise ExportError(f"expected a folder to write at {out}, got {error}; choose another --out") from error
+        raise ExportError(f"expected a folder to write at {out}, got {reason(error)}; choose another --out") from error
     return report
 
 

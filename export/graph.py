@@ -17,7 +17,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from clients.checkout import git
-from export.errors import ExportError, InvalidModel, one_line
+from clients.files import open_regular, reason
+from export.errors import ExportError, InvalidModel
 from export.torchscript import read_torchscript
 from mcts_ext.contract import (
     INPUT_NAME,
@@ -86,7 +87,7 @@ def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) 
         write_whole(path, model.SerializeToString())
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
         raise ExportError(
-            f"expected to write {path}, got {one_line(error)}; free space or choose another folder"
+            f"expected to write {path}, got {reason(error)}; free space or choose another folder"
         ) from error
 
 
@@ -113,10 +114,11 @@ def properties_of(model: onnx.ModelProto) -> dict[str, str]:
 
 def _read_onnx(path: Path) -> dict[str, str]:
     try:
+        open_regular(path).close()  # onnx would wait for a FIFO
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, OSError: no common base
-        raise InvalidModel(f"expected an ONNX model, got {one_line(error)} in {path}; export it again") from error
+        raise InvalidModel(f"expected an ONNX model, got {reason(error)} in {path}; export it again") from error
     tensors = {
         value.name: (value.type.tensor_type.elem_type, [dim.dim_value for dim in value.type.tensor_type.shape.dim])
         for value in (*model.graph.input, *model.graph.output)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from clients.jsontext import json_object
+from clients.files import read_json, reason
 from clients.lock import FolderBusy, FolderUnwritable, is_held, sole_writer
 from export.errors import RegistryError, RepositoryBusy, unwritable
 from mcts_ext.contract import MODEL_NAME
@@ -124,7 +124,7 @@ def exclusive(repository: Path) -> Iterator[None]:
         except FolderBusy as error:
             raise RepositoryBusy(str(error)) from error
         except FolderUnwritable as error:
-            raise unwritable(repository, error.__cause__) from error
+            raise unwritable(repository, error.__cause__ or error) from error
         yield
 
 
@@ -148,26 +148,26 @@ def _entry(found: Any) -> Entry:
     entry = Entry(**found)
     for value in (entry.version, *([] if entry.same_as is None else [entry.same_as])):
         if type(value) is not int or not 0 <= value <= LAST_VERSION:
-            raise ValueError(f"expected the number of a version, got {str(value)[:40]!r}")
+            raise ValueError(f"{str(value)[:40]!r} as the number of a version")
     if entry.state not in _WRITTEN:
-        raise ValueError(f"expected a state of {', '.join(_WRITTEN)}, got {str(entry.state)[:40]!r}")
+        raise ValueError(f"{str(entry.state)[:40]!r}, not a state of {', '.join(_WRITTEN)}")
     texts = (entry.at, entry.source, entry.note, *([] if entry.url is None else [entry.url]))
     texts += (*entry.files.values(), *entry.properties.values())
     figures = (*entry.parity.values(), *(entry.served or {}).values())
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in figures):
-        raise ValueError(f"expected texts and figures in version {entry.version}, got others")
+        raise ValueError(f"others than texts and figures in version {entry.version}")
     return entry
 
 
 def _read(path: Path) -> dict[int, Entry]:
     try:
-        entries = [_entry(fields) for fields in json_object(path.read_bytes())["versions"]]
+        entries = [_entry(fields) for fields in read_json(path)["versions"]]
     except FileNotFoundError:
         return {}
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise RegistryError(
-            f"expected a registry of versions, got {reason} in {path}; move it away: the next publish writes another "
+            f"expected a registry of versions at {path}, "
+            f"got {reason(error)}; move it away: the next publish writes another "
             "from what the version folders say of themselves"
         ) from error
     return {entry.version: entry for entry in entries}

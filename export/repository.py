@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from clients.files import reason
 from export.errors import RepositoryError, unwritable
 from export.variants import FILE_NAMES
 from mcts_ext.contract import MODEL_NAME
@@ -51,7 +52,7 @@ def numbers(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise RepositoryError(f"expected a model repository, got {error}; name another folder") from error
+        raise RepositoryError(f"expected a model repository, got {reason(error)}; name another folder") from error
     return sorted(number for name in names if (number := version_number(name)) is not None)
 
 
@@ -80,7 +81,11 @@ def model_path(repository: Path, version: int) -> Path:
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of the model files of a version's folder, by name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in model_files(folder)}
+    hashes = {}
+    for path in model_files(folder):
+        with path.open("rb") as file:
+            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 @contextmanager

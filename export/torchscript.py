@@ -21,8 +21,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from clients.files import open_regular, reason
 from clients.jsontext import json_object
-from export.errors import ExportError, InvalidModel, one_line
+from export.errors import ExportError, InvalidModel
 from mcts_ext.contract import INPUT_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 from training.files import write_whole
 
@@ -54,6 +55,7 @@ def load_torchscript(path: Path) -> tuple[Any, dict[str, str]]:
     """
     files = {METADATA_FILE: ""}
     try:
+        open_regular(path).close()  # PyTorch would wait for a FIFO
         with _quiet():
             load: Any = torch.jit.load  # it has no types
             module = load(str(path), map_location="cpu", _extra_files=files)
@@ -61,7 +63,7 @@ def load_torchscript(path: Path) -> tuple[Any, dict[str, str]]:
         return module, {str(key): str(value) for key, value in properties.items()}
     except (RuntimeError, ValueError, OSError, AttributeError) as error:
         raise InvalidModel(
-            f"expected a TorchScript model with {METADATA_FILE}, got {one_line(error)} in {path}; export it again"
+            f"expected a TorchScript model with {METADATA_FILE}, got {reason(error)} in {path}; export it again"
         ) from error
 
 
@@ -89,7 +91,7 @@ def read_torchscript(path: Path) -> dict[str, str]:
                 raise InvalidModel(f"expected outputs {expected}, got {got} in {path}; export it again")
     except (RuntimeError, AttributeError, TypeError) as error:  # a graph for other rows, one without forward, ...
         raise InvalidModel(
-            f"expected a graph for {INPUT_NAME} [B, {OBSERVATION_BYTES}], got {one_line(error)} in {path}; "
+            f"expected a graph for {INPUT_NAME} [B, {OBSERVATION_BYTES}], got {reason(error)} in {path}; "
             "export it again"
         ) from error
     return properties
@@ -123,7 +125,7 @@ def _write(module: Any, path: Path, metadata: Mapping[str, str]) -> None:
         write_whole(path, buffer.getvalue())
     except OSError as error:
         raise ExportError(
-            f"expected to write {path}, got {one_line(error)}; free space or choose another folder"
+            f"expected to write {path}, got {reason(error)}; free space or choose another folder"
         ) from error
 
 

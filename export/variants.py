@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from clients import local
 from clients.evaluator import evaluate as ask
+from clients.files import reason
 from clients.local import PRECISION_KEY, LocalEvaluator
 from export.errors import ExportError, InvalidModel
 from export.graph import export_onnx, properties_of, read_metadata
@@ -209,4 +210,6 @@ def _write(path: Path, data: bytes) -> None:
     try:
         write_whole(path, data)
     except OSError as error:
-        raise ExportError(f"expected to write {path}, got {error}; free space or choose another folder") from error
+        raise ExportError(
+            f"expected to write {path}, got {reason(error)}; free space or choose another folder"
+        ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from clients.keys import exposure
 from mcts_ext.errors import BlobError
 from serving.embedded import ServerConfig, serve
 
@@ -19,6 +20,8 @@ def main() -> int:
     config = tyro.cli(ServerConfig, prog="python -m serving", description=ServerConfig.__doc__)
     if config.log_file is not None:
         threading.Thread(target=_follow, args=(config.log_file,), daemon=True).start()
+    if line := exposure(config.key_file):
+        print(f"serving: {line}", file=sys.stderr)
     try:
         return serve(config)
     except BlobError as error:

@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+from clients.files import read_small, reason
 from mcts_ext.versions import is_left_out, is_mistaken, version_number
 from serving.errors import ModelNotFound
 from serving.install import BACKENDS
@@ -24,7 +25,7 @@ def check_repository(repository: Path, *, model: str, config_name: str | None = 
     try:
         _check_files(repository / model, config_name)
     except OSError as error:
-        raise ModelNotFound(f"expected a model repository at {repository}, got {error}") from error
+        raise ModelNotFound(f"expected a model repository at {repository}, got {reason(error)}") from error
 
 
 def _check_files(folder: Path, config_name: str | None) -> None:
@@ -36,7 +37,7 @@ def _check_files(folder: Path, config_name: str | None) -> None:
         if not path.is_file():  # Triton would fall back to config.pbtxt in silence
             known = sorted(p.stem for p in path.parent.glob("*.pbtxt"))
             raise ModelNotFound(f"expected {path}, got nothing there; choose one of {', '.join(known) or 'none'}")
-    backend = re.search(r'^\s*backend\s*:\s*"(\w+)"', path.read_text(errors="replace"), re.MULTILINE)
+    backend = re.search(r'^\s*backend\s*:\s*"(\w+)"', read_small(path).decode(errors="replace"), re.MULTILINE)
     file = BACKENDS.get(backend[1] if backend else "", "model.onnx")
     names = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
     if mistaken := [name for name in names if is_mistaken(name)]:

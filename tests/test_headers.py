@@ -18,6 +18,7 @@ from blobzero.runfolder import RunFolder, RunFolderError
 from clients.jsontext import json_object
 from export.errors import RegistryError
 from export.registry import Registry
+from mcts_ext.errors import BlobError
 from training.checkpoint import FORMAT, CheckpointError, describe, load_checkpoint, save_checkpoint
 from training.metrics import read_metrics
 from training.network import PRESETS, create_network
@@ -138,7 +139,7 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     code = "import pathlib, sys, training.checkpoint as c; c.load_checkpoint(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(tmp_path / "a.safetensors")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert "expected a readable checkpoint, got a folder, a pipe or a device, not a regular file in" in done.stderr
+    assert f"expected a readable checkpoint at {tmp_path}/a.safetensors, got a FIFO; choose another" in done.stderr
     assert refused(tmp_path)  # a directory
 
 
@@ -232,3 +233,26 @@ def test_json_that_is_no_object() -> None:
     for text in (DEEP, "[]", "null", "{", b"\xff"):
         with pytest.raises(ValueError, match=r".+"):
             json_object(text)
+
+
+def test_a_refusal_says_expected_and_the_path_once(tmp_path: Path) -> None:
+    (tmp_path / "registry.json").write_text("[]")
+    (tmp_path / "run.json").write_text("[]")
+    checkpoint = tmp_path / "c.safetensors"
+    weights, info = small_weights()
+    said = []
+    for attempt in (
+        lambda: Registry(tmp_path),
+        lambda: RunFolder(tmp_path).seed(),
+        lambda: load_checkpoint(checkpoint),
+        lambda: load_state(checkpoint),
+    ):
+        with pytest.raises(BlobError) as caught:
+            attempt()
+        said.append(str(caught.value))
+    save_file(weights, checkpoint, metadata={"format": FORMAT, "info": json.dumps(info | {"step": -1})})
+    said.append(refused(checkpoint))
+    for text in said:
+        assert text.count("expected ") == text.count(f"{tmp_path}/") == 1, text
+    assert "got a list, not a JSON object" in said[0]
+    assert "got '-1' as step, not 0.." in said[-1]

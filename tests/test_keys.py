@@ -3,13 +3,24 @@
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from blobzero.cli import main
 from clients import keys
 from clients.channel import key_metadata
-from clients.keys import KeyUnreadable, draw_key, drawn_key_file, find_key, leave_key, read_key, runtime_folder
+from clients.keys import (
+    KeyUnreadable,
+    draw_key,
+    drawn_key_file,
+    exposure,
+    find_key,
+    leave_key,
+    read_key,
+    runtime_folder,
+)
 
 PORT = 28_001
 
@@ -115,3 +126,46 @@ def test_no_room_for_a_key_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(KeyUnreadable, match=r"expected to write a key to .*No space left on device; make room there"):
         leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
     assert list(folder.iterdir()) == []
+
+
+def test_a_key_file_says_how_it_is_made(tmp_path: Path) -> None:
+    for text, got in (("short", "5 characters"), ("+" * 44, "others among its 44 characters")):
+        (tmp_path / "key").write_text(text)
+        with pytest.raises(KeyUnreadable, match=f"and nothing else, in .*, got {got}; make one: ") as caught:
+            read_key(tmp_path / "key")
+    with pytest.raises(KeyUnreadable, match="got No such file or directory; make one: "):
+        read_key(tmp_path / "none")
+    (tmp_path / "key").unlink()
+    subprocess.run(["bash", "-c", str(caught.value).partition("make one: ")[2]], check=True)
+    assert len(read_key(tmp_path / "key")) == 64
+    assert mode(tmp_path / "key") == 0o600
+
+
+def test_a_key_of_ours_that_others_may_read_is_told_of_and_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, link = tmp_path / "key", tmp_path / "link"
+    key.write_text(draw_key())
+    link.symlink_to(key)
+    command = ["doctor", "--repository", str(tmp_path / "none"), "--key-file"]
+    for open_to_others, path in ((0o644, key), (0o620, link)):
+        key.chmod(open_to_others)
+        assert main([*command, str(path)]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0] == (
+            f"blobzero: the key in {path} is open to other users (mode {open_to_others:o}); chmod 600 {path}"
+        )
+        assert len(lines) == 2
+        assert read_key(path)
+    key.chmod(0o600)
+    assert exposure(key) == exposure(link) == exposure(None) == exposure(tmp_path / "none") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="expected to be root, to give a file away")
+def test_a_key_of_another_owner_is_theirs_to_answer_for(tmp_path: Path) -> None:
+    """As Docker mounts a secret: root's, and readable by all in the container."""
+    (tmp_path / "key").write_text(draw_key())
+    (tmp_path / "key").chmod(0o444)
+    os.chown(tmp_path / "key", 12345, 12345)
+    assert exposure(tmp_path / "key") == ""
+    assert read_key(tmp_path / "key")

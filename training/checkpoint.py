@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
+from clients.files import reason
 from clients.jsontext import json_object
 from mcts_ext.config import LARGEST_SEED
 from mcts_ext.contract import OBSERVATION_VERSION
@@ -80,7 +81,7 @@ def save_checkpoint(path: Path, network: BlobNet, *, step: int, seed: int | None
         write_whole(path, data)
     except OSError as error:
         raise CheckpointError(
-            f"expected room for checkpoint {path} ({len(data)} bytes) in a writable folder, got {error}; "
+            f"expected room for checkpoint {path} ({len(data)} bytes) in a writable folder, got {reason(error)}; "
             "free space or choose another folder"
         ) from error
     return info
@@ -104,7 +105,7 @@ def load_checkpoint(path: Path) -> tuple[BlobNet, CheckpointInfo]:
                 raise _unusable(path, f"the weights of {info.config}", str(error)) from error
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError) as error:
-        raise _unusable(path, "a readable checkpoint", " ".join(str(error).split())[:300]) from error
+        raise _unusable(path, "a readable checkpoint", reason(error)) from error
     network = BlobNet(info.config)
     network.load_state_dict(weights)
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
@@ -134,9 +135,8 @@ def _parse(path: Path, metadata: Mapping[str, str]) -> CheckpointInfo:
             weights_sha256=str(found["weights_sha256"])[:64],
         )
     except (KeyError, ValueError) as error:
-        text = " ".join(repr(error).split())[:300]
-        raise _unusable(path, "a description of the network in the header", text) from error
+        raise _unusable(path, "a description of the network in the header", reason(error)) from error
 
 
 def _unusable(path: Path, expected: str, got: str) -> CheckpointError:
-    return CheckpointError(f"expected {expected}, got {got} in {path}; choose another checkpoint")
+    return CheckpointError(f"expected {expected} at {path}, got {got}; choose another checkpoint")

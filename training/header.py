@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from safetensors import safe_open
 
+from clients.files import open_regular
 from training.decoder import N_RANKS
 from training.network import BlobNet, NetworkConfig
 
@@ -23,8 +24,7 @@ WIDEST: Final = 65_536
 
 def open_safetensors(path: Path) -> Any:
     """Open for reading; raises OSError or SafetensorError."""
-    if path.exists() and not path.is_file():  # a FIFO would be waited for
-        raise OSError("a folder, a pipe or a device, not a regular file")
+    open_regular(path).close()  # a FIFO would be waited for
     return safe_open(path, framework="pt")
 
 
@@ -32,7 +32,7 @@ def integer(found: Mapping[str, Any], name: str, *, low: int = 0, high: int = 2*
     """A whole number in a description; raises KeyError or ValueError."""
     value = found[name]
     if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"expected {name} in {low}..{high}, got {str(value)[:40]!r}")
+        raise ValueError(f"{str(value)[:40]!r} as {name}, not {low}..{high}")
     return value
 
 
@@ -40,7 +40,7 @@ def network_config(found: object) -> NetworkConfig:
     """The shape of a network in a description; raises ValueError where no network has it."""
     names = [field.name for field in fields(NetworkConfig)]
     if not isinstance(found, dict) or sorted(found) != sorted(names):
-        raise ValueError(f"expected the shape of a network ({', '.join(names)}), got {str(found)[:100]}")
+        raise ValueError(f"{str(found)[:100]}, not the shape of a network ({', '.join(names)})")
     return NetworkConfig(**{name: integer(found, name, low=1, high=LARGEST.get(name, WIDEST)) for name in names})
 
 
@@ -52,4 +52,4 @@ def check_shapes(file: Any, config: NetworkConfig, *, group: str = "") -> None:
     for name in sorted({*wanted, *found}):
         has = f"{found[name].get_dtype()} {found[name].get_shape()}" if name in found else "nothing"
         if name not in wanted or has != f"F32 {wanted[name]}":
-            raise ValueError(f"expected F32 {wanted.get(name, 'nothing')} as {name[:100]}, got {has}")
+            raise ValueError(f"{has} as {name[:100]}, not F32 {wanted.get(name, 'nothing')}")

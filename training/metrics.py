@@ -18,6 +18,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from clients.files import read_small
 from clients.jsontext import json_object
 from training.files import write_whole
 from training.header import integer
@@ -26,7 +27,7 @@ from training.header import integer
 def read_metrics(path: Path, *, until: int | None = None) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl up to a step; a line cut short by a kill, which can only be the last, is left out."""
     lines: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in read_small(path).splitlines() if path.exists() else ():
         try:
             found = json_object(line)
             integer(found, "step")

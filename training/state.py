@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
+from clients.files import reason
 from clients.jsontext import json_object
 from mcts_ext.config import LARGEST_SEED
 from mcts_ext.errors import BlobError
@@ -69,7 +70,8 @@ def save_state(path: Path, state: TrainState) -> None:
         write_whole(path, data)
     except OSError as error:
         raise StateError(
-            f"expected room for {path} ({len(data)} bytes) in a writable folder, got {error}; free space, then go on"
+            f"expected room for {path} ({len(data)} bytes) in a writable folder, "
+            f"got {reason(error)}; free space, then go on"
         ) from error
 
 
@@ -100,7 +102,7 @@ def load_state(path: Path) -> TrainState:
             tensors=tensors,
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _unusable(path, " ".join(repr(error).split())[:300]) from error
+        raise _unusable(path, reason(error)) from error
     if any(not torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point()):
         raise _unusable(path, "NaN or infinity in its tensors")
     return state

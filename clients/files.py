@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that others may have written: regular ones only, and small ones where they are read whole.
+
+A FIFO would be waited for, opening a device does things, and a file of 3 GB takes several times that as JSON.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import IO, Any, Final
+
+from clients.jsontext import json_object
+
+MOST_BYTES: Final = 64 << 20
+"""Of a file that is read whole: a registry of 50,000 versions."""
+KINDS: Final = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+
+
+class Unfit(OSError):
+    """A file that is not of the kind, or not of the size, that is read."""
+
+    def __init__(self, what: str, path: Path) -> None:
+        super().__init__(what)
+        self.path = path
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file for reading, links followed; never waits.
+
+    Raises:
+        Unfit: not a regular file.
+        OSError: it cannot be opened.
+    """
+    require_regular(path, os.stat(path).st_mode)  # before it is opened
+    file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115 (the caller's)
+    try:
+        require_regular(path, os.fstat(file.fileno()).st_mode)  # another one may stand there by now
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_small(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
+    """All of a file.
+
+    Raises:
+        Unfit: not a regular file, or one of more bytes than that.
+        OSError: it cannot be read.
+    """
+    data = bytearray()
+    with open_regular(path) as file:
+        while more := file.read(1 << 20):  # its size may change meanwhile, and /proc gives none
+            data += more
+            if len(data) > most_bytes:
+                raise Unfit(f"more than {most_bytes:,} bytes", path)
+    return bytes(data)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        OSError: it cannot be read, or is not a small regular file.
+        ValueError: no JSON object.
+    """
+    return json_object(read_small(path))
+
+
+def require_regular(path: Path, mode: int) -> None:
+    """Raise `Unfit` unless a file of this mode is a regular one."""
+    if not stat.S_ISREG(mode):
+        raise Unfit(KINDS.get(stat.S_IFMT(mode), "a device"), path)
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one short line, without the path, which whoever tells of it names."""
+    if isinstance(error, OSError):
+        text = error.strerror or str(error)
+    elif isinstance(error, KeyError):
+        text = f"nothing under {error}"
+    elif isinstance(error, ValueError):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
