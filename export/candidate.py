@@ -20,19 +20,20 @@ from numpy.typing import NDArray
 from clients.local import read_cpuinfo
 from export.errors import ParityFailed
 from export.graph import metadata_of
-from export.parity import INT8, SERVED, Answers, ParityReport, Tolerance, compare, run_torch
+from export.parity import INT8, SERVED, Answers, ParityReport, Tolerance, compare
 from export.positions import export_positions
 from export.quantize import int8_pays
+from export.repository import Format
 from export.variants import (
     ENGINES,
     PARITY_KEY,
     TOLERANCES,
-    Format,
     Precision,
     Variant,
     annotate,
     build,
     evaluate,
+    run_torch,
     variant_of,
 )
 from training.checkpoint import CheckpointInfo

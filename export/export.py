@@ -25,20 +25,21 @@ from clients.lock import sole_writer
 from clients.report import machine, write_json
 from export.errors import ExportError
 from export.graph import metadata_of
-from export.parity import Answers, ParityReport, compare, run_torch
+from export.parity import Answers, ParityReport, compare
 from export.positions import export_positions
+from export.repository import Format
 from export.timing import BATCH, REPEATS, Speed, time_engines
 from export.variants import (
     ENGINES,
     PARITY_KEY,
     TOLERANCES,
-    Format,
     Precision,
     Variant,
     annotate,
     build,
     evaluate,
     open_engine,
+    run_torch,
 )
 from mcts_ext.errors import BlobError
 from training.checkpoint import CheckpointInfo, load_checkpoint

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from export.errors import ParityFailed
-from training.network import BlobNet
 
 Floats = NDArray[np.float32]
 BATCH: Final = 512
@@ -115,18 +113,3 @@ def policy_kl(expected: Floats, got: Floats) -> NDArray[np.float64]:
     log_p, log_q = log_softmax(expected), log_softmax(got)
     result: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(-1)
     return result
-
-
-@torch.no_grad()
-def run_torch(network: BlobNet, rows: NDArray[np.uint8]) -> Answers:
-    """Evaluate `[n, F]` rows with PyTorch, in float32, where the network is."""
-    device = next(network.parameters()).device
-    pairs = [network(torch.from_numpy(chunk).to(device)) for chunk in _batches(rows)]
-    return Answers(
-        np.concatenate([policy.float().cpu().numpy() for policy, _ in pairs]),
-        np.concatenate([value.float().cpu().numpy() for _, value in pairs]),
-    )
-
-
-def _batches(rows: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]

@@ -29,11 +29,11 @@ from export.graph import export_onnx, properties_of, read_metadata
 from export.halves import HalfNet
 from export.parity import BATCH, BFLOAT16, FLOAT16, FLOAT32, INT8, Answers, Tolerance
 from export.quantize import quantize
+from export.repository import FILE_NAMES, Format
 from export.torchscript import annotate_torchscript, export_torchscript, load_torchscript
 from training.files import write_whole
 from training.network import BlobNet
 
-Format = Literal["onnx", "torchscript"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 Run = Callable[[NDArray[np.uint8]], Answers]
 
@@ -41,8 +41,6 @@ FORMAT_KEY: Final = "format"
 """A property of exported files, beside `PRECISION_KEY`."""
 PARITY_KEY: Final = "parity"
 """Another: JSON, by engine, how far its answers were from PyTorch's in float32 when it was exported."""
-FILE_NAMES: Final[dict[Format, str]] = {"onnx": "model.onnx", "torchscript": "model.pt"}
-"""As Triton's backends look for them."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +149,17 @@ def variant_of(path: Path) -> Variant:
         known = ", ".join(map(str, ENGINES))
         raise InvalidModel(f"expected a variant of {known}, got {found} in {path}; export it again")
     return found
+
+
+@torch.no_grad()
+def run_torch(network: BlobNet, rows: NDArray[np.uint8]) -> Answers:
+    """Evaluate `[n, F]` rows with PyTorch, in float32, where the network is: what every variant is compared with."""
+    device = next(network.parameters()).device
+    pairs = [network(torch.from_numpy(rows[start : start + BATCH]).to(device)) for start in range(0, len(rows), BATCH)]
+    return Answers(
+        np.concatenate([policy.float().cpu().numpy() for policy, _ in pairs]),
+        np.concatenate([value.float().cpu().numpy() for _, value in pairs]),
+    )
 
 
 def evaluate(path: Path, rows: NDArray[np.uint8], *, engine: str, threads: int = 1) -> Answers:

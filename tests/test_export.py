@@ -13,9 +13,9 @@ import torch
 
 from export.errors import ExportError, InvalidModel, ParityFailed
 from export.graph import export_onnx, metadata_of, read_metadata
-from export.parity import FLOAT32, SERVED, Answers, compare, policy_kl, run_torch
+from export.parity import FLOAT32, SERVED, Answers, compare, policy_kl
 from export.positions import sample_rows
-from export.variants import evaluate
+from export.variants import evaluate, run_torch
 from mcts_ext.contract import OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 from mcts_ext.decode import decode
 from training.checkpoint import describe

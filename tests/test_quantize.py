@@ -14,12 +14,13 @@ from clients.local import Engine, LocalEvaluator
 from export.candidate import Wish
 from export.errors import ParityFailed
 from export.graph import export_onnx, metadata_of, read_metadata
-from export.parity import INT8, Answers, compare, run_torch
+from export.parity import INT8, Answers, compare
 from export.positions import sample_rows
 from export.publish import publish
 from export.quantize import int8_pays, quantize
 from export.repository import versions
 from export.variants import evaluate as run_file
+from export.variants import run_torch
 from serving.backends.openvino.model import padded
 from tests.evaluators import evaluate
 from training.checkpoint import describe

@@ -19,10 +19,10 @@ from onnx import TensorProto, helper
 
 from export.errors import ExportError, InvalidModel, ParityFailed
 from export.graph import metadata_of, read_metadata
-from export.parity import Answers, compare, run_torch
+from export.parity import Answers, compare
 from export.positions import sample_rows
 from export.torchscript import METADATA_FILE
-from export.variants import ENGINES, FILE_NAMES, TOLERANCES, Variant, annotate, build, evaluate, variant_of
+from export.variants import ENGINES, FILE_NAMES, TOLERANCES, Variant, annotate, build, evaluate, run_torch, variant_of
 from mcts_ext.contract import OBSERVATION_BYTES, OBSERVATION_VERSION
 from tests.models import rename_output, state_property
 from training.checkpoint import describe

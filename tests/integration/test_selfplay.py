@@ -21,9 +21,9 @@ from clients.records import finished_rounds, read_shards, shard_paths
 from clients.triton import TritonEvaluator
 from export.candidate import Wish
 from export.config import config_path
-from export.parity import FLOAT32, INT8, SERVED, Answers, Tolerance, compare, run_torch
+from export.parity import FLOAT32, INT8, SERVED, Answers, Tolerance, compare
 from export.publish import publish
-from export.variants import Precision
+from export.variants import Precision, run_torch
 from serving.embedded import EmbeddedTriton, ServerConfig
 from training.network import BlobNet, create_network
 

@@ -22,8 +22,9 @@ from tritonclient.utils import InferenceServerException
 from clients.local import PRECISION_KEY, VERSION_KEY, read_cpuinfo
 from export.config import config_path, ensure_config
 from export.graph import export_onnx, metadata_of
-from export.parity import FLOAT32, SERVED, Answers, compare, run_torch
+from export.parity import FLOAT32, SERVED, Answers, compare
 from export.positions import sample_rows
+from export.variants import run_torch
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 from serving.backends.pytorch.model import METADATA_FILE, TorchNetwork
 from serving.embedded import EmbeddedTriton, ServerConfig
