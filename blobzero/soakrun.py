@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run of `blobzero soak`: what it needs, the test itself (soakplay.py), and its report."""
+"""`blobzero soak`: what it needs, the test itself (soakplay.py), and its report."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blobzero.console import plain_console
 from blobzero.smalldisk import NoSmallDisk, SmallDisk
+from blobzero.soak import SoakConfig
 from blobzero.soakplay import Soak
 from blobzero.soakreport import SoakResult, report
 from blobzero.soakrounds import Rounds
@@ -18,11 +18,8 @@ from clients.lock import LOCK, sole_writer
 from mcts_ext.errors import BlobError, InvalidConfig
 from training.network import PRESETS
 
-if TYPE_CHECKING:
-    from blobzero.soak import SoakConfig
 
-
-def run(config: "SoakConfig") -> int:
+def soak(config: SoakConfig) -> int:
     """Play, break, account; the exit status."""
     _check(config)
     with sole_writer(config.out):
@@ -30,7 +27,7 @@ def run(config: "SoakConfig") -> int:
         return _run(config)
 
 
-def _run(config: "SoakConfig") -> int:
+def _run(config: SoakConfig) -> int:
     console = plain_console(stderr=config.json)
     rounds: Rounds | None = None
     try:
@@ -68,7 +65,7 @@ def _run(config: "SoakConfig") -> int:
     return 0 if result.is_good else 1
 
 
-def _check(config: "SoakConfig") -> None:
+def _check(config: SoakConfig) -> None:
     if not config.kinds:
         raise InvalidConfig("expected at least one of --kinds, got none")
     if config.minutes <= 0 or config.faults < 0 or config.workers < 1:
@@ -80,7 +77,7 @@ def _check(config: "SoakConfig") -> None:
         raise InvalidConfig(f"expected --preset of {', '.join(PRESETS)}, got {config.preset}")
 
 
-def _make_folder(config: "SoakConfig") -> None:
+def _make_folder(config: SoakConfig) -> None:
     """The players' folder, in one that holds nothing but our lock."""
     try:
         if any(one.name != LOCK for one in config.out.iterdir()):
@@ -90,7 +87,7 @@ def _make_folder(config: "SoakConfig") -> None:
         raise InvalidConfig(f"expected to make a folder {config.out}, got {error}; choose another --out") from error
 
 
-def _disk(config: "SoakConfig", stack: contextlib.ExitStack) -> tuple[SmallDisk | None, Sequence[str], dict[str, str]]:
+def _disk(config: SoakConfig, stack: contextlib.ExitStack) -> tuple[SmallDisk | None, Sequence[str], dict[str, str]]:
     """The players' disk, the kinds of fault that can be inflicted, and why others cannot."""
     kinds = list(dict.fromkeys(config.kinds))
     if "disk-full" not in kinds:
