@@ -17,12 +17,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.local import read_cpuinfo
+from clients.precision import cpu_flags, int8_pays
 from export.errors import ParityFailed
 from export.graph import metadata_of
 from export.parity import INT8, SERVED, Answers, ParityReport, Tolerance, compare
 from export.positions import export_positions
-from export.quantize import int8_pays
 from export.repository import Format
 from export.variants import (
     ENGINES,
@@ -133,6 +132,6 @@ def _choose(wish: Wish) -> tuple[Precision, str]:
         return wish.precision, "asked for"
     if wish.on_gpu:
         return "float16", "the server computes on a GPU"
-    if int8_pays(read_cpuinfo()):
+    if int8_pays(cpu_flags()):
         return "int8", "this processor multiplies int8 in hardware, and not bfloat16"
     return "float32", "int8 does not pay on this processor"

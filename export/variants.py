@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from clients import local
 from clients.evaluator import evaluate as ask
-from clients.local import PRECISION_KEY, LocalEvaluator
+from clients.local import LocalEvaluator
 from export.errors import ExportError, InvalidModel
 from export.graph import export_onnx, properties_of, read_metadata
 from export.halves import HalfNet
@@ -31,6 +31,7 @@ from export.parity import BATCH, BFLOAT16, FLOAT16, FLOAT32, INT8, Answers, Tole
 from export.quantize import quantize
 from export.repository import FILE_NAMES, Format
 from export.torchscript import annotate_torchscript, export_torchscript, load_torchscript
+from mcts_ext.contract import PRECISION_KEY
 from training.files import write_whole
 from training.network import BlobNet
 

@@ -17,7 +17,7 @@ from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import INT8, Answers, compare
 from export.positions import sample_rows
 from export.publish import publish
-from export.quantize import int8_pays, quantize
+from export.quantize import quantize
 from export.repository import versions
 from export.variants import evaluate as run_file
 from export.variants import run_torch
@@ -26,8 +26,8 @@ from tests.evaluators import evaluate
 from training.checkpoint import describe
 from training.network import BlobNet, create_network
 
-WITH_VNNI = "flags : sse avx512_vnni"
-WITHOUT = "flags : sse avx512f avx512_bf16"
+WITH_VNNI = frozenset({"sse", "avx512_vnni"})
+WITHOUT = frozenset({"sse", "avx512f", "avx512_bf16"})
 
 
 def run_onnx(path: Path, rows: NDArray[np.uint8]) -> Answers:
@@ -100,28 +100,14 @@ def test_both_files_of_a_network_are_the_same_function(int8_file: Path) -> None:
     ).require(INT8, what="int8")
 
 
-@pytest.mark.parametrize(
-    ("cpuinfo", "pays"),
-    [
-        (WITH_VNNI, True),
-        ("flags : avx_vnni", True),
-        (f"{WITH_VNNI} amx_bf16 amx_int8", False),
-        (WITHOUT, False),
-        ("", False),
-    ],
-)
-def test_whether_int8_pays_is_read_from_the_processor(cpuinfo: str, pays: bool) -> None:
-    assert int8_pays(cpuinfo) is pays
-
-
 def test_auto_takes_int8_where_the_processor_has_it(
     network: BlobNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.candidate, "read_cpuinfo", lambda: WITH_VNNI)
+    monkeypatch.setattr(export.candidate, "cpu_flags", lambda: WITH_VNNI)
     fast = publish(network, repository=tmp_path)
     assert list(fast.candidate.parity) == ["onnx int8"]
     assert read_metadata(fast.path / "model.onnx")["precision"] == "int8"
-    monkeypatch.setattr(export.candidate, "read_cpuinfo", lambda: WITHOUT)
+    monkeypatch.setattr(export.candidate, "cpu_flags", lambda: WITHOUT)
     slow = publish(network, repository=tmp_path)
     assert list(slow.candidate.parity) == ["onnx float32"]
     assert read_metadata(slow.path / "model.onnx")["precision"] == "float32"
@@ -129,7 +115,7 @@ def test_auto_takes_int8_where_the_processor_has_it(
 
 
 def test_auto_falls_back_where_int8_answers_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.candidate, "read_cpuinfo", lambda: WITH_VNNI)
+    monkeypatch.setattr(export.candidate, "cpu_flags", lambda: WITH_VNNI)
     report = publish(unfit_for_int8(), repository=tmp_path)
     assert "expected the onnx int8 file within" in report.candidate.why
     assert read_metadata(report.path / "model.onnx")["precision"] == "float32"
