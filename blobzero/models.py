@@ -181,5 +181,5 @@ def doctor(config: DoctorConfig) -> int:
         console.print(Text(finding.what, "yellow"), f"\n    {finding.mend}", sep="", soft_wrap=True)
     if not findings:
         with_server = "" if config.url is None else f" and {config.url}"
-        console.print(f"{config.repository}{with_server}: nothing is wrong")
+        console.print(f"{config.repository}{with_server}: nothing is wrong", soft_wrap=True)
     return 1 if findings else 0

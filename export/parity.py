@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ParityFailed
+from export.precisions import Tolerance
 
 Floats = NDArray[np.float32]
 BATCH: Final = 512
@@ -21,29 +22,6 @@ class Answers(NamedTuple):
 
     policy: Floats  # [n, A] logits
     value: Floats  # [n, S] in [0, 1]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far two evaluations may differ."""
-
-    logit: float
-    """Largest difference of one logit."""
-    kl: float
-    """Mean Kullback-Leibler divergence of the policies."""
-    value: float
-    """Largest difference of one value."""
-    mean_value: float
-    """Mean difference of the values, without regard to sign."""
-
-
-FLOAT32: Final = Tolerance(logit=1e-4, kl=1e-6, value=1e-4, mean_value=1e-4)
-SERVED: Final = Tolerance(logit=float("inf"), kl=1e-2, value=0.02, mean_value=0.02)
-"""For a server that may have chosen bfloat16: single logits are coarse there, the policy as a whole is not."""
-FLOAT16: Final = Tolerance(logit=float("inf"), kl=1e-4, value=0.02, mean_value=1e-3)
-BFLOAT16: Final = Tolerance(logit=float("inf"), kl=5e-3, value=0.1, mean_value=5e-3)
-INT8: Final = Tolerance(logit=float("inf"), kl=5e-3, value=0.25, mean_value=0.01)
-"""Rounding to 256 steps leaves a few values far off; on average they must be near. A made bid is worth 0.67."""
 
 
 @dataclass(frozen=True)

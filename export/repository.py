@@ -18,17 +18,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from export.errors import RepositoryError, unwritable
+from export.precisions import FILE_NAMES
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import version_number
 from training.files import sync
 
-Format = Literal["onnx", "torchscript"]
-
-FILE_NAMES: Final[dict[Format, str]] = {"onnx": "model.onnx", "torchscript": "model.pt"}
-"""Of a version's file, by format, as Triton's backends look for them."""
 _INCOMING: Final = ".incoming"
 _OUTGOING: Final = ".outgoing."
 

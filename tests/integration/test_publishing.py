@@ -23,8 +23,8 @@ from export.candidate import Wish
 from export.change import STEPS
 from export.doctor import examine
 from export.errors import ParityFailed, PublishFailed
-from export.parity import SERVED
 from export.positions import sample_rows
+from export.precisions import SERVED
 from export.publish import publish, rollback, unpublish
 from export.registry import Entry, Registry
 from export.repository import model_path, versions

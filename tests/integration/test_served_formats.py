@@ -22,8 +22,9 @@ from tritonclient.utils import InferenceServerException
 from clients.precision import cpu_flags
 from export.config import config_path, ensure_config
 from export.graph import export_onnx, metadata_of
-from export.parity import FLOAT32, SERVED, Answers, compare
+from export.parity import Answers, compare
 from export.positions import sample_rows
+from export.precisions import PRECISIONS, SERVED
 from export.variants import run_torch
 from mcts_ext.contract import (
     INPUT_NAME,
@@ -97,7 +98,7 @@ def test_a_configuration_for_the_cpu_answers_like_pytorch(
     config = ServerConfig(repository=tmp_path, config_name=name, log_file=tmp_path / "triton.log")
     with EmbeddedTriton(config) as server:
         expected = run_torch(network, rows)
-        tolerance = SERVED if "amx_bf16" in cpu_flags() and name == "cpu" else FLOAT32
+        tolerance = SERVED if "amx_bf16" in cpu_flags() and name == "cpu" else PRECISIONS["float32"].tolerance
         for n in (300, 7, 1):
             _, got = ask(server, rows[:n])
             compare(Answers(expected.policy[:n], expected.value[:n]), got).require(tolerance, what=name)
