@@ -5,18 +5,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from blobzero.selfplay import SelfPlayConfig
-from blobzero.serve import ServeConfig
 from clients.address import split_url
 from clients.keys import read_key
 from mcts_ext.config import check_seed
 from mcts_ext.errors import InvalidConfig
 
+OPEN_ANY: Final = ("serve", "selfplay")
+"""Verbs whose paths Python and Triton alone open, which take any bytes; self-play so without --evaluator local."""
 LARGEST: Final = 1e9
 """Of any number of seconds, minutes, requests a second: 30 years, and what gRPC and the kernel still take."""
 
 
-def check_arguments(config: Any) -> None:
+def check_arguments(verb: str, config: Any) -> None:
     """Refuse numbers that are none or no option means, seeds that would be those of other ones, and odd paths.
 
     Raises:
@@ -33,16 +33,16 @@ def check_arguments(config: Any) -> None:
             split_url(value)
         if field.name == "key_file" and value is not None:
             read_key(value)
-    _check_paths(config)
+    _check_paths(verb, config)
 
 
-def _check_paths(config: Any) -> None:
-    """Refuse what PyTorch, ONNX Runtime, OpenVINO and TensorBoard cannot open; a server's and a run's folder may be so.
+def _check_paths(verb: str, config: Any) -> None:
+    """Refuse what PyTorch, ONNX Runtime, OpenVINO and TensorBoard cannot open.
 
     Raises:
         InvalidConfig: a path that is not UTF-8.
     """
-    if isinstance(config, ServeConfig) or (isinstance(config, SelfPlayConfig) and config.evaluator != "local"):
+    if verb in OPEN_ANY and getattr(config, "evaluator", "") != "local":
         return
     for field in fields(config):
         value = getattr(config, field.name)

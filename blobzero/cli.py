@@ -1,112 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `blobzero` command: finds the verb, runs it, turns errors into one line and an exit status.
 
-A verb imports what only it needs when it runs, for not every installation has it (pyproject.toml: extras).
+The first word picks a module, and only that is imported: some verbs take seconds to import, and not every installation
+has the packages of all (pyproject.toml: extras).
 
 Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted (Ctrl-C),
 143 terminated (SIGTERM), 129 hung up, 141 nobody reads the output. `serve` and `top` end with 0 when they are asked to.
 """
 
+import difflib
+import importlib
+import inspect
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, Final
-
-import tyro
+from dataclasses import dataclass
+from typing import Any, Final
 
 from blobzero.arguments import check_arguments
-from blobzero.bench import BenchConfig, bench
-from blobzero.export import ExportConfig, export
-from blobzero.loadtest import LoadTestConfig, loadtest
-from blobzero.loop import LoopConfig, loop
-from blobzero.match import MatchConfig, match
-from blobzero.models import (
-    DoctorConfig,
-    ModelsConfig,
-    RollbackConfig,
-    UnpublishConfig,
-    doctor,
-    models,
-    rollback,
-    unpublish,
-)
-from blobzero.output import OutputLost, guarded
-from blobzero.play import PlayConfig, play
-from blobzero.publish import PublishConfig, publish
-from blobzero.report import ReportConfig, report
-from blobzero.selfplay import SelfPlayConfig, selfplay
-from blobzero.serve import ServeConfig, serve
-from blobzero.soak import SoakConfig, soak
-from blobzero.stack import (
-    DownConfig,
-    LogsConfig,
-    ScaleConfig,
-    StatusConfig,
-    UpConfig,
-    down,
-    logs,
-    scale,
-    status,
-    up,
-)
+from blobzero.output import Output, OutputLost, guarded
 from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
-from blobzero.top import TopConfig, top
-from blobzero.train import TrainCommand, train
-from blobzero.tune import TuneConfig, tune
 from clients.files import Unfit
 from clients.keys import exposure
 from clients.limits import is_of_processes
 from mcts_ext.errors import BlobError
 
-Command = (
-    Annotated[SelfPlayConfig, tyro.conf.subcommand("selfplay")]
-    | Annotated[PlayConfig, tyro.conf.subcommand("play")]
-    | Annotated[ServeConfig, tyro.conf.subcommand("serve")]
-    | Annotated[TopConfig, tyro.conf.subcommand("top")]
-    | Annotated[TrainCommand, tyro.conf.subcommand("train")]
-    | Annotated[ExportConfig, tyro.conf.subcommand("export")]
-    | Annotated[PublishConfig, tyro.conf.subcommand("publish")]
-    | Annotated[ModelsConfig, tyro.conf.subcommand("models")]
-    | Annotated[RollbackConfig, tyro.conf.subcommand("rollback")]
-    | Annotated[UnpublishConfig, tyro.conf.subcommand("unpublish")]
-    | Annotated[DoctorConfig, tyro.conf.subcommand("doctor")]
-    | Annotated[MatchConfig, tyro.conf.subcommand("match")]
-    | Annotated[LoopConfig, tyro.conf.subcommand("loop")]
-    | Annotated[ReportConfig, tyro.conf.subcommand("report")]
-    | Annotated[BenchConfig, tyro.conf.subcommand("bench")]
-    | Annotated[LoadTestConfig, tyro.conf.subcommand("loadtest")]
-    | Annotated[TuneConfig, tyro.conf.subcommand("tune")]
-    | Annotated[SoakConfig, tyro.conf.subcommand("soak")]
-    | Annotated[UpConfig, tyro.conf.subcommand("up")]
-    | Annotated[DownConfig, tyro.conf.subcommand("down")]
-    | Annotated[StatusConfig, tyro.conf.subcommand("status")]
-    | Annotated[LogsConfig, tyro.conf.subcommand("logs")]
-    | Annotated[ScaleConfig, tyro.conf.subcommand("scale")]
-)
 
-VERBS: dict[type, Callable[[Any], int]] = {
-    SelfPlayConfig: selfplay,
-    PlayConfig: play,
-    ServeConfig: serve,
-    TopConfig: top,
-    TrainCommand: train,
-    ExportConfig: export,
-    PublishConfig: publish,
-    ModelsConfig: models,
-    RollbackConfig: rollback,
-    UnpublishConfig: unpublish,
-    DoctorConfig: doctor,
-    MatchConfig: match,
-    LoopConfig: loop,
-    ReportConfig: report,
-    BenchConfig: bench,
-    LoadTestConfig: loadtest,
-    TuneConfig: tune,
-    SoakConfig: soak,
-    UpConfig: up,
-    DownConfig: down,
-    StatusConfig: status,
-    LogsConfig: logs,
-    ScaleConfig: scale,
+@dataclass(frozen=True)
+class Verb:
+    """What `blobzero` can do; a function of the verb's name, whose first argument is the verb's configuration."""
+
+    module: str
+    summary: str
+    is_shown: bool = False
+    """Whether its output is all it leaves behind; with --json it is every verb's result, whatever else it leaves."""
+
+    def function(self, name: str) -> tuple[Callable[[Any], int], type]:
+        """The function of the verb `name`, and the type of its configuration."""
+        function = getattr(importlib.import_module(self.module), name)
+        return function, next(iter(inspect.get_annotations(function).values()))
+
+
+VERBS: Final = {
+    "selfplay": Verb("blobzero.selfplay", "play rounds against a served network, and record them"),
+    "play": Verb("blobzero.play", "play against the network in this terminal", is_shown=True),
+    "serve": Verb("blobzero.serve", "serve a model repository from Triton, without a container"),
+    "top": Verb("blobzero.top", "watch what server, self-play and training do", is_shown=True),
+    "train": Verb("blobzero.train", "learn from records"),
+    "export": Verb("blobzero.export", "export a checkpoint in several formats and precisions"),
+    "publish": Verb("blobzero.publish", "bring a network into the model repository"),
+    "models": Verb("blobzero.models", "list the versions of the model repository", is_shown=True),
+    "rollback": Verb("blobzero.models", "make an earlier version's network current again"),
+    "unpublish": Verb("blobzero.models", "take a version out of the model repository"),
+    "doctor": Verb("blobzero.models", "say what is wrong with a model repository", is_shown=True),
+    "match": Verb("blobzero.match", "let players meet over duplicate deals"),
+    "loop": Verb("blobzero.loop", "self-play, training, publishing, matches, and so on"),
+    "report": Verb("blobzero.report", "make a page about a learning loop"),
+    "bench": Verb("blobzero.bench", "measure one level of the system, or all"),
+    "loadtest": Verb("blobzero.loadrun", "put load on a Triton server, and measure it"),
+    "tune": Verb("blobzero.tunerun", "look for a better configuration of a server"),
+    "soak": Verb("blobzero.soakrun", "play for long with faults, and account for every round"),
+    "up": Verb("blobzero.stack", "start the whole system in containers"),
+    "down": Verb("blobzero.stack", "stop the containers"),
+    "status": Verb("blobzero.stack", "say how the containers are", is_shown=True),
+    "logs": Verb("blobzero.stack", "show what the containers log", is_shown=True),
+    "scale": Verb("blobzero.stack", "change the number of self-play containers"),
 }
 
 EXTRA_OF: Final = {
@@ -119,58 +76,72 @@ EXTRA_OF: Final = {
 """Packages that a verb may miss, and the extra that brings each."""
 
 
-OUTPUT_IS_THE_RESULT: Final = (ModelsConfig, DoctorConfig, TopConfig, StatusConfig, LogsConfig, PlayConfig)
-"""Verbs that leave nothing else behind; with --json it is every verb's, whatever else it leaves."""
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; the exit status."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     with guarded() as output:
+        if name in ("-h", "--help"):
+            print(_help())
+            return output.status(0, is_result=True)
+        if name not in VERBS:
+            near = difflib.get_close_matches(name, VERBS, n=1)
+            cure = f"blobzero {near[0]}" if near else "blobzero --help lists them"
+            print(f"blobzero: expected a verb, got {name or 'none'}; {cure}", file=sys.stderr)
+            return 2
         try:
-            config: Any = tyro.cli(
-                Command,
-                prog="blobzero",
-                description="Self-play for the card game Blob, with the network behind NVIDIA Triton.",
-                args=arguments,
-                config=(tyro.conf.OmitSubcommandPrefixes,),
-            )
-        except SystemExit as end:  # the help, or wrong arguments
-            if not isinstance(end.code, int | None):
-                raise
-            raise SystemExit(output.status(end.code or 0, is_result=True)) from None
-        except BlobError as error:  # a setting that is checked as soon as it is read
+            return _run(name, rest, output)
+        except BlobError as error:
             return _refused(str(error))
-        is_result = isinstance(config, OUTPUT_IS_THE_RESULT) or getattr(config, "json", False)
-        if isinstance(config, OUTPUT_IS_THE_RESULT):
-            output.ends_with_it()
-        try:
-            status = _run(config)
-        except OutputLost:
-            status = 0
-        return output.status(status, is_result=is_result)
+        except (OSError, RuntimeError) as error:  # of a path or a limit that nobody nearer knew more about
+            if not isinstance(error, OSError) and not is_of_processes(error):
+                raise
+            return _refused(_of_the_system(error))
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA_OF:
+                raise
+            install = f"pip install 'blobzero[{EXTRA_OF[error.name]}]'"
+            return _refused(f"expected the package {error.name}, got none; {install}")
+        except KeyboardInterrupt:
+            print("blobzero: interrupted", file=sys.stderr)
+            return exit_status(INTERRUPTED)
 
 
-def _run(config: Any) -> int:
-    """The exit status of one verb; its errors in one line."""
+def _help() -> str:
+    lines = [f"  {name:<10}{verb.summary}" for name, verb in VERBS.items()]
+    return "\n".join(
+        (
+            "usage: blobzero VERB [OPTIONS]",
+            "",
+            "Self-play for the card game Blob, with the network behind NVIDIA Triton.",
+            "",
+            *lines,
+            "",
+            "blobzero VERB --help explains a verb and its options.",
+        )
+    )
+
+
+def _run(name: str, arguments: list[str], output: Output) -> int:
+    import tyro  # not for the help alone
+
+    function, config_type = VERBS[name].function(name)
     try:
-        check_arguments(config)
-        if line := exposure(getattr(config, "key_file", None)):
-            print(f"blobzero: {line}", file=sys.stderr)
+        config: Any = tyro.cli(config_type, prog=f"blobzero {name}", args=arguments)
+    except SystemExit as end:  # the help, or wrong arguments
+        if not isinstance(end.code, int | None):
+            raise
+        raise SystemExit(output.status(end.code or 0, is_result=True)) from None
+    check_arguments(name, config)
+    if line := exposure(getattr(config, "key_file", None)):
+        print(f"blobzero: {line}", file=sys.stderr)
+    if VERBS[name].is_shown:
+        output.ends_with_it()
+    try:
         with interrupting_signals():
-            return exit_status(VERBS[type(config)](config))
-    except BlobError as error:
-        return _refused(str(error))
-    except (OSError, RuntimeError) as error:  # of a path or a limit that nobody nearer knew more about
-        if not isinstance(error, OSError) and not is_of_processes(error):
-            raise
-        return _refused(_of_the_system(error))
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA_OF:
-            raise
-        return _refused(f"expected the package {error.name}, got none; pip install 'blobzero[{EXTRA_OF[error.name]}]'")
-    except KeyboardInterrupt:
-        print("blobzero: interrupted", file=sys.stderr)
-        return exit_status(INTERRUPTED)
+            status = exit_status(function(config))
+    except OutputLost:
+        status = 0
+    return output.status(status, is_result=VERBS[name].is_shown or getattr(config, "json", False))
 
 
 def _refused(why: str) -> int:

@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, get_args
 
 import tyro
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from blobzero.again import quoted
 from blobzero.console import plain_console
+from export.precisions import Format, Precision
 
 if TYPE_CHECKING:
     from export.export import ExportReport, Served
@@ -36,9 +37,9 @@ class ExportConfig:
     """A training checkpoint (.safetensors)."""
     out: Path | None = None
     """Folder for the files and report.json; `<checkpoint>-export` beside the checkpoint unless given."""
-    formats: tuple[Literal["onnx", "torchscript"], ...] = ()
+    formats: tuple[Format, ...] = ()
     """File formats; all unless given."""
-    precisions: tuple[Literal["float32", "float16", "bfloat16", "int8"], ...] = ()
+    precisions: tuple[Precision, ...] = ()
     """Of the matrix products; all unless given. One that is named and refused makes the exit status 1."""
     records: Path | None = None
     """A run's folder, whose positions are compared on; the newest run under data/ unless given."""
@@ -55,8 +56,8 @@ def export(config: ExportConfig) -> int:
         report = export_variants(
             config.checkpoint,
             config.out or config.checkpoint.with_name(f"{config.checkpoint.stem}-export"),
-            formats=config.formats or ("onnx", "torchscript"),
-            precisions=config.precisions or ("float32", "float16", "bfloat16", "int8"),
+            formats=config.formats or get_args(Format),
+            precisions=config.precisions or get_args(Precision),
             records=config.records,
             on_step=status.update,
         )

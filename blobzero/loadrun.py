@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from blobzero.again import command_line
 from blobzero.console import plain_console
 from blobzero.loadreport import Results, tell, write
+from blobzero.loadtest import LoadTestConfig
 from blobzero.stopping import interrupting_signals
 from clients.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
 from clients.load.plan import TransportName
@@ -22,9 +23,6 @@ from clients.lock import sole_writer
 from clients.report import machine
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
-
-if TYPE_CHECKING:
-    from blobzero.loadtest import LoadTestConfig
 
 CAPACITY_CONCURRENCY: Final = 16
 """A search for a rate that has no rate to begin with measures a closed loop of so many first."""
@@ -36,7 +34,7 @@ class RateMissed(BlobError):
     """The required rate was not reached."""
 
 
-def run(config: "LoadTestConfig") -> int:
+def loadtest(config: LoadTestConfig) -> int:
     """Measure, report, judge; the exit status."""
     loads, patience = _loads(config), _patience(config)
     slo = Slo.parse(config.slo) if config.slo is not None else None
@@ -50,7 +48,7 @@ def run(config: "LoadTestConfig") -> int:
 
 
 def _run(
-    config: "LoadTestConfig",
+    config: LoadTestConfig,
     loads: Sequence[Load],
     traffics: Sequence[Traffic],
     patience: Patience,
@@ -109,7 +107,7 @@ def _run(
     return status
 
 
-def _loads(config: "LoadTestConfig") -> list[Load]:
+def _loads(config: LoadTestConfig) -> list[Load]:
     """The points of the sweep; none where a promise is searched for."""
     if config.slo is not None:
         return []
@@ -121,7 +119,7 @@ def _loads(config: "LoadTestConfig") -> list[Load]:
     return [Load(concurrency=int(n)) for n in found]
 
 
-def _patience(config: "LoadTestConfig") -> Patience:
+def _patience(config: LoadTestConfig) -> Patience:
     return Patience(
         ramp_s=config.ramp,
         warmup_s=config.warmup,
@@ -133,12 +131,12 @@ def _patience(config: "LoadTestConfig") -> Patience:
     )
 
 
-def _traffic(config: "LoadTestConfig", transport: TransportName) -> Traffic:
+def _traffic(config: LoadTestConfig, transport: TransportName) -> Traffic:
     processes = config.processes if config.processes != "auto" else max(1, len(os.sched_getaffinity(0)) // 2)
     return Traffic(transport, config.rows, config.data, config.shape, processes, config.timeout, config.seed)
 
 
-def _check(config: "LoadTestConfig", traffics: Sequence[Traffic]) -> None:
+def _check(config: LoadTestConfig, traffics: Sequence[Traffic]) -> None:
     """What can be said before anything is started."""
     if not traffics:
         raise InvalidConfig("expected at least one --transport, got none; grpc, stream or shm")
@@ -152,7 +150,7 @@ def _check(config: "LoadTestConfig", traffics: Sequence[Traffic]) -> None:
         raise InvalidConfig(f"expected --require above 0 requests/s, got {config.require:g}")
 
 
-def _check_promise(config: "LoadTestConfig", slo: Slo, patience: Patience, least: float) -> None:
+def _check_promise(config: LoadTestConfig, slo: Slo, patience: Patience, least: float) -> None:
     slo.patience(patience, least)
     if config.require is not None and config.require < least:
         raise InvalidConfig(
@@ -161,7 +159,7 @@ def _check_promise(config: "LoadTestConfig", slo: Slo, patience: Patience, least
         )
 
 
-def _target(config: "LoadTestConfig", stack: contextlib.ExitStack, console: Console) -> Target:
+def _target(config: LoadTestConfig, stack: contextlib.ExitStack, console: Console) -> Target:
     """The server named, or one started for the time being."""
     url, metrics_url = config.url or "", config.metrics_url
     if not url:
@@ -180,7 +178,7 @@ def _search(
     generator: Generator,
     measure: Callable[[Generator, Load], Point],
     slo: Slo,
-    config: "LoadTestConfig",
+    config: LoadTestConfig,
     least: float,
 ) -> float:
     """The highest rate that keeps the promise; the one that is required is asked about first."""
@@ -193,7 +191,7 @@ def _search(
     return best
 
 
-def _report(console: Console, config: "LoadTestConfig", results: Results, least: float) -> None:
+def _report(console: Console, config: LoadTestConfig, results: Results, least: float) -> None:
     tell(console, results)
     slo = results.slo
     if slo is not None and results.best_rate is not None:
@@ -219,7 +217,7 @@ def _report(console: Console, config: "LoadTestConfig", results: Results, least:
         print(json.dumps(results.to_json()))
 
 
-def _judge(config: "LoadTestConfig", results: Results) -> None:
+def _judge(config: LoadTestConfig, results: Results) -> None:
     """Raise where the required rate was missed."""
     if config.require is None:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero loadtest`: how much a Triton server can do, and how fast it answers while it does."""
+"""What `blobzero loadtest` is asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +68,3 @@ class LoadTestConfig:
     """Folder for JSON, CSV, a page and pictures; nothing is written without it."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the result as JSON on standard output."""
-
-
-def loadtest(config: LoadTestConfig) -> int:
-    """Measure, report, judge; the exit status."""
-    from blobzero.loadrun import run  # gRPC takes a third of a second to import
-
-    return run(config)

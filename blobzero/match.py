@@ -243,7 +243,8 @@ def _source(
 def _export(checkpoint: Path, path: Path) -> None:
     """Make a float32 ONNX file of a checkpoint: the network itself, whatever it may be published as."""
     from export.graph import metadata_of
-    from export.variants import Variant, build
+    from export.precisions import Variant
+    from export.variants import build
     from mcts_ext.contract import OBSERVATION_BYTES
     from training.checkpoint import load_checkpoint
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import tyro
 from rich.table import Table
@@ -15,10 +15,8 @@ from rich.text import Text
 from blobzero.again import in_repository
 from blobzero.console import plain_console
 from blobzero.publish import DOING, tell, untold
-
-if TYPE_CHECKING:
-    from export.registry import Entry
-
+from export.registry import Entry, Registry
+from export.repository import numbers, require_repository
 
 COLUMNS: Final = ("no.", "state", "file", "step", "KL", "same top", "since", "source", "server")
 NUMBERS: Final = ("no.", "step", "KL", "same top")
@@ -88,14 +86,12 @@ class DoctorConfig:
 
 def models(config: ModelsConfig) -> int:
     """List; the exit status."""
-    from export.registry import Entry, Registry
-    from export.repository import numbers, require_repository
-    from export.server import ModelServer
-
     require_repository(config.repository)
     registry = Registry(config.repository)
     states: Mapping[int, str] = {}
     if config.url is not None:
+        from export.server import ModelServer  # gRPC takes a fifth of a second to import
+
         with ModelServer(config.url, key_file=config.key_file) as server:
             states = server.states()
     published = registry.published()

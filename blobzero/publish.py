@@ -12,6 +12,7 @@ from rich.console import Console
 
 from blobzero.again import in_repository
 from blobzero.console import plain_console
+from export.precisions import Precision
 from mcts_ext.errors import InvalidConfig
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to be needed
@@ -44,7 +45,7 @@ class PublishConfig:
     """The model repository."""
     formats: tuple[Literal["onnx", "torchscript"], ...] = ("onnx",)
     """What is put into the version's folder; the backend of the server's configuration reads one of them."""
-    precision: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
+    precision: Literal["auto"] | Precision = "auto"
     """Of the matrix products; `auto` takes float16 where the server (--url) computes on a GPU, int8 where it is fastest
     on this processor, and float32 where the answers of those differ."""
     records: Path | None = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero soak`: self-play for minutes or hours while everything that can fail is made to."""
+"""What `blobzero soak` is asked for."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,10 +38,3 @@ class SoakConfig:
     """Folder for records, logs, soak.json and timeline.png; expected not to exist, or to be empty."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the result as JSON on standard output."""
-
-
-def soak(config: SoakConfig) -> int:
-    """Play, break, account; the exit status: 1 where the verdict is bad."""
-    from blobzero.soakrun import run  # gRPC and pyarrow take half a second to import
-
-    return run(config)

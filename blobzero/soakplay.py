@@ -16,12 +16,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psutil
 
 from blobzero.proxy import Proxy
 from blobzero.smalldisk import SIZE_BYTES, SmallDisk
+from blobzero.soak import SoakConfig
 from blobzero.soakfaults import KINDS, Inflicted, Stack, schedule
 from blobzero.soakmemory import Scales, judge_memory
 from blobzero.soakreport import FaultReport, Moment
@@ -36,9 +37,6 @@ from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ServingError
 from serving.watch import Watch
 from training.network import create_network
-
-if TYPE_CHECKING:
-    from blobzero.soak import SoakConfig
 
 POLL_S: Final = 0.5
 LOOK_S: Final = 5.0
@@ -74,7 +72,7 @@ class BrokenOff(BlobError):
 class Soak:
     """One soak test under way."""
 
-    config: "SoakConfig"
+    config: SoakConfig
     disk: SmallDisk | None
     kinds: Sequence[str]
     show: Callable[[float, str, bool], None]
@@ -312,7 +310,7 @@ class Soak:
         self.events.append((self.now, text))
 
 
-def _plenty(config: "SoakConfig") -> int:
+def _plenty(config: SoakConfig) -> int:
     return int((config.minutes + 10) * ROUNDS_PER_MINUTE)
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from rich.console import Console
@@ -14,14 +14,12 @@ from rich.table import Table
 from blobzero.again import command_line
 from blobzero.charts import new_figure, png, thousands
 from blobzero.decoration import decoration
+from blobzero.soak import SoakConfig
 from blobzero.soakmemory import GROWTH, Life, Memory, judge_memory
 from blobzero.soakrounds import Rounds
 from clients.files import reason
 from clients.report import machine, write_aside, write_json
 from mcts_ext.errors import BlobError
-
-if TYPE_CHECKING:
-    from blobzero.soak import SoakConfig
 
 PLAIN_WIDTH: Final = 140
 COLORS: Final = ("tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")
@@ -71,7 +69,7 @@ class FaultReport:
 class SoakResult:
     """All that came of a soak test."""
 
-    config: "SoakConfig"
+    config: SoakConfig
     faults: Sequence[FaultReport]
     left_out: dict[str, str]
     moments: Sequence[Moment]

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run of `blobzero soak`: what it needs, the test itself (soakplay.py), and its report."""
+"""`blobzero soak`: what it needs, the test itself (soakplay.py), and its report."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from blobzero.console import plain_console
 from blobzero.smalldisk import NoSmallDisk, SmallDisk
+from blobzero.soak import SoakConfig
 from blobzero.soakplay import Soak
 from blobzero.soakreport import SoakResult, report
 from blobzero.soakrounds import Rounds
@@ -20,14 +21,11 @@ from clients.lock import LOCK, sole_writer
 from mcts_ext.errors import BlobError, InvalidConfig
 from training.network import PRESETS
 
-if TYPE_CHECKING:
-    from blobzero.soak import SoakConfig
-
 MOST_MINUTES: Final = 10_000
 """A week: for each minute the workers keep a megabyte, of rounds that might be played."""
 
 
-def run(config: "SoakConfig") -> int:
+def soak(config: SoakConfig) -> int:
     """Play, break, account; the exit status."""
     _check(config)
     with sole_writer(config.out):
@@ -35,7 +33,7 @@ def run(config: "SoakConfig") -> int:
         return _run(config)
 
 
-def _run(config: "SoakConfig") -> int:
+def _run(config: SoakConfig) -> int:
     console = plain_console(stderr=config.json)
     rounds: Rounds | None = None
     try:
@@ -73,7 +71,7 @@ def _run(config: "SoakConfig") -> int:
     return 0 if result.is_good else 1
 
 
-def _check(config: "SoakConfig") -> None:
+def _check(config: SoakConfig) -> None:
     if not config.kinds:
         raise InvalidConfig("expected at least one of --kinds, got none")
     if not 0 < config.minutes <= MOST_MINUTES or config.faults < 0 or config.workers < 1:
@@ -86,7 +84,7 @@ def _check(config: "SoakConfig") -> None:
         raise InvalidConfig(f"expected --preset of {', '.join(PRESETS)}, got {config.preset}")
 
 
-def _make_folder(config: "SoakConfig") -> None:
+def _make_folder(config: SoakConfig) -> None:
     """The players' folder, in one that holds nothing but our lock."""
     try:
         if any(one.name != LOCK for one in config.out.iterdir()):
@@ -98,7 +96,7 @@ def _make_folder(config: "SoakConfig") -> None:
         ) from error
 
 
-def _disk(config: "SoakConfig", stack: contextlib.ExitStack) -> tuple[SmallDisk | None, Sequence[str], dict[str, str]]:
+def _disk(config: SoakConfig, stack: contextlib.ExitStack) -> tuple[SmallDisk | None, Sequence[str], dict[str, str]]:
     """The players' disk, the kinds of fault that can be inflicted, and why others cannot."""
     kinds = list(dict.fromkeys(config.kinds))
     if "disk-full" not in kinds:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero tune`: find settings of server and clients that beat the default, and prove it, or say that none did."""
+"""What `blobzero tune` is asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +37,3 @@ class TuneConfig:
     """Folder of the study, tune.json and tune.png."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the result as JSON on standard output."""
-
-
-def tune(config: TuneConfig) -> int:
-    """Search, compare, write; the exit status: 0 also where the default could not be beaten."""
-    import optuna  # noqa: F401  (said first, should it be missing)
-
-    from blobzero.tunerun import run
-
-    return run(config)

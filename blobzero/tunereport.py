@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import optuna
@@ -18,14 +18,12 @@ from rich.table import Table
 from blobzero.again import command_line, quoted
 from blobzero.charts import png
 from blobzero.decoration import decoration
+from blobzero.tune import TuneConfig
 from blobzero.tunespace import Space, client_flags
 from blobzero.tunestudy import Verdict, finished
 from clients.files import reason
 from clients.report import write_aside, write_json
 from mcts_ext.errors import BlobError
-
-if TYPE_CHECKING:
-    from blobzero.tune import TuneConfig
 
 SHOWN: Final = 6
 LEAST_TRIALS: Final = 8
@@ -41,7 +39,7 @@ class UnwritableReport(BlobError):
 class TuneResult:
     """All that came of a tuning."""
 
-    config: "TuneConfig"
+    config: TuneConfig
     space: Space
     study: optuna.Study
     verdict: Verdict | None

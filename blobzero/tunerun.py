@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from blobzero.console import plain_console
 from blobzero.stopping import interrupting_signals
+from blobzero.tune import TuneConfig
 from blobzero.tunemeasure import Bench
 from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Space, apply, as_json, as_text, client_flags, read_config, space_of
@@ -42,9 +43,6 @@ from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ServingError
 from training.files import write_whole
 
-if TYPE_CHECKING:
-    from blobzero.tune import TuneConfig
-
 LEAST_PAIRS: Final = 6
 PROBE_S: Final = 5.0
 GIVE_BACK_S: Final = 30.0
@@ -53,7 +51,7 @@ REVIVAL_S: Final = 120.0
 """How long a server that others run may take to come back."""
 
 
-def run(config: "TuneConfig") -> int:
+def tune(config: TuneConfig) -> int:
     """Search, compare, write; the exit status."""
     slo = _check(config)
     console = plain_console(stderr=config.json)
@@ -101,7 +99,7 @@ def host() -> str:
     return re.sub(r"[^a-z0-9]+", "-", platform.node().lower()).strip("-") or "machine"
 
 
-def _check(config: "TuneConfig") -> Slo | None:
+def _check(config: TuneConfig) -> Slo | None:
     if config.limit is not None and config.objective != "rows":
         raise InvalidConfig("expected --limit only with --objective rows, got --objective rounds; leave one out")
     if config.trials < 1 or config.seconds <= 0:
@@ -117,7 +115,7 @@ def _check(config: "TuneConfig") -> Slo | None:
     return None if config.limit is None else Slo.parse(config.limit, flag="--limit")
 
 
-def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console) -> tuple[Target, Callable[[], None]]:
+def _server(config: TuneConfig, stack: contextlib.ExitStack, console: Console) -> tuple[Target, Callable[[], None]]:
     """The server that is named, or one of our own, and what brings it back to life."""
     if config.url is None:
         console.print(f"starting Triton on {config.repository}", markup=False)
@@ -168,7 +166,7 @@ def _server(config: "TuneConfig", stack: contextlib.ExitStack, console: Console)
     return Target(config.url, key_file=config.key_file), restore
 
 
-def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextlib.ExitStack) -> None:
+def _open_folder(config: TuneConfig, base: Any, space: Space, stack: contextlib.ExitStack) -> None:
     """Make the folder, or go on in it, alone: what is compared must be the same."""
     stack.enter_context(sole_writer(config.out))
     path = config.out / "study.json"
@@ -203,7 +201,7 @@ def _open_folder(config: "TuneConfig", base: Any, space: Space, stack: contextli
         raise StudyError(f"expected a study's JSON in {path}, got {reason(error)}; choose another --out") from error
 
 
-def _write(config: "TuneConfig", base: Any, verdict: Verdict) -> Path:
+def _write(config: TuneConfig, base: Any, verdict: Verdict) -> Path:
     """The configuration that won, with what was measured in comments."""
     name = f"tuned-{host()}"
     path = config_path(config.repository, name)

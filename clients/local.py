@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluate in this process, without a server: the same ONNX file in OpenVINO or ONNX Runtime, on the CPU."""
 
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from clients.errors import ModelMismatch, ModelNotFound
 from clients.evaluator import Evaluation, InProcessEvaluator, check_evaluation
+from clients.precision import choose_arithmetic, cpu_flags
 from mcts_ext.contract import (
     INPUT_NAME,
     N_ACTIONS,
@@ -20,21 +20,15 @@ from mcts_ext.contract import (
     OBSERVATION_BYTES,
     OBSERVATION_VERSION,
     POLICY_NAME,
+    PRECISION_KEY,
     VALUE_NAME,
+    VERSION_KEY,
 )
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.versions import version_number
 
 Engine = Literal["openvino", "onnxruntime"]
 Precision = Literal["auto", "f32", "bf16"]
-
-VERSION_KEY: Final = "observation_version"
-"""A property of exported files; checked where it is given."""
-
-PRECISION_KEY: Final = "precision"
-"""Another property: float32 (where it is missing), float16, bfloat16 or int8."""
-
-_BFLOAT16_FLAGS: Final = ("avx512_bf16", "amx_bf16")
 
 _TENSORS: Final = {
     INPUT_NAME: f"uint8 [B, {OBSERVATION_BYTES}]",
@@ -119,30 +113,6 @@ def latest_model_file(repository: Path, model: str) -> Path:
     return found[max(found)]
 
 
-def choose_precision(asked: Precision, *, stored: str, cpuinfo: str) -> tuple[str, str]:
-    """The arithmetic of OpenVINO for a file of the precision `stored`, and why.
-
-    AVX512-BF16 alone is not enough for speed: without AMX, bfloat16 gave 7.4k rows/s where float32 gave 12.6k
-    (docs/log.md). A float16 file has rounded weights, and is computed in float32 or bfloat16 like any other.
-
-    Raises:
-        InvalidConfig: the file is bfloat16, the processor has no such products.
-    """
-    if asked != "auto":
-        return asked, "as asked for"
-    flags = frozenset(re.findall(r"\w+", cpuinfo))
-    if stored == "bfloat16":
-        if flags.isdisjoint(_BFLOAT16_FLAGS):
-            raise InvalidConfig(
-                f"expected a processor with {' or '.join(_BFLOAT16_FLAGS)} for a bfloat16 file, got one without; "
-                "ask for precision f32, or publish another precision"
-            )
-        return "bf16", "the file asks for it"
-    if "amx_bf16" in flags:
-        return "bf16", "the processor has AMX"
-    return "f32", "the processor has no AMX, without which bfloat16 is slower"
-
-
 def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
     # Else an import of OpenVINO is reported to Google Analytics.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -151,7 +121,7 @@ def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
     core = openvino.Core()
     model = core.read_model(str(path))
     version, stored = _property(model, VERSION_KEY), _property(model, PRECISION_KEY) or "float32"
-    precision, why = choose_precision(asked, stored=stored, cpuinfo=read_cpuinfo())
+    precision, why = choose_arithmetic(asked, stored=stored, flags=cpu_flags())
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = core.compile_model(model, "CPU", settings)
     # By the names in the file: compiled, a port may answer to that of a tensor that was merged with it.
@@ -224,14 +194,6 @@ def _describe(dtype: str, dims: list[str | int]) -> str:
 
 def _listing(tensors: dict[str, str]) -> str:
     return ", ".join(f"{name} {tensors[name]}" for name in sorted(tensors))
-
-
-def read_cpuinfo() -> str:
-    """What Linux says about the processors; nothing elsewhere."""
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
 
 
 def _last_line(error: Exception) -> str:

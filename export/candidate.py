@@ -8,37 +8,25 @@ earlier version, for a rollback ── the same ──────────�
 ```
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.local import read_cpuinfo
+from clients.precision import cpu_flags, int8_pays
 from export.errors import ParityFailed
 from export.graph import metadata_of
-from export.parity import INT8, SERVED, Answers, ParityReport, Tolerance, compare, run_torch
+from export.parity import Answers, ParityReport
 from export.positions import export_positions
-from export.quantize import int8_pays
-from export.variants import (
-    ENGINES,
-    PARITY_KEY,
-    TOLERANCES,
-    Format,
-    Precision,
-    Variant,
-    annotate,
-    build,
-    evaluate,
-    variant_of,
-)
+from export.precisions import PRECISIONS, Format, Precision, Tolerance, Variant
+from export.variants import Examples, attempt, evaluate, variant_of
 from training.checkpoint import CheckpointInfo
 from training.network import BlobNet
 
-Choice = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+Choice = Literal["auto"] | Precision
 
 
 @dataclass(frozen=True)
@@ -81,19 +69,19 @@ def build_candidate(network: BlobNet, info: CheckpointInfo, folder: Path, *, sou
     Raises:
         ParityFailed: a file answers otherwise than PyTorch; ExportError: a variant that is not built, or a full disk.
     """
-    rows, calibration, positions = export_positions(wish.records)
-    expected = run_torch(network, rows)
+    examples = Examples.of(network, wish.records)
     metadata = metadata_of(info)
     parity: dict[str, ParityReport] = {}
 
     def make(variant: Variant) -> Path:
-        path = folder / variant.format / variant.file_name
-        build(network, variant, path, metadata=metadata, calibration=calibration)
-        engine = ENGINES[variant][0]
-        report = compare(expected, evaluate(path, rows, engine=engine, threads=2))
-        parity[str(variant)] = report
-        report.require(TOLERANCES[variant.precision], what=f"the {variant} file")
-        annotate(path, {PARITY_KEY: json.dumps({engine: asdict(report)})})
+        path, engines = folder / variant.format / variant.file_name, variant.engines[:1]
+        found: dict[str, ParityReport] = {}
+        try:
+            attempt(
+                network, variant, path, examples=examples, metadata=metadata, engines=engines, threads=2, found=found
+            )
+        finally:
+            parity.update({str(variant): report for report in found.values()})
         return path
 
     files: dict[str, Path] = {}
@@ -108,8 +96,10 @@ def build_candidate(network: BlobNet, info: CheckpointInfo, folder: Path, *, sou
             precision, why = "float32", str(error).partition("; ")[0]
             path = make(Variant(form, precision))
         files[path.name] = path
-    tolerance = INT8 if precision == "int8" else SERVED
-    return Candidate(files, source, f"{precision}: {why}", rows, expected, tolerance, parity, positions)
+    tolerance = PRECISIONS[precision].served
+    return Candidate(
+        files, source, f"{precision}: {why}", examples.rows, examples.expected, tolerance, parity, examples.source
+    )
 
 
 def read_candidate(files: Mapping[str, Path], *, source: str) -> Candidate:
@@ -120,8 +110,8 @@ def read_candidate(files: Mapping[str, Path], *, source: str) -> Candidate:
     """
     rows, _, positions = export_positions(None)
     variants = [variant_of(path) for path in files.values()]
-    expected = evaluate(next(iter(files.values())), rows, engine=ENGINES[variants[0]][0], threads=2)
-    tolerance = INT8 if Variant("onnx", "int8") in variants else SERVED
+    expected = evaluate(next(iter(files.values())), rows, engine=variants[0].engines[0], threads=2)
+    tolerance = variants[0].row.served
     why = f"{variants[0].precision}: as it was exported"
     return Candidate(files, source, why, rows, expected, tolerance, positions=positions)
 
@@ -132,6 +122,6 @@ def _choose(wish: Wish) -> tuple[Precision, str]:
         return wish.precision, "asked for"
     if wish.on_gpu:
         return "float16", "the server computes on a GPU"
-    if int8_pays(read_cpuinfo()):
+    if int8_pays(cpu_flags()):
         return "int8", "this processor multiplies int8 in hardware, and not bfloat16"
     return "float32", "int8 does not pay on this processor"

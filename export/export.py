@@ -7,7 +7,6 @@
 ```
 """
 
-import json
 import os
 import tempfile
 import time
@@ -26,24 +25,12 @@ from clients.lock import sole_writer
 from clients.report import machine, write_json
 from export.errors import ExportError
 from export.graph import metadata_of
-from export.parity import Answers, ParityReport, compare, run_torch
-from export.positions import export_positions
+from export.parity import ParityReport
+from export.precisions import VARIANTS, Format, Precision, Variant
 from export.timing import BATCH, REPEATS, Speed, time_engines
-from export.variants import (
-    ENGINES,
-    PARITY_KEY,
-    TOLERANCES,
-    Format,
-    Precision,
-    Variant,
-    annotate,
-    build,
-    evaluate,
-    open_engine,
-)
+from export.variants import Examples, attempt, open_engine
 from mcts_ext.errors import BlobError
 from training.checkpoint import CheckpointInfo, load_checkpoint
-from training.network import BlobNet
 
 REPORT_FILE: Final = "report.json"
 NEAR: Final = 0.95
@@ -101,7 +88,7 @@ class ExportReport:
             "tolerances": {
                 one.precision: {
                     name: limit if np.isfinite(limit) else None  # JSON has no infinity
-                    for name, limit in asdict(TOLERANCES[one.precision]).items()
+                    for name, limit in asdict(one.row.tolerance).items()
                 }
                 for one in (*self.files, *self.refused)
             },
@@ -125,7 +112,7 @@ def export_variants(
     Args:
         checkpoint: of `training.checkpoint`.
         out: folder for files and report; variants that are not asked for stay as they are there.
-        formats, precisions: which of `ENGINES` to build.
+        formats, precisions: which of `VARIANTS` to build.
         records: as `export.positions.recorded_rows` takes it.
         on_step: told, in a few words, what comes next.
 
@@ -133,76 +120,45 @@ def export_variants(
         BlobError: a subclass says that the checkpoint or the records can't be read, that there is no such variant, or
             that `out` can't be written.
     """
-    asked = [variant for variant in ENGINES if variant.format in formats and variant.precision in precisions]
+    asked = [variant for variant in VARIANTS if variant.format in formats and variant.precision in precisions]
     if missing := set(precisions) - {variant.precision for variant in asked}:
         raise ExportError(
             f"expected precisions that {' or '.join(formats)} has, got {', '.join(sorted(missing))}; "
-            f"choose of {', '.join(map(str, ENGINES))}"
+            f"choose of {', '.join(map(str, VARIANTS))}"
         )
     network, info = load_checkpoint(checkpoint)
     on_step("choosing positions")
-    rows, calibration, positions = export_positions(records)
-    export = _Export(network, info, out, rows, run_torch(network, rows), calibration, positions, on_step)
+    examples = Examples.of(network, records)
+    threads = len(os.sched_getaffinity(0))
     files, refused = {}, {}
     served: list[Served] = []
     try:
         with sole_writer(out), tempfile.TemporaryDirectory(prefix=".incoming-", dir=out) as aside:
             for variant in asked:
                 final = out / str(variant).replace(" ", "-") / variant.file_name
-                found, why = export.attempt(variant, Path(aside) / final.parent.name / final.name)
-                served += found
-                if why:
-                    refused[variant] = why
+                built = Path(aside) / final.parent.name / final.name
+                reports: dict[str, ParityReport] = {}
+                try:
+                    attempt(
+                        network, variant, built, examples=examples, metadata=metadata_of(info),
+                        engines=variant.engines, threads=threads, found=reports, on_step=on_step,
+                    )  # fmt: skip
+                except BlobError as error:
+                    refused[variant] = str(error).partition("; ")[0]
                     final.unlink(missing_ok=True)  # that of an earlier export would pass for this one's
                 else:
                     final.parent.mkdir(exist_ok=True)
-                    (Path(aside) / final.parent.name / final.name).replace(final)
+                    built.replace(final)
                     files[variant] = final
+                served += [Served(variant, engine, parity) for engine, parity in reports.items()]
             on_step("timing all in turns")
-            threads = export.threads
-            timed = _timed(served, files, rows, threads)
+            timed = _timed(served, files, examples.rows, threads)
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            report = ExportReport(checkpoint, info, out, files, refused, timed, positions, threads, now)
+            report = ExportReport(checkpoint, info, out, files, refused, timed, examples.source, threads, now)
             write_json(out / REPORT_FILE, report.to_json())
     except OSError as error:
         raise ExportError(f"expected a folder to write at {out}, got {reason(error)}; choose another --out") from error
     return report
-
-
-@dataclass(frozen=True)
-class _Export:
-    """What the variants of one export share."""
-
-    network: BlobNet
-    info: CheckpointInfo
-    out: Path
-    rows: NDArray[np.uint8]
-    expected: Answers
-    calibration: NDArray[np.uint8]
-    positions: str
-    on_step: Callable[[str], None]
-
-    @property
-    def threads(self) -> int:
-        return len(os.sched_getaffinity(0))
-
-    def attempt(self, variant: Variant, path: Path) -> tuple[list[Served], str]:
-        """Build, compare and annotate one; what each engine answered, and why it is refused, if it is."""
-        found: list[Served] = []
-        self.on_step(f"building {variant}")
-        try:
-            build(self.network, variant, path, metadata=metadata_of(self.info), calibration=self.calibration)
-            for engine in ENGINES[variant]:
-                self.on_step(f"comparing {variant} in {engine}")
-                parity = compare(self.expected, evaluate(path, self.rows, engine=engine, threads=self.threads))
-                found.append(Served(variant, engine, parity))
-            for one in found:
-                one.parity.require(TOLERANCES[variant.precision], what=f"{variant} in {one.engine}")
-            figures = {one.engine: asdict(one.parity) for one in found}
-            annotate(path, {PARITY_KEY: json.dumps(figures), "parity_positions": self.positions})
-        except BlobError as error:
-            return found, str(error).partition("; ")[0]
-        return found, ""
 
 
 def _timed(

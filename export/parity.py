@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from export.errors import ParityFailed
-from training.network import BlobNet
+from export.precisions import Tolerance
 
 Floats = NDArray[np.float32]
 BATCH: Final = 512
@@ -23,29 +22,6 @@ class Answers(NamedTuple):
 
     policy: Floats  # [n, A] logits
     value: Floats  # [n, S] in [0, 1]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far two evaluations may differ."""
-
-    logit: float
-    """Largest difference of one logit."""
-    kl: float
-    """Mean Kullback-Leibler divergence of the policies."""
-    value: float
-    """Largest difference of one value."""
-    mean_value: float
-    """Mean difference of the values, without regard to sign."""
-
-
-FLOAT32: Final = Tolerance(logit=1e-4, kl=1e-6, value=1e-4, mean_value=1e-4)
-SERVED: Final = Tolerance(logit=float("inf"), kl=1e-2, value=0.02, mean_value=0.02)
-"""For a server that may have chosen bfloat16: single logits are coarse there, the policy as a whole is not."""
-FLOAT16: Final = Tolerance(logit=float("inf"), kl=1e-4, value=0.02, mean_value=1e-3)
-BFLOAT16: Final = Tolerance(logit=float("inf"), kl=5e-3, value=0.1, mean_value=5e-3)
-INT8: Final = Tolerance(logit=float("inf"), kl=5e-3, value=0.25, mean_value=0.01)
-"""Rounding to 256 steps leaves a few values far off; on average they must be near. A made bid is worth 0.67."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +91,3 @@ def policy_kl(expected: Floats, got: Floats) -> NDArray[np.float64]:
     log_p, log_q = log_softmax(expected), log_softmax(got)
     result: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(-1)
     return result
-
-
-@torch.no_grad()
-def run_torch(network: BlobNet, rows: NDArray[np.uint8]) -> Answers:
-    """Evaluate `[n, F]` rows with PyTorch, in float32, where the network is."""
-    device = next(network.parameters()).device
-    pairs = [network(torch.from_numpy(chunk).to(device)) for chunk in _batches(rows)]
-    return Answers(
-        np.concatenate([policy.float().cpu().numpy() for policy, _ in pairs]),
-        np.concatenate([value.float().cpu().numpy() for _, value in pairs]),
-    )
-
-
-def _batches(rows: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]

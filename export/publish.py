@@ -10,8 +10,8 @@ from export.change import Change, OnStep, PublishReport, retire
 from export.config import ensure_config
 from export.errors import PublishFailed, RepositoryError
 from export.graph import read_metadata
+from export.precisions import FILE_NAMES
 from export.repository import model_files, model_path, numbers, require_repository, version_folder, versions
-from export.variants import FILE_NAMES
 from mcts_ext.errors import InvalidConfig
 from training.checkpoint import describe, load_checkpoint
 from training.network import BlobNet, create_network

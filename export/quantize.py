@@ -9,7 +9,6 @@ of the multiplications, and in int8 they would make most of the policy's error.
 """
 
 import logging
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,23 +19,11 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from clients.local import PRECISION_KEY
-from mcts_ext.contract import INPUT_NAME
+from mcts_ext.contract import INPUT_NAME, PRECISION_KEY
 from training.files import write_whole
-
-INT8_FLAGS: Final = frozenset({"avx512_vnni", "avx_vnni"})
-"""Processor features that multiply int8 in hardware; without one int8 is hardly faster than float32."""
-BFLOAT16_FLAG: Final = "amx_bf16"
-"""With it bfloat16 is as fast as int8 and thirty times nearer to float32."""
 
 _IN_FLOAT: Final = ("/decoder/", "/from_orders/", "/bids/", "/plays/", "/value/")
 _BATCH: Final = 256
-
-
-def int8_pays(cpuinfo: str) -> bool:
-    """Whether int8 is the best that a processor of this /proc/cpuinfo can serve."""
-    flags = frozenset(re.findall(r"\w+", cpuinfo))
-    return BFLOAT16_FLAG not in flags and not INT8_FLAGS.isdisjoint(flags)
 
 
 def quantize(source: Path, target: Path, *, rows: NDArray[np.uint8]) -> None:

@@ -22,7 +22,7 @@ from typing import Final
 
 from clients.files import reason
 from export.errors import RepositoryError, unwritable
-from export.variants import FILE_NAMES
+from export.precisions import FILE_NAMES
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import version_number
 from training.files import sync

@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variants of an exported network: formats and precisions, how each is built, and which engine computes it.
-
-| | float32 | float16 | bfloat16 | int8 |
-| --- | --- | --- | --- | --- |
-| `onnx` | yes | halves.py | float32, and the engine rounds | quantize.py |
-| `torchscript` | yes | halves.py | halves.py | no: torchscript.py |
+"""Variants of a network: each built as its row of precisions.py says, compared with PyTorch, evaluated in its engines.
 
 Axes: `n` rows, `F` = 96 bytes.
 """
 
 import copy
+import json
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Self, cast
 
 import numpy as np
 import onnx
@@ -24,70 +20,25 @@ from numpy.typing import NDArray
 from clients import local
 from clients.evaluator import evaluate as ask
 from clients.files import reason
-from clients.local import PRECISION_KEY, LocalEvaluator
+from clients.local import LocalEvaluator
 from export.errors import ExportError, InvalidModel
 from export.graph import export_onnx, properties_of, read_metadata
 from export.halves import HalfNet
-from export.parity import BATCH, BFLOAT16, FLOAT16, FLOAT32, INT8, Answers, Tolerance
+from export.parity import BATCH, Answers, ParityReport, compare
+from export.positions import export_positions
+from export.precisions import VARIANTS, Precision, Variant
 from export.quantize import quantize
 from export.torchscript import annotate_torchscript, export_torchscript, load_torchscript
+from mcts_ext.contract import PRECISION_KEY
 from training.files import write_whole
 from training.network import BlobNet
 
-Format = Literal["onnx", "torchscript"]
-Precision = Literal["float32", "float16", "bfloat16", "int8"]
 Run = Callable[[NDArray[np.uint8]], Answers]
 
 FORMAT_KEY: Final = "format"
 """A property of exported files, beside `PRECISION_KEY`."""
 PARITY_KEY: Final = "parity"
 """Another: JSON, by engine, how far its answers were from PyTorch's in float32 when it was exported."""
-FILE_NAMES: Final[dict[Format, str]] = {"onnx": "model.onnx", "torchscript": "model.pt"}
-"""As Triton's backends look for them."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A format and a precision."""
-
-    format: Format
-    precision: Precision
-
-    def __str__(self) -> str:
-        return f"{self.format} {self.precision}"
-
-    @property
-    def file_name(self) -> str:
-        """Of the exported file."""
-        return FILE_NAMES[self.format]
-
-
-ENGINES: Final[Mapping[Variant, tuple[str, ...]]] = {
-    Variant("onnx", "float32"): ("openvino", "onnxruntime"),
-    Variant("onnx", "float16"): ("openvino", "onnxruntime"),
-    # ONNX Runtime's CPU provider has no bfloat16 products ("NOT_IMPLEMENTED" when it loads them), so the file is
-    # float32 with a property that asks for them, and OpenVINO rounds.
-    Variant("onnx", "bfloat16"): ("openvino",),
-    Variant("onnx", "int8"): ("openvino", "onnxruntime"),
-    Variant("torchscript", "float32"): ("pytorch",),
-    Variant("torchscript", "float16"): ("pytorch",),
-    Variant("torchscript", "bfloat16"): ("pytorch",),
-}
-"""The variants there are, and the backends that serve each."""
-
-TOLERANCES: Final[Mapping[Precision, Tolerance]] = {
-    "float32": FLOAT32,
-    "float16": FLOAT16,
-    "bfloat16": BFLOAT16,
-    "int8": INT8,
-}
-
-_OPENVINO: Final[Mapping[Precision, local.Precision]] = {
-    "float32": "f32",
-    "float16": "f32",  # OpenVINO's float16 arithmetic is slower than its float32 on a CPU
-    "bfloat16": "bf16",
-    "int8": "auto",  # of what is not int8, as it is served
-}
 
 
 def build(
@@ -97,7 +48,7 @@ def build(
 
     Args:
         network: in float32.
-        variant: one of `ENGINES`.
+        variant: one of `VARIANTS`.
         path: where to.
         metadata: properties that the file is to carry, beside its format and precision.
         calibration: `[n, F]` positions that fix the ranges of int8.
@@ -105,24 +56,75 @@ def build(
     Raises:
         ExportError: no such variant, or no room. InvalidModel: a weight that the precision can't hold.
     """
-    if variant not in ENGINES:
-        known = ", ".join(map(str, ENGINES))
+    if variant not in VARIANTS:
+        known = ", ".join(map(str, VARIANTS))
         raise ExportError(f"expected a variant of {known}, got {variant}; choose another format or precision")
     properties = {**metadata, FORMAT_KEY: variant.format, PRECISION_KEY: variant.precision}
     with tempfile.TemporaryDirectory(prefix="blobzero-build-") as folder:
         built, base = Path(folder) / variant.file_name, Path(folder) / "float32.onnx"
-        is_half = variant.precision in ("float16", "bfloat16")
+        weights = variant.build.weights
+        module = copy.deepcopy(network).cpu() if weights == "float32" else HalfNet(network, getattr(torch, weights))
         if variant.format == "torchscript":
-            module = HalfNet(network, getattr(torch, variant.precision)) if is_half else copy.deepcopy(network).cpu()
             export_torchscript(module, built, metadata=properties)
-        elif variant.precision == "int8":
-            export_onnx(network, base, metadata=properties)
+        elif variant.build.is_quantized:
+            export_onnx(module, base, metadata=properties)
             quantize(base, built, rows=calibration)
         else:
-            module = HalfNet(network, torch.float16) if variant.precision == "float16" else network
             export_onnx(module, built, metadata=properties)
         read_metadata(built)
         _write(path, built.read_bytes())
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Positions, and what the network answers to them."""
+
+    rows: NDArray[np.uint8]
+    """`[n, F]`."""
+    expected: Answers
+    """Of the network in float32."""
+    calibration: NDArray[np.uint8]
+    """`[m, F]` others, which fix the ranges of int8."""
+    source: str
+    """Where they come from, in words."""
+
+    @classmethod
+    def of(cls, network: BlobNet, records: Path | None) -> Self:
+        """Those of `export.positions.export_positions`."""
+        rows, calibration, source = export_positions(records)
+        return cls(rows, run_torch(network, rows), calibration, source)
+
+
+def attempt(
+    network: BlobNet,
+    variant: Variant,
+    path: Path,
+    *,
+    examples: Examples,
+    metadata: Mapping[str, str],
+    engines: Sequence[str],
+    threads: int,
+    found: dict[str, ParityReport],
+    on_step: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Build one variant and compare it with PyTorch in each of `engines`; the file says how near it came.
+
+    Args:
+        found: gets each engine's report, also where the variant is refused.
+        on_step: told, in a few words, what comes next.
+
+    Raises:
+        ParityFailed: beyond the variant's tolerance. Others as `build` and `open_engine`.
+    """
+    on_step(f"building {variant}")
+    build(network, variant, path, metadata=metadata, calibration=examples.calibration)
+    for engine in engines:
+        on_step(f"comparing {variant} in {engine}")
+        found[engine] = compare(examples.expected, evaluate(path, examples.rows, engine=engine, threads=threads))
+    for engine, report in found.items():
+        report.require(variant.row.tolerance, what=f"the {variant} file in {engine}")
+    figures = json.dumps({engine: asdict(report) for engine, report in found.items()})
+    annotate(path, {PARITY_KEY: figures, "parity_positions": examples.source})
 
 
 def annotate(path: Path, properties: Mapping[str, str]) -> None:
@@ -148,10 +150,21 @@ def variant_of(path: Path) -> Variant:
     """
     precision = read_metadata(path).get(PRECISION_KEY, "float32")
     found = Variant("torchscript" if path.suffix == ".pt" else "onnx", cast(Precision, precision))
-    if found not in ENGINES:
-        known = ", ".join(map(str, ENGINES))
+    if found not in VARIANTS:
+        known = ", ".join(map(str, VARIANTS))
         raise InvalidModel(f"expected a variant of {known}, got {found} in {path}; export it again")
     return found
+
+
+@torch.no_grad()
+def run_torch(network: BlobNet, rows: NDArray[np.uint8]) -> Answers:
+    """Evaluate `[n, F]` rows with PyTorch, in float32, where the network is: what every variant is compared with."""
+    device = next(network.parameters()).device
+    pairs = [network(torch.from_numpy(rows[start : start + BATCH]).to(device)) for start in range(0, len(rows), BATCH)]
+    return Answers(
+        np.concatenate([policy.float().cpu().numpy() for policy, _ in pairs]),
+        np.concatenate([value.float().cpu().numpy() for _, value in pairs]),
+    )
 
 
 def evaluate(path: Path, rows: NDArray[np.uint8], *, engine: str, threads: int = 1) -> Answers:
@@ -166,7 +179,7 @@ def open_engine(path: Path, *, engine: str, threads: int) -> Run:
 
     Args:
         path: an exported file.
-        engine: one that `ENGINES` names for the file's variant.
+        engine: one that serves the file's variant.
         threads: that compute.
 
     Raises:
@@ -174,13 +187,11 @@ def open_engine(path: Path, *, engine: str, threads: int) -> Run:
         ModelMismatch: an engine that does not load it.
     """
     variant = variant_of(path)
-    if engine not in ENGINES[variant]:
-        raise ExportError(
-            f"expected {' or '.join(ENGINES[variant])} for {variant}, got {engine}; choose another engine"
-        )
+    if engine not in variant.engines:
+        raise ExportError(f"expected {' or '.join(variant.engines)} for {variant}, got {engine}; choose another engine")
     if engine == "pytorch":
         return _open_torchscript(path, threads)
-    precision = _OPENVINO[variant.precision] if engine == "openvino" else "auto"
+    precision = variant.row.openvino if engine == "openvino" else "auto"
     evaluator = LocalEvaluator(path, engine=cast(local.Engine, engine), precision=precision, threads=threads)
 
     def run(rows: NDArray[np.uint8]) -> Answers:

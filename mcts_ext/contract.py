@@ -22,6 +22,11 @@ from typing import Final
 OBSERVATION_VERSION: Final = 2
 """Raised whenever the meaning of a byte changes; exported models carry it and clients refuse another."""
 
+VERSION_KEY: Final = "observation_version"
+"""A property of exported files, and a parameter of `config.pbtxt`; checked where it is given."""
+PRECISION_KEY: Final = "precision"
+"""Another property of files: float32 (where it is missing), float16, bfloat16 or int8."""
+
 MODEL_NAME: Final = "blobnet"
 INPUT_NAME: Final = "observation"  # UINT8 [B, F]
 POLICY_NAME: Final = "policy"  # FP32 [B, A] logits, unmasked: the client knows the legal actions

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from blobzero.cli import main
+from blobzero.cli import VERBS, main
 from blobzero.match import MatchConfig
 from blobzero.play import PlayConfig
 from blobzero.searchflags import SearchFlags
@@ -275,8 +275,6 @@ def test_wrong_arguments_are_refused_before_anything_is_made(
     ],
 )
 def test_a_name_that_the_disk_refuses_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from blobzero.cli import main
-
     name = "n" * 300
     given = [word.format(name) for word in arguments]
     assert main(given if given != arguments else [*given, name]) == 1
@@ -284,3 +282,43 @@ def test_a_name_that_the_disk_refuses_is_one_line(arguments: list[str], capsys: 
     assert last.startswith("blobzero: expected ")
     assert name in last
     assert "File name too long" in last
+
+
+LEAVES_OUT = """
+import sys
+from blobzero.cli import main
+status = main(sys.argv[2:])
+sys.exit(f"imported {found}" if (found := set(sys.argv[1].split(",")) & set(sys.modules)) else status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("slow", "arguments"),
+    [
+        ("tyro,rich,numpy,torch,grpc", ["--help"]),
+        ("numpy,torch,grpc,pyarrow,matplotlib", ["models"]),
+        ("torch,grpc,pyarrow", ["serve", "--help"]),
+    ],
+)
+def test_a_verb_imports_what_only_it_needs(slow: str, arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "model_repo" / "blobnet").mkdir(parents=True)
+    command = [sys.executable, "-c", LEAVES_OUT, slow, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_explains_itself_in_80_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    assert f"usage: blobzero {name} " in capsys.readouterr().out
+
+
+def test_a_mistyped_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selfpaly"]) == 2
+    assert capsys.readouterr().err == "blobzero: expected a verb, got selfpaly; blobzero selfplay\n"
+    assert main([]) == 2
+    assert capsys.readouterr().err == "blobzero: expected a verb, got none; blobzero --help lists them\n"

@@ -10,15 +10,11 @@ import pytest
 from clients.errors import ModelMismatch, ModelNotFound, UnsoundAnswer
 from clients.evaluator import Evaluator, HashEvaluator, UniformEvaluator, evaluate
 from clients.local import (
-    PRECISION_KEY,
-    VERSION_KEY,
     Engine,
     LocalEvaluator,
-    Precision,
-    choose_precision,
     latest_model_file,
 )
-from mcts_ext.contract import OBSERVATION_VERSION, POLICY_NAME, VALUE_NAME
+from mcts_ext.contract import OBSERVATION_VERSION, POLICY_NAME, PRECISION_KEY, VALUE_NAME, VERSION_KEY
 from mcts_ext.errors import InvalidConfig
 from tests.conformance import EvaluatorConformance
 from tests.integration.tiny_model import random_rows, tiny_weights, write_version
@@ -143,26 +139,6 @@ def test_latest_model_file_counts_rather_than_sorts(tmp_path: Path) -> None:
     assert latest_model_file(tmp_path, "blobnet").parent.name == "10"
 
 
-@pytest.mark.parametrize(
-    ("flags", "stored", "asked", "expected"),
-    [
-        ("flags : sse amx_bf16 avx512_bf16", "float32", "auto", "bf16"),
-        ("flags : sse avx512_bf16", "float32", "auto", "f32"),
-        ("flags : sse amx_bf16_or_so", "float32", "auto", "f32"),
-        ("", "int8", "auto", "f32"),
-        ("flags : sse avx512_fp16", "float16", "auto", "f32"),
-        ("flags : sse avx512_bf16", "bfloat16", "auto", "bf16"),
-        ("flags : sse amx_bf16", "bfloat16", "auto", "bf16"),
-        ("flags : sse amx_bf16", "bfloat16", "f32", "f32"),
-        ("flags : sse", "float32", "bf16", "bf16"),
-    ],
-)
-def test_bfloat16_only_where_it_pays_or_the_file_asks_for_it(
-    flags: str, stored: str, asked: Precision, expected: str
-) -> None:
-    assert choose_precision(asked, stored=stored, cpuinfo=flags)[0] == expected
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_float16_weights_are_multiplied_in_float32(model_file: Path, engine: Engine) -> None:
     round_weights_to_float16(model_file)
@@ -174,7 +150,7 @@ def test_float16_weights_are_multiplied_in_float32(model_file: Path, engine: Eng
 
 def test_a_bfloat16_file_says_which_processor_it_needs(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state_property(model_file, PRECISION_KEY, "bfloat16")
-    monkeypatch.setattr("clients.local.read_cpuinfo", lambda: "flags : sse avx512f")
+    monkeypatch.setattr("clients.local.cpu_flags", lambda: frozenset({"sse", "avx512f"}))
     with pytest.raises(InvalidConfig, match="expected a processor with avx512_bf16 or amx_bf16 for a bfloat16 file"):
         LocalEvaluator(model_file)
     said: list[str] = []

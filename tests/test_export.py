@@ -13,9 +13,10 @@ import torch
 
 from export.errors import ExportError, InvalidModel, ParityFailed
 from export.graph import export_onnx, metadata_of, read_metadata
-from export.parity import FLOAT32, SERVED, Answers, compare, policy_kl, run_torch
+from export.parity import Answers, compare, policy_kl
 from export.positions import sample_rows
-from export.variants import evaluate
+from export.precisions import PRECISIONS, SERVED
+from export.variants import evaluate, run_torch
 from mcts_ext.contract import OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 from mcts_ext.decode import decode
 from training.checkpoint import describe
@@ -63,12 +64,16 @@ def test_the_exported_graph_answers_what_pytorch_answers(preset: str, tmp_path: 
     export_onnx(network, path, metadata=metadata_of(describe(network)))
     rows = sample_rows(1025, seed=1)
     expected = run_torch(network, rows)
-    compare(expected, evaluate(path, rows, engine="onnxruntime")).require(FLOAT32, what="ONNX Runtime")
+    compare(expected, evaluate(path, rows, engine="onnxruntime")).require(
+        PRECISIONS["float32"].tolerance, what="ONNX Runtime"
+    )
     compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for n in (1, 7, 1025):
         answers = compiled(rows[:n])
         got = Answers(answers[POLICY_NAME], answers[VALUE_NAME])
-        compare(Answers(expected.policy[:n], expected.value[:n]), got).require(FLOAT32, what="OpenVINO")
+        compare(Answers(expected.policy[:n], expected.value[:n]), got).require(
+            PRECISIONS["float32"].tolerance, what="OpenVINO"
+        )
     answers = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})(rows)
     compare(expected, Answers(answers[POLICY_NAME], answers[VALUE_NAME])).require(SERVED, what="OpenVINO in bfloat16")
 
@@ -120,7 +125,7 @@ def test_parity_notices_other_weights(network: BlobNet, onnx_file: Path) -> None
         report.require(SERVED, what="the other")
     nan = Answers(expected.policy, np.full_like(expected.value, np.nan))
     with pytest.raises(ParityFailed, match="value"):
-        compare(expected, nan).require(FLOAT32, what="a broken one")
+        compare(expected, nan).require(PRECISIONS["float32"].tolerance, what="a broken one")
 
 
 def test_policy_kl_is_the_divergence() -> None:

@@ -21,8 +21,9 @@ from export.export import REPORT_FILE, Served, _fastest, export_variants
 from export.graph import read_metadata
 from export.parity import ParityReport
 from export.positions import export_positions, recorded_rows, sample_rows
+from export.precisions import VARIANTS, Variant
 from export.timing import BATCH, Speed, time_engines
-from export.variants import ENGINES, Variant, evaluate
+from export.variants import evaluate
 from mcts_ext.records import Records
 from tests.test_quantize import unfit_for_int8
 from training.checkpoint import save_checkpoint
@@ -161,13 +162,14 @@ def test_every_variant_is_built_compared_and_timed(
     report = json.loads(out)
     folder = checkpoint.parent / "seven-export"
     assert json.loads((folder / REPORT_FILE).read_text()) == report
-    assert {entry.name for entry in folder.iterdir()} == {REPORT_FILE, *(str(one).replace(" ", "-") for one in ENGINES)}
+    assert {entry.name for entry in folder.iterdir()} == {
+        REPORT_FILE,
+        *(str(one).replace(" ", "-") for one in VARIANTS),
+    }
     assert (report["checkpoint"]["step"], report["refused"]) == (7, {})
     assert str(run) in report["positions"]
     served = {(one["variant"]["format"], one["variant"]["precision"], one["engine"]): one for one in report["served"]}
-    assert set(served) == {
-        (one.format, one.precision, engine) for one, engines in ENGINES.items() for engine in engines
-    }
+    assert set(served) == {(one.format, one.precision, engine) for one in VARIANTS for engine in one.engines}
     for (_, precision, engine), one in served.items():
         assert one["parity"]["n_rows"] == 4096
         assert one["parity"]["mean_policy_kl"] <= one["parity"]["p99_policy_kl"] <= one["parity"]["max_policy_kl"]
@@ -179,15 +181,15 @@ def test_every_variant_is_built_compared_and_timed(
         "openvino",
         "pytorch",
     ]
-    for variant in ENGINES:
+    for variant in VARIANTS:
         path = Path(report["files"][str(variant)])
         metadata = read_metadata(path)
         assert metadata["weights_sha256"] == report["checkpoint"]["weights_sha256"]
         figures = json.loads(metadata["parity"])
         assert figures == {
-            engine: served[variant.format, variant.precision, engine]["parity"] for engine in ENGINES[variant]
+            engine: served[variant.format, variant.precision, engine]["parity"] for engine in variant.engines
         }
-        assert len(evaluate(path, sample_rows(5, seed=1), engine=ENGINES[variant][0]).value) == 5
+        assert len(evaluate(path, sample_rows(5, seed=1), engine=variant.engines[0]).value) == 5
     assert err.count("fastest") >= 3
     assert f"next     blobzero publish {checkpoint} " in err
 
@@ -205,7 +207,7 @@ def test_what_is_beyond_tolerance_is_refused_and_not_kept(
     out, err = capsys.readouterr()
     assert out == ""
     assert "refused  onnx float16: expected finite weights" in err
-    assert "refused  onnx int8: expected onnx int8 in openvino within" in err
+    assert "refused  onnx int8: expected the onnx int8 file in openvino within" in err
     assert not old.exists()
     report = json.loads((tmp_path / "out" / REPORT_FILE).read_text())
     assert list(report["files"]) == ["onnx float32"]

@@ -15,7 +15,7 @@ from export.config import config_path, ensure_config
 from export.doctor import examine, set_right
 from export.errors import InvalidModel, RegistryError, RepositoryBusy, RepositoryError
 from export.graph import read_metadata
-from export.parity import FLOAT16
+from export.precisions import PRECISIONS
 from export.publish import ensure_model, publish, rollback, unpublish
 from export.registry import Entry, Registry, exclusive
 from export.repository import model_path, version_folder, versions
@@ -69,7 +69,7 @@ def test_what_is_made_for_a_gpu_holds_float16(tmp_path: Path) -> None:
     made = build_candidate(network, describe(network), tmp_path, source="here", wish=Wish(on_gpu=True))
     assert made.why == "float16: the server computes on a GPU"
     assert read_metadata(made.files["model.onnx"])["precision"] == "float16"
-    made.parity["onnx float16"].require(FLOAT16, what="the file")
+    made.parity["onnx float16"].require(PRECISIONS["float16"].tolerance, what="the file")
 
 
 def test_rollback_brings_the_networks_back_under_new_numbers(repository: Path) -> None:

@@ -139,7 +139,7 @@ def test_a_network_that_fails_parity_is_not_published(tmp_path: Path, monkeypatc
     def other(network: BlobNet, *arguments: object, **more: object) -> None:
         build(create_network("small", seed=8), *arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("export.candidate.build", other)
+    monkeypatch.setattr("export.variants.build", other)
     with pytest.raises(ParityFailed, match="the onnx float32 file"):
         publish(create_network("small", seed=1), repository=tmp_path, wish=Wish("float32"))
     assert versions(tmp_path) == []

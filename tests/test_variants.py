@@ -19,16 +19,17 @@ from onnx import TensorProto, helper
 
 from export.errors import ExportError, InvalidModel, ParityFailed
 from export.graph import metadata_of, read_metadata
-from export.parity import Answers, compare, run_torch
+from export.parity import Answers, compare
 from export.positions import sample_rows
+from export.precisions import FILE_NAMES, PRECISIONS, VARIANTS, Variant
 from export.torchscript import METADATA_FILE
-from export.variants import ENGINES, FILE_NAMES, TOLERANCES, Variant, annotate, build, evaluate, variant_of
+from export.variants import annotate, build, evaluate, run_torch, variant_of
 from mcts_ext.contract import OBSERVATION_BYTES, OBSERVATION_VERSION
 from tests.models import rename_output, state_property
 from training.checkpoint import describe
 from training.network import BlobNet, create_network
 
-SERVED = [(variant, engine) for variant, engines in ENGINES.items() for engine in engines]
+SERVED = [(variant, engine) for variant in VARIANTS for engine in variant.engines]
 ONNX, TORCHSCRIPT = Variant("onnx", "float32"), Variant("torchscript", "float32")
 
 
@@ -53,7 +54,7 @@ def rows() -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def files(network: BlobNet, tmp_path_factory: pytest.TempPathFactory) -> dict[Variant, Path]:
     folder = tmp_path_factory.mktemp("variants")
-    paths = {variant: folder / variant.precision / variant.file_name for variant in ENGINES}
+    paths = {variant: folder / variant.precision / variant.file_name for variant in VARIANTS}
     for variant, path in paths.items():
         calibration = sample_rows(256, seed=1)
         build(network, variant, path, metadata=metadata_of(describe(network, step=3)), calibration=calibration)
@@ -78,11 +79,11 @@ def test_every_engine_answers_near_pytorch(
     got = Answers(np.concatenate([part.policy for part in parts]), np.concatenate([part.value for part in parts]))
     assert got.policy.dtype == got.value.dtype == np.float32
     report = compare(run_torch(network, rows), got)
-    report.require(TOLERANCES[variant.precision], what=f"{variant} in {engine}")
+    report.require(variant.row.tolerance, what=f"{variant} in {engine}")
     if variant.precision != "float32":  # or it was not that precision that ran
         assert report.max_logit_difference > 1e-4
         with pytest.raises(ParityFailed):
-            report.require(TOLERANCES["float32"], what=f"{variant} in {engine}")
+            report.require(PRECISIONS["float32"].tolerance, what=f"{variant} in {engine}")
 
 
 def test_halves_rank_as_their_bits_do(files: dict[Variant, Path], network: BlobNet, rows: NDArray[np.uint8]) -> None:
@@ -90,13 +91,13 @@ def test_halves_rank_as_their_bits_do(files: dict[Variant, Path], network: BlobN
     expected = run_torch(network, rows)
 
     def off(variant: Variant) -> float:
-        return compare(expected, evaluate(files[variant], rows, engine=ENGINES[variant][0])).mean_value_difference
+        return compare(expected, evaluate(files[variant], rows, engine=variant.engines[0])).mean_value_difference
 
     for form in FILE_NAMES:
         assert off(Variant(form, "bfloat16")) > 4 * off(Variant(form, "float16"))
 
 
-@pytest.mark.parametrize("variant", ENGINES, ids=str)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_a_file_says_what_it_is(variant: Variant, files: dict[Variant, Path], network: BlobNet) -> None:
     metadata = read_metadata(files[variant])
     assert (metadata["format"], metadata["precision"]) == (variant.format, variant.precision)
@@ -149,7 +150,7 @@ def test_onnx_runtime_has_no_bfloat16_products(files: dict[Variant, Path], rows:
 @pytest.mark.parametrize("variant", [ONNX, TORCHSCRIPT], ids=str)
 def test_properties_can_be_added(variant: Variant, copies: dict[Variant, Path], rows: NDArray[np.uint8]) -> None:
     path = copies[variant]
-    engine, before = ENGINES[variant][0], read_metadata(path)
+    engine, before = variant.engines[0], read_metadata(path)
     answers = evaluate(path, rows, engine=engine)
     added = {"parity": '{"pytorch": 1}', "step": "4"}
     annotate(path, added)

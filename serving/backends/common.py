@@ -16,11 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION_KEY = "observation_version"
-"""A property of exported files, and a parameter of `config.pbtxt`."""
-
-PRECISION_KEY = "precision"
-"""Another property: float32 (where it is missing), float16, bfloat16 or int8."""
+from mcts_ext.contract import VERSION_KEY
 
 SERVER_CHECK_S = 0.5
 

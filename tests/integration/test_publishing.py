@@ -23,12 +23,13 @@ from export.candidate import Wish
 from export.change import STEPS
 from export.doctor import examine
 from export.errors import ParityFailed, PublishFailed
-from export.parity import SERVED, run_torch
 from export.positions import sample_rows
+from export.precisions import SERVED
 from export.publish import publish, rollback, unpublish
 from export.registry import Entry, Registry
 from export.repository import model_path, versions
 from export.server import ModelServer
+from export.variants import run_torch
 from serving.embedded import EmbeddedTriton, ServerConfig
 from training.network import create_network
 

@@ -21,9 +21,10 @@ from clients.records import finished_rounds, read_shards, shard_paths
 from clients.triton import TritonEvaluator
 from export.candidate import Wish
 from export.config import config_path
-from export.parity import FLOAT32, INT8, SERVED, Answers, Tolerance, compare, run_torch
+from export.parity import Answers, Tolerance, compare
+from export.precisions import PRECISIONS, SERVED
 from export.publish import publish
-from export.variants import Precision
+from export.variants import Precision, run_torch
 from serving.embedded import EmbeddedTriton, ServerConfig
 from training.network import BlobNet, create_network
 
@@ -92,7 +93,11 @@ def positions(played: Path, n: int) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize(
     ("exported", "arithmetic", "tolerance"),
-    [("float32", "f32", FLOAT32), ("float32", "bf16", SERVED), ("int8", "f32", INT8)],
+    [
+        ("float32", "f32", PRECISIONS["float32"].tolerance),
+        ("float32", "bf16", SERVED),
+        ("int8", "f32", PRECISIONS["int8"].tolerance),
+    ],
 )
 def test_the_served_network_answers_what_pytorch_answers(
     exported: Precision, arithmetic: str, tolerance: Tolerance, played: Path, network: BlobNet, tmp_path: Path

@@ -19,12 +19,22 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from clients.local import PRECISION_KEY, VERSION_KEY, read_cpuinfo
+from clients.precision import cpu_flags
 from export.config import config_path, ensure_config
 from export.graph import export_onnx, metadata_of
-from export.parity import FLOAT32, SERVED, Answers, compare, run_torch
+from export.parity import Answers, compare
 from export.positions import sample_rows
-from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
+from export.precisions import PRECISIONS, SERVED
+from export.variants import run_torch
+from mcts_ext.contract import (
+    INPUT_NAME,
+    MODEL_NAME,
+    OBSERVATION_BYTES,
+    POLICY_NAME,
+    PRECISION_KEY,
+    VALUE_NAME,
+    VERSION_KEY,
+)
 from serving.backends.pytorch.model import METADATA_FILE, TorchNetwork
 from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ModelNotFound, ServerFailed
@@ -88,7 +98,7 @@ def test_a_configuration_for_the_cpu_answers_like_pytorch(
     config = ServerConfig(repository=tmp_path, config_name=name, log_file=tmp_path / "triton.log")
     with EmbeddedTriton(config) as server:
         expected = run_torch(network, rows)
-        tolerance = SERVED if "amx_bf16" in read_cpuinfo() and name == "cpu" else FLOAT32
+        tolerance = SERVED if "amx_bf16" in cpu_flags() and name == "cpu" else PRECISIONS["float32"].tolerance
         for n in (300, 7, 1):
             _, got = ask(server, rows[:n])
             compare(Answers(expected.policy[:n], expected.value[:n]), got).require(tolerance, what=name)
@@ -156,7 +166,7 @@ def test_a_file_of_another_observation_version_is_refused(name: str, tmp_path: P
 def test_a_bfloat16_file_is_computed_in_bfloat16_or_refused(tmp_path: Path, network: BlobNet) -> None:
     write_version(tmp_path, network, 1, **{PRECISION_KEY: "bfloat16"})
     config = ServerConfig(repository=tmp_path, config_name="cpu", log_file=tmp_path / "triton.log")
-    if "avx512_bf16" in read_cpuinfo() or "amx_bf16" in read_cpuinfo():
+    if "avx512_bf16" in cpu_flags() or "amx_bf16" in cpu_flags():
         rows = sample_rows(64, seed=8)
         with EmbeddedTriton(config) as server:
             compare(run_torch(network, rows), ask(server, rows)[1]).require(SERVED, what="bfloat16")

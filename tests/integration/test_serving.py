@@ -13,7 +13,6 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from mcts_ext import contract
-from serving.backends.openvino.model import choose_precision
 from serving.embedded import EmbeddedTriton, ServerConfig
 from serving.errors import ModelNotFound, PortTaken, ServerFailed, ServerNotInstalled, ServingError
 from serving.install import find_installation
@@ -68,34 +67,9 @@ def test_only_requested_outputs_are_sent(client: triton.InferenceServerClient) -
 @pytest.mark.triton
 def test_the_log_says_which_precision_and_why(triton_server: EmbeddedTriton) -> None:
     assert (
-        "matrix products in f32, 1 threads; what is not quantized in f32 (asked for in config.pbtxt)"
+        "matrix products in f32, 1 threads; what is not quantized in f32 (as asked for)"
         in triton_server.log_file.read_text()
     )
-
-
-@pytest.mark.parametrize(
-    ("asked", "stored", "flags", "chosen"),
-    [
-        ("auto", "float32", {"avx512_bf16", "amx_bf16"}, "bf16"),
-        ("auto", "float32", {"avx512_bf16"}, "f32"),
-        ("auto", "int8", set(), "f32"),
-        ("auto", "float16", {"amx_bf16"}, "bf16"),
-        ("auto", "float16", {"avx512_fp16"}, "f32"),
-        ("auto", "bfloat16", {"avx512_bf16"}, "bf16"),
-        ("auto", "bfloat16", {"amx_bf16"}, "bf16"),
-        ("bf16", "float32", set(), "bf16"),
-        ("f32", "bfloat16", {"amx_bf16"}, "f32"),
-    ],
-)
-def test_bfloat16_is_chosen_only_with_amx_or_for_its_file(
-    asked: str, stored: str, flags: set[str], chosen: str
-) -> None:
-    assert choose_precision(asked, stored=stored, cpu_flags=frozenset(flags))[0] == chosen
-
-
-def test_a_bfloat16_file_needs_a_processor_that_multiplies_it() -> None:
-    with pytest.raises(ValueError, match="expected a processor with avx512_bf16 or amx_bf16 for a bfloat16 file"):
-        choose_precision("auto", stored="bfloat16", cpu_flags=frozenset({"avx512f", "avx512_vnni"}))
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from serving.backends.common import PRECISION_KEY, BatchingModel, Network, thread_count
+from mcts_ext.contract import PRECISION_KEY
+from serving.backends.common import BatchingModel, Network, thread_count
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 

@@ -12,46 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.backends.common import PRECISION_KEY, VERSION_KEY, BatchingModel, Network, parameter, thread_count
+from clients.precision import choose_arithmetic, cpu_flags
+from mcts_ext.contract import PRECISION_KEY, VERSION_KEY
+from serving.backends.common import BatchingModel, Network, parameter, thread_count
 
 # Else an import of OpenVINO is reported to Google Analytics.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402  isort: skip
 
-BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 LEAST_STEP = 16
 """Rows; so many take 0.2 ms longer than one."""
-
-
-def choose_precision(asked: str, *, stored: str, cpu_flags: frozenset[str]) -> tuple[str, str]:
-    """Choose the arithmetic for a file of the precision `stored`, and say why; clients/local.py has the same rule.
-
-    AVX512-BF16 alone isn't enough for speed: without AMX, bfloat16 was measured at 7.4k rows/s where float32 gave
-    12.6k. A float16 file has rounded weights; OpenVINO computes it in float32 or bfloat16 like any other.
-
-    Raises:
-        ValueError: the file is bfloat16, the processor has no such products.
-    """
-    if asked != "auto":
-        return asked, "asked for in config.pbtxt"
-    if stored == "bfloat16":
-        if cpu_flags.isdisjoint(BFLOAT16_FLAGS):
-            raise ValueError(
-                f"expected a processor with {' or '.join(BFLOAT16_FLAGS)} for a bfloat16 file, got one without; "
-                "set precision to f32 in config.pbtxt, or publish another precision"
-            )
-        return "bf16", "the file asks for it"
-    if "amx_bf16" in cpu_flags:
-        return "bf16", "the processor has AMX"
-    return "f32", "the processor has no AMX, without which bfloat16 is slower than float32"
-
-
-def cpu_flags() -> frozenset[str]:
-    """The features Linux reports for the first processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
 
 
 def padded(n_rows: int, last: int) -> int:
@@ -78,7 +48,7 @@ class OpenvinoNetwork:
             key: str(model.get_rt_info(["framework", key]).astype(str)) for key in keys
         }
         self.stored = self.properties.get(PRECISION_KEY, "float32")
-        self.precision, self.why = choose_precision(asked, stored=self.stored, cpu_flags=cpu_flags())
+        self.precision, self.why = choose_arithmetic(asked, stored=self.stored, flags=cpu_flags())
         settings = {
             "INFERENCE_PRECISION_HINT": self.precision,
             "INFERENCE_NUM_THREADS": n_threads,

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.backends.common import PRECISION_KEY, BatchingModel, Network, thread_count
+from mcts_ext.contract import PRECISION_KEY
+from serving.backends.common import BatchingModel, Network, thread_count
 
 METADATA_FILE = "metadata.json"
 """The properties, as a JSON object beside the code in the archive."""
