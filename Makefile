@@ -55,7 +55,6 @@ stack: build  ## the containers on a real Docker engine, from up to down; skippe
 
 bench: build  ## measure rules, search, inference, self-play and search quality (about half an hour)
 	blobzero bench all
-	python -m benchmarks.capacity data/bench
 
 debug: build  ## the engine's tests with checks of indices and divisions compiled in
 	BLOBZERO_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force

@@ -37,7 +37,6 @@ from mcts_ext.search import Search
 SEED: Final = 20
 LEAVES: Final = (1, 4, 8, 30)
 SEQUENTIAL: Final = SearchConfig(determinizations=3, simulations=30, leaves_per_tree=1)
-"""The old system's setting; it had 30 leaves in flight."""
 
 
 @dataclass(frozen=True)

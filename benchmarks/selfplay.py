@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-play through the served model: rounds/min over the number of workers and the settings of the old system.
+"""Self-play through the served model: rounds/min over the number of workers and three settings of the search.
 
 All rounds of a pool start together, so the rounds that finish within a short window say little. What is measured:
 
@@ -27,7 +27,7 @@ import psutil
 from numpy.typing import NDArray
 
 from benchmarks.measure import MIN_REPEATS, Figure, Plan, Result
-from benchmarks.selfplay_report import comparison, draw, points_table, write_csv
+from benchmarks.selfplay_report import draw, points_table, write_csv
 from benchmarks.served import (
     N_POSITIONS,
     REPOSITORY,
@@ -210,7 +210,7 @@ def run(plan: Plan, *, repository: Path = REPOSITORY, pace: Pace | None = None) 
             "rows_per_s_pure_load": Figure.of([pure.rows_per_s for _, pure in pairs]),
         },
         points=points,
-        tables=[points_table(points), comparison(points)],
+        tables=[points_table(points)],
         files=[csv, picture],
         notes=[
             f"rounds/min = 60 x evaluations/s in windows of {pace.window_s:g} s / evaluations per round, the latter "

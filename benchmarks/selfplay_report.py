@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the self-play benchmark leaves for people: CSV, a picture, tables beside the system that this one replaces."""
+"""What the self-play benchmark leaves for people: CSV, a picture, a table."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from clients.report import OLD_MACHINE, OLD_RATES, write_aside
+from clients.report import write_aside
 
 Points = Sequence[Mapping[str, Any]]
 
@@ -32,7 +32,7 @@ def by_setting(points: Points) -> dict[tuple[int, int], list[Mapping[str, Any]]]
 
 
 def draw(path: Path, points: Points) -> None:
-    """Rounds/min over workers, a line a setting; the old system's rates in the same colour, broken."""
+    """Rounds/min over workers, a line a setting."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -40,20 +40,17 @@ def draw(path: Path, points: Points) -> None:
 
     figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
     workers = sorted({point["workers"] for point in points})
-    for i, ((determinizations, simulations), line) in enumerate(by_setting(points).items()):
-        label = f"{determinizations} x {simulations}"
+    for (determinizations, simulations), line in by_setting(points).items():
         rates = [point["rounds_per_min"] for point in line]
-        axes.plot([point["workers"] for point in line], rates, marker="o", color=f"C{i}", label=f"{label}, here")
-        for (how, old), style in zip(OLD_RATES.items(), (":", "-.", "--"), strict=True):
-            for rate in old.get((determinizations, simulations), ())[:1]:
-                axes.axhline(rate, color=f"C{i}", linestyle=style, linewidth=1, label=f"{label}, old: {how}, {rate:g}")
+        label = f"{determinizations} x {simulations}"
+        axes.plot([point["workers"] for point in line], rates, marker="o", label=label)
     axes.set_xscale("log", base=2)
     axes.set_xticks(workers, [str(n) for n in workers])
     axes.set_xlim(workers[0] / 1.2, workers[-1] * 1.2)
     axes.set_yscale("log")
     axes.set_xlabel("self-play processes")
     axes.set_ylabel("rounds a minute")
-    axes.set_title(f"Self-play, 4 players, 5 cards; old system on {OLD_MACHINE}")
+    axes.set_title("Self-play, 4 players, 5 cards")
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     image = io.BytesIO()
@@ -82,21 +79,4 @@ def points_table(points: Points) -> Table:
                 *(f"{point[f'{part}_us_per_evaluation']:.2f}" for part in ("client", "server", "backend")),
                 f"{point['client_mb_per_worker']:.0f}",
             )
-    return table
-
-
-def comparison(points: Points) -> Table:
-    """The best rate of each setting beside the old system's."""
-    table = Table(title=f"rounds/min; the old system on {OLD_MACHINE}; its batch of 30 never left the root")
-    table.add_column("search", justify="right")
-    for how in OLD_RATES:
-        table.add_column(f"old: {how}", justify="right")
-    table.add_column("here", justify="right")
-    for setting, line in by_setting(points).items():
-        best = max(line, key=lambda point: float(point["rounds_per_min"]))
-        table.add_row(
-            f"{setting[0]} x {setting[1]}",
-            *(", ".join(f"{rate:,g}" for rate in old.get(setting, ())) or "-" for old in OLD_RATES.values()),
-            f"{best['rounds_per_min']:,.0f} ({best['workers']} workers)",
-        )
     return table

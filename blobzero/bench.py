@@ -9,7 +9,6 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
-from blobzero.again import quoted
 from blobzero.console import plain_console
 from clients.lock import sole_writer
 from clients.report import write_json
@@ -61,6 +60,4 @@ def _run(config: BenchConfig) -> int:
             say(f"written  {kept}")
     if config.json:
         print(json.dumps(found if config.level == "all" else found[0]))
-    capacity = f"python -m benchmarks.capacity {quoted(config.out)}"
-    say(f"next     {capacity}   how many clients a server holds, by these figures")
     return 0

@@ -94,25 +94,6 @@ def time_spent(generations: Generations) -> bytes:
     return png(figure)
 
 
-def projection(days: Mapping[str, tuple[float, str]]) -> bytes:
-    """How long something takes, as bars on a logarithmic axis.
-
-    Args:
-        days: what -> (days, the same in words); what begins with "old" is drawn in grey.
-    """
-    figure, (axes,) = new_figure("days", "", height=0.7 + 0.45 * len(days))
-    values = [value for value, _ in days.values()]
-    colors = ["tab:grey" if name.startswith("old") else "tab:blue" for name in days]
-    bars = axes.barh(list(days), values, color=colors)
-    axes.bar_label(bars, [words for _, words in days.values()], padding=4)
-    axes.set_xscale("log")
-    axes.set_xlim(min(values) / 3, max(values) * 4)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.invert_yaxis()
-    axes.grid(False, axis="y")
-    return png(figure)
-
-
 def bids_made(made: Mapping[tuple[int, int], tuple[int, int]]) -> bytes:
     """Share of bids made, by hand size and seat: counted from the dealer's left, so the last one is the dealer.
 

@@ -13,7 +13,6 @@ from rich.table import Table
 from blobzero.again import quoted
 from blobzero.console import plain_console
 from blobzero.runfolder import RunFolder
-from clients.report import OLD_MACHINE, OLD_SYSTEM
 from clients.telemetry import History
 
 PLAIN_INTERVAL_S = 10.0
@@ -64,7 +63,7 @@ class Display:
                 f"{total.evaluations_per_s:,.0f} evaluations/s" + (f"  {rows:.0f} rows/execution" if rows else "")
             )
 
-    def summary(self, summary: dict[str, Any], folder: RunFolder, *, comparable: bool, is_part: bool) -> None:
+    def summary(self, summary: dict[str, Any], folder: RunFolder, *, is_part: bool) -> None:
         """The table at the end, where things are, and what to type next unless it is part of another verb."""
         table = Table(title="self-play", show_header=False)
         table.add_column(style="bold")
@@ -72,29 +71,12 @@ class Display:
         for name, text in _summary_rows(summary):
             table.add_row(name, text)
         self.console.print(table)
-        if comparable and summary["rounds_per_min"]:
-            self._compare(summary)
         self.say(f"records  {folder.shards}  ({summary['records']:,} decisions added)")
         self.say(f"picture  {folder.picture}")
         self.say(f"summary  {folder.summary}")
         if not is_part:
             more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
             self.say(f"next     the same command with {more} plays on in the same folder")
-
-    def _compare(self, summary: dict[str, Any]) -> None:
-        machine = summary["machine"]
-        table = Table(title="rounds/min at 4 players, 5 cards, 3 x 30; the old network had 4.9M parameters")
-        table.add_column("system")
-        table.add_column("on")
-        table.add_column("rounds/min", justify="right")
-        table.add_column("this run is", justify="right")
-        for what, rate in OLD_SYSTEM:
-            table.add_row(f"old, {what}", OLD_MACHINE, f"{rate:g}", f"{summary['rounds_per_min'] / rate:.1f} x")
-        on = (
-            f"{machine['cpu']}, {machine['cores']} cores, no GPU here" if summary["config"]["url"] is None else "remote"
-        )
-        table.add_row("this run", on, f"{summary['rounds_per_min']:,.0f}", "")
-        self.console.print(table)
 
 
 def _rates(history: History) -> Table:

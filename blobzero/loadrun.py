@@ -139,7 +139,7 @@ def _traffic(config: LoadTestConfig, transport: TransportName) -> Traffic:
 def _check(config: LoadTestConfig, traffics: Sequence[Traffic]) -> None:
     """What can be said before anything is started."""
     if not traffics:
-        raise InvalidConfig("expected at least one --transport, got none; grpc, stream or shm")
+        raise InvalidConfig("expected at least one --transport, got none; grpc or shm")
     if config.url is None and config.model != MODEL_NAME:
         raise InvalidConfig(f"expected --url with --model {config.model}: a server started here has {MODEL_NAME} alone")
     if config.slo is not None and (config.rate is not None or len(traffics) > 1):

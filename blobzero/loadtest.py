@@ -26,7 +26,7 @@ class LoadTestConfig:
     """A fixed version; the current one unless given."""
     key_file: Path | None = None
     """Key of the control API: shared memory needs it where the server asks for one."""
-    transport: tuple[Literal["grpc", "stream", "shm"], ...] = ("grpc",)
+    transport: tuple[Literal["grpc", "shm"], ...] = ("grpc",)
     """How requests travel; several are measured in turns."""
     concurrency: str = "1:64:x2"
     """Requests in flight, each followed by the next: 8, 1,4,16, 1:64:x2 or 10:50:10."""

@@ -60,7 +60,7 @@ class LoopConfig:
     """Learn: self-play, train, publish, match, and again. The same command goes on after any interruption."""
 
     preset: str = "demo"
-    """`demo` (minutes on two cores), `reference` (the old system's 5 million rounds), or a TOML file of one's own."""
+    """`demo` (minutes on two cores), `reference` (5 million rounds), or a TOML file of one's own."""
     out: Path = field(default_factory=lambda: Path("data/loop"))
     """Folder for everything: models, records, training, matches."""
     seed: int | Auto = "auto"

@@ -24,9 +24,8 @@ from clients.report import machine, write_aside
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
 
-OLD_ROUNDS: Final = 5_000_000
-OLD_DAYS: Final = (66, 71)
-"""What a training run of the old system was to take, by its own two estimates, training included."""
+REFERENCE_ROUNDS: Final = 5_000_000
+"""Of the preset `reference`."""
 MADE_BID: Final = 10
 """The score of a made bid of 0; one that is missed scores 0."""
 
@@ -124,9 +123,6 @@ def _sections(
             "rates", "Self-play", charts.rates(generations), "Whole generations, their beginning and end included."
         ),
         Section("time", "Where the time went", charts.time_spent(generations), ""),
-        Section(
-            "projection", "Five million rounds", charts.projection(_projection(generations)), _setting(generations)
-        ),
     ]
     if metrics:
         found.insert(2, Section("losses", "Losses", charts.losses(metrics), ""))
@@ -162,20 +158,18 @@ def _count_bids(
             found.update(zip(cards[mask].tolist(), order[mask].tolist(), strict=True))
 
 
-def _projection(generations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, str]]:
-    """Days that the old system's rounds take, and the same in words."""
+def _projection(generations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """How long the rounds of `reference` would take."""
     measured = [one for one in generations if one["selfplay"]["rounds"]]  # not gone on with when all was played
-    found = {}
-    if measured:
-        rounds = sum(one["selfplay"]["rounds"] for one in measured)
-        seconds = sum(sum(one["seconds"].values()) for one in measured)
-        rate = measured[-1]["selfplay"]["rounds_per_min"]
-        found["self-play alone, at the last generation's rate"] = OLD_ROUNDS / rate / 1440
-        found["everything, at the mean rate of this loop"] = OLD_ROUNDS * seconds / rounds / 86400
-    days = {name: (each, _duration(each)) for name, each in found.items()}
-    for name, old in zip(("one estimate", "the other"), OLD_DAYS, strict=True):
-        days[f"old system, everything, {name}"] = (old, f"{old} days")
-    return days
+    if not measured:
+        return {}
+    rounds = sum(one["selfplay"]["rounds"] for one in measured)
+    seconds = sum(sum(one["seconds"].values()) for one in measured)
+    rate = measured[-1]["selfplay"]["rounds_per_min"]
+    return {
+        "self-play alone, at the last generation's rate": _duration(REFERENCE_ROUNDS / rate / 1440),
+        "everything, at the mean rate of this loop": _duration(REFERENCE_ROUNDS * seconds / rounds / 86400),
+    }
 
 
 def _duration(days: float) -> str:
@@ -183,23 +177,6 @@ def _duration(days: float) -> str:
     if days >= 2:
         return f"{days:.1f} days"
     return f"{24 * days:.1f} hours" if days >= 2 / 24 else f"{1440 * days:.1f} min"
-
-
-def _setting(generations: Sequence[Mapping[str, Any]]) -> str:
-    """What the projection compares."""
-    here = _machine(generations)
-    config = generations[-1]["selfplay"].get("config", {})
-    search = f", {config['determinizations']} x {config['simulations']} at last" if config else ""
-    return (
-        f"Here: {here['cores']} cores, {here['cpu']}, the network and search of this loop{search}. The old system: "
-        "Ryzen 9 7950X and RTX 4060, a network of 4.9M parameters, 1 x 15 to 5 x 50; its times are its own estimates."
-    )
-
-
-def _machine(generations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What the last generation was played on."""
-    found: Mapping[str, Any] = generations[-1]["selfplay"].get("machine") or machine()
-    return found
 
 
 def _body(generations: Sequence[Mapping[str, Any]], sections: Sequence[Section]) -> str:
@@ -217,7 +194,7 @@ def _summary(generations: Sequence[Mapping[str, Any]]) -> str:
     last = generations[-1]
     seconds = sum(sum(one["seconds"].values()) for one in generations)
     rounds = sum(one["selfplay"]["rounds"] + one["selfplay"].get("rounds_before", 0) for one in generations)
-    here = _machine(generations)
+    here = last["selfplay"].get("machine") or machine()
     rows = [
         ("generations", f"{len(generations)}"),
         ("version", f"{last['version']}"),
@@ -230,7 +207,7 @@ def _summary(generations: Sequence[Mapping[str, Any]]) -> str:
         opponent = "the version before" if name == "before" else name
         rows.append((f"score a round against {opponent}", _interval(found["difference"], 2)))
         rows.append((f"Elo above {opponent}", _interval(found["elo"], 0)))
-    rows += [(f"5 million rounds: {name}", words) for name, (_, words) in _projection(generations).items()]
+    rows += [(f"5 million rounds: {name}", words) for name, words in _projection(generations).items()]
     lines = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
     return "<table>" + "".join(lines) + "</table>"
 

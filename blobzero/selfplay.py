@@ -186,10 +186,9 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics, *, is_part: bool) -> int
         if not was_stopped():
             raise RunFolderError(why) from error
         display.say(why)
-    comparable = _is_old_setting(config)
     with decoration("picture", display.say):
-        draw(history, folder.picture, title=folder.title(config.size().workers, config.search()), comparable=comparable)
-    display.summary(summary, folder, comparable=comparable, is_part=is_part)
+        draw(history, folder.picture, title=folder.title(config.size().workers, config.search()))
+    display.summary(summary, folder, is_part=is_part)
     if config.json:
         print(json.dumps(summary))
     return 130 if was_stopped() else 0
@@ -323,9 +322,3 @@ def _play(
             "workers": size.workers,
             "games_per_worker": size.games,
         }
-
-
-def _is_old_setting(config: SelfPlayConfig) -> bool:
-    """Whether the old system's published rates are for these rounds and this search, with a network."""
-    setting = (config.unit, config.players, config.cards, config.determinizations, config.simulations)
-    return config.evaluator in ("triton", "local") and setting == ("round", (4,), (5,), 3, 30)

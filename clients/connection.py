@@ -17,14 +17,12 @@ import threading
 import time
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from clients.channel import call_once, open_channel
 from clients.errors import RequestTimeout
 
 from tritonclient.grpc import service_pb2_grpc  # isort: skip  (clients.channel sets how gRPC loads)
-
-SERVICE: Final = "/inference.GRPCInferenceService"
 
 
 class Link:
@@ -32,7 +30,7 @@ class Link:
 
     def __init__(self, url: str) -> None:
         self.channel = open_channel(url)
-        self.infer = self.channel.unary_unary(f"{SERVICE}/ModelInfer")  # of bytes, not messages
+        self.infer = self.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # of bytes, not messages
         self.calls: set[object] = set()
         """A token for each call in flight, kept by whoever calls; adding and discarding is safe from any thread."""
         self.heard_at = float("-inf")

@@ -12,20 +12,6 @@ from typing import Any
 from clients.records import sync_folder
 from clients.telemetry import History
 
-OLD_RATES: Mapping[str, Mapping[tuple[int, int], tuple[float, ...]]] = {
-    "one leaf at a time, as here": {(2, 20): (69.1,), (3, 30): (36.7,), (5, 50): (16.0,)},
-    "batch of 30, first published": {(3, 30): (75.85, 70.2)},
-    "batch of 30, best ever": {(2, 20): (1049.0,), (3, 30): (741.0,), (5, 50): (310.0,)},
-}
-"""Rounds/min of the system this one replaces, by (determinizations, simulations), at 4 players, 5 cards, with a network
-of the same size. Its batch took 30 leaves of one tree before any was evaluated, so its search never left the root."""
-OLD_SYSTEM = (
-    ("30 leaves in flight: its search never left the root", OLD_RATES["batch of 30, first published"][3, 30][0]),
-    ("one leaf in flight, as here", OLD_RATES["one leaf at a time, as here"][3, 30][0]),
-)
-"""The two that a run at 3 x 30 is compared with."""
-OLD_MACHINE = "Ryzen 9 7950X + RTX 4060, 32 workers"
-
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
@@ -88,8 +74,8 @@ def plain(text: str) -> str:
     return text.encode(errors="replace").decode().replace("$", r"\$")
 
 
-def draw(history: History, path: Path, *, title: str, comparable: bool) -> None:
-    """A picture of throughput and batch sizes over the run, beside the old system where that is `comparable`."""
+def draw(history: History, path: Path, *, title: str) -> None:
+    """A picture of throughput and batch sizes over the run."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -101,16 +87,9 @@ def draw(history: History, path: Path, *, title: str, comparable: bool) -> None:
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
     figure.suptitle(f"{title}: {total.rounds_per_min:,.0f} rounds/min, {total.evaluations_per_s:,.0f} evaluations/s")
 
-    top.plot(
-        [sample.seconds for sample in history.samples], [sample.rounds for sample in history.samples], label="here"
-    )
-    for (what, rate), style in zip(OLD_SYSTEM if comparable else (), ("--", ":"), strict=False):
-        label = f"old system, {rate:g} a minute\n({what})"
-        top.plot([0, total.seconds], [0, rate * total.seconds / 60], color="tab:red", linestyle=style, label=label)
+    top.plot([sample.seconds for sample in history.samples], [sample.rounds for sample in history.samples])
     top.set_ylabel("rounds finished")
     top.set_ylim(bottom=0)
-    if comparable:
-        top.legend(loc="upper left", fontsize="small")
     top.yaxis.set_major_formatter("{x:,.0f}")
 
     bottom.plot(seconds, [step.evaluations_per_s for _, step in steps], color="tab:orange")

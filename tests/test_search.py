@@ -235,7 +235,7 @@ def test_a_tree_of_ends_asks_for_its_root_alone_and_is_exact() -> None:
 
 
 def test_thirty_leaves_of_thirty_simulations_never_leave_the_root() -> None:
-    """The old system's setting: one wave holds the whole search, so the priors are all it returns."""
+    """One wave holds the whole search, so the priors are all it returns."""
     table = choice_position(Random(14), 4, 5, n_moves=0)
     config = SearchConfig(determinizations=1, simulations=30, leaves_per_tree=30, dirichlet_fraction=0.0)
     search = Search(table, config, seed=1)

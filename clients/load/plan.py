@@ -15,8 +15,8 @@ from clients.address import join_url, split_url
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 
-TransportName = Literal["grpc", "stream", "shm"]
-"""gRPC unary, one bidirectional gRPC stream a process, system shared memory (with gRPC unary)."""
+TransportName = Literal["grpc", "shm"]
+"""gRPC, or system shared memory for the tensors and gRPC for the rest."""
 
 
 class LoadError(BlobError):

@@ -5,23 +5,13 @@
 what its failure means.
 """
 
-import itertools
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from clients.channel import Failure, classify
-from clients.connection import SERVICE, Connection, Link
-from clients.errors import (
-    EvaluatorClosed,
-    EvaluatorError,
-    ModelNotFound,
-    RequestTimeout,
-    ServerFailed,
-    ServerUnreachable,
-)
+from clients.connection import Connection
+from clients.errors import EvaluatorClosed, RequestTimeout
 from clients.load.plan import Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
@@ -33,15 +23,6 @@ from tritonclient.grpc import service_pb2
 PER_CHANNEL: Final = 4
 MOST_CHANNELS: Final = 4
 """Of a process."""
-CHECK_S: Final = 0.25
-"""Between two looks for requests that have had no answer in time, where gRPC does not look itself."""
-STREAM_KINDS: Final[dict[str, type[EvaluatorError]]] = {
-    "unknown model": ModelNotFound,
-    "no available versions": ModelNotFound,
-    "maximum queue size": ServerUnreachable,  # as a call's status has it, UNAVAILABLE
-    "timeout expired": ServerUnreachable,
-}
-"""What words in a stream's error, which has no status, mean."""
 Done = Callable[[Failure | None], None]
 
 
@@ -100,7 +81,7 @@ class GrpcUnary:
             call = link.infer.future(prepared, timeout=self._timeout_s)
         except ValueError:  # gRPC's word for a closed channel
             link.calls.discard(token)
-            done(closed())
+            done(Failure(EvaluatorClosed, "the connection was closed", may_pass=False))
             return
 
         # In gRPC's own thread: handing the end over to another would cost a switch of threads a request.
@@ -129,108 +110,3 @@ class GrpcUnary:
         if at == len(self._connections):
             self._connections.append(Connection(self._target.url))
         return self._connections[at]
-
-
-class GrpcStream:
-    """One bidirectional stream for all requests of a process; opened again after it broke or went silent."""
-
-    most_in_flight = 4096
-
-    def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
-        self._target, self._signature, self._timeout_s = target, signature, traffic.timeout_s
-        self._connection = Connection(target.url)
-        self._ids = itertools.count()
-        self._lock = threading.Lock()
-        self._waiting: dict[str, tuple[float, Done]] = {}  # when it was sent, by the request's number
-        self._outbox: queue.SimpleQueue[bytes | None] | None = None
-        self._closed = threading.Event()
-        threading.Thread(target=self._expire, daemon=True).start()
-
-    def prepare(self, payload: Payload) -> bytes:
-        return encode_request(request_head(self._target, self._signature, payload.n_rows), *payload.tensors)
-
-    def send(self, prepared: bytes, done: Done) -> None:
-        number = str(next(self._ids))
-        # A message followed by one more field is the message with that field.
-        tagged = prepared + service_pb2.ModelInferRequest(id=number).SerializeToString()
-        with self._lock:
-            if self._closed.is_set():
-                outbox = None
-            else:
-                outbox = self._outbox = self._outbox or self._start()
-                self._waiting[number] = (time.monotonic(), done)
-        if outbox is None:
-            done(closed())
-        else:
-            outbox.put(tagged)
-
-    def close(self) -> None:
-        with self._lock:
-            self._closed.set()
-            if self._outbox is not None:
-                self._outbox.put(None)
-        self._connection.close()
-
-    def _start(self) -> queue.SimpleQueue[bytes | None]:
-        outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        link = self._connection.link
-        open_stream = link.channel.stream_stream(
-            f"{SERVICE}/ModelStreamInfer", response_deserializer=service_pb2.ModelStreamInferResponse.FromString
-        )
-        answers = open_stream(iter(outbox.get, None))
-        link.calls.add(outbox)
-        threading.Thread(target=self._listen, args=(link, answers, outbox), daemon=True).start()
-        return outbox
-
-    def _listen(self, link: Link, answers: Iterator[Any], outbox: queue.SimpleQueue[bytes | None]) -> None:
-        failure = Failure(ServerFailed, "the server ended the stream", may_pass=True)
-        try:
-            for answer in answers:
-                link.heard_at = time.monotonic()
-                _, done = self._waiting.pop(answer.infer_response.id, (0.0, None))
-                if done is not None:
-                    done(_stream_failure(answer.error_message) if answer.error_message else None)
-        except grpc.RpcError as error:
-            failure = classify(error)
-        outbox.put(None)  # ends the thread that gRPC reads requests with
-        link.calls.discard(outbox)
-        with self._lock:
-            if self._outbox is not outbox:  # given up long ago: what waits now waits for another
-                return
-            left, self._waiting = list(self._waiting.values()), {}
-            self._outbox = None
-        for _, done in left:
-            done(failure)
-
-    def _expire(self) -> None:
-        """A stream has no deadlines of its requests: keep them here."""
-        while not self._closed.wait(CHECK_S):
-            until = time.monotonic() - self._timeout_s
-            with self._lock:
-                late = [number for number, (sent, _) in tuple(self._waiting.items()) if sent < until]
-                # Without those whose answer came meanwhile.
-                expired = [found for number in late if (found := self._waiting.pop(number, None)) is not None]
-                if expired and self._outbox is not None:
-                    link = self._connection.link
-                    self._connection.unanswered(link, sent_at=min(sent for sent, _ in expired))
-                    if link is not self._connection.link:
-                        self._outbox.put(None)
-                        self._outbox = None  # the next request opens a stream on the fresh channel
-            for _, done in expired:
-                done(unanswered(self._timeout_s))
-
-
-def _stream_failure(text: str) -> Failure:
-    """A stream's errors come without a status."""
-    kind = next((kind for words, kind in STREAM_KINDS.items() if words in text), ServerFailed)
-    return Failure(kind, " ".join(text.split())[:300], may_pass=True)
-
-
-def unanswered(timeout_s: float) -> Failure:
-    """What becomes of a request whose deadline this side has to keep."""
-    return Failure(RequestTimeout, f"no answer in {timeout_s:g} s", may_pass=True)
-
-
-def closed() -> Failure:
-    """What becomes of a request after `close`."""
-    return Failure(EvaluatorClosed, "the connection was closed", may_pass=False)

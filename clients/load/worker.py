@@ -37,13 +37,10 @@ from clients.load.rows import make_payloads
 from clients.load.schedule import arrivals, share
 from clients.load.sharedmemory import SharedMemory
 from clients.load.signature import Signature, Tensor
-from clients.load.transports import GrpcStream, GrpcUnary, Transport
+from clients.load.transports import GrpcUnary, Transport
 from clients.starter import leave
 from mcts_ext.errors import BlobError
 
-TRANSPORTS: Final[dict[str, Callable[[Target, Signature, Traffic], Transport]]] = {
-    "grpc": GrpcUnary, "stream": GrpcStream, "shm": SharedMemory,
-}  # fmt: skip
 TICK_S: Final = 0.1
 PAUSE_S: Final = 0.05
 """After a failure a slot of a closed loop waits so long; a server that refuses at once would take all of the core."""
@@ -269,7 +266,8 @@ def main() -> int:
     threading.Thread(target=_guarded, args=(listen, stop, faults), daemon=True).start()
     try:
         payloads = make_payloads(config.signature, config.traffic, index=config.index)
-        transport = TRANSPORTS[config.traffic.transport](config.target, config.signature, config.traffic)
+        kind = SharedMemory if config.traffic.transport == "shm" else GrpcUnary
+        transport: Transport = kind(config.target, config.signature, config.traffic)
     except BlobError as error:
         report("error", text=str(error))
         return 1

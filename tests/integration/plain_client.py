@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A closed loop by NVIDIA's own client, as short as it can be: what our load test must agree with."""
 
-import json
-import sys
 import threading
 import time
 
@@ -32,10 +30,3 @@ def closed_loop(url: str, rows: np.ndarray, *, concurrency: int, seconds: float)
     for thread in threads:
         thread.join()
     return len(latencies) / (time.perf_counter() - began), latencies
-
-
-if __name__ == "__main__":  # URL ROWS.npy CONCURRENCY SECONDS
-    rate, found = closed_loop(
-        sys.argv[1], np.load(sys.argv[2]), concurrency=int(sys.argv[3]), seconds=float(sys.argv[4])
-    )
-    print(json.dumps({"requests_per_s": rate, **{f"p{q}_ms": 1e3 * np.quantile(found, q / 100) for q in (50, 99)}}))

@@ -172,7 +172,7 @@ def test_ipv6_from_end_to_end(config: ServerConfig) -> None:
         assert view.look().cpu_s is not None
         view.close()
         assert main(["top", "--once", "--url", server.metrics_url.split("/")[2]]) == 0
-        load = ["--transport", "grpc", "stream", "shm", "--concurrency", "1", "--duration", "0.3", "--rows", "8"]
+        load = ["--transport", "grpc", "shm", "--concurrency", "1", "--duration", "0.3", "--rows", "8"]
         assert main(["loadtest", "--url", server.url, *load]) == 0
 
 

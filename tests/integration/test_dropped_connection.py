@@ -17,7 +17,7 @@ from clients.load.plan import Target, Traffic
 from clients.load.rows import make_payloads
 from clients.load.sharedmemory import SharedMemory
 from clients.load.signature import read_signature
-from clients.load.transports import GrpcStream, GrpcUnary
+from clients.load.transports import GrpcUnary
 from clients.statistics import ModelStatistics
 from clients.triton import TritonEvaluator
 from export.server import ModelServer
@@ -110,7 +110,7 @@ def test_who_asks_now_and_then_misses_one_answer(proxy: Proxy, ask: str) -> None
     close()
 
 
-@pytest.mark.parametrize("kind", [GrpcUnary, GrpcStream, SharedMemory])
+@pytest.mark.parametrize("kind", [GrpcUnary, SharedMemory])
 def test_a_load_test_loses_what_was_in_flight_and_no_more(
     server: EmbeddedTriton, proxy: Proxy, kind: type[GrpcUnary]
 ) -> None:

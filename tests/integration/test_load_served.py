@@ -138,9 +138,8 @@ def lindley(sent: NDArray[np.float64], service_s: float) -> NDArray[np.float64]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transport", ["grpc", "stream"])
-def test_an_open_loop_sees_the_queue_that_theory_predicts(sleeper: EmbeddedTriton, transport: TransportName) -> None:
-    with Generator(target_of(sleeper), Traffic(transport, rows=4, seed=5)) as generator:
+def test_an_open_loop_sees_the_queue_that_theory_predicts(sleeper: EmbeddedTriton) -> None:
+    with Generator(target_of(sleeper), Traffic(rows=4, seed=5)) as generator:
         load = 0.7
         for _attempt in range(3):  # another process on the machine makes a server slower than theory has it
             alone_s = generator.measure(Load(rate=8.0), Patience(0.0, 0.0, duration_s=2.5)).p50_ms / 1e3

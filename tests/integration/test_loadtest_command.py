@@ -32,15 +32,15 @@ def test_it_starts_a_server_of_its_own_and_leaves_a_report(
     if not has_matplotlib:
         monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     repository, out = write_repository(tmp_path / "models"), tmp_path / "out"
-    flags = ["--repository", str(repository), "--concurrency", "1:4:x2", "--transport", "grpc", "stream", "--json"]
+    flags = ["--repository", str(repository), "--concurrency", "1:4:x2", "--transport", "grpc", "shm", "--json"]
     assert main(["loadtest", *flags, *QUICK, "--duration", "0.4", "--processes", "2", "--out", str(out)]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert found == json.loads((out / "loadtest.json").read_text())
     assert [(one["transport"], one["concurrency"]) for one in found["points"]] == [
-        (name, n) for n in (1, 2, 4) for name in ("grpc", "stream")
+        (name, n) for n in (1, 2, 4) for name in ("grpc", "shm")
     ]
-    assert set(found["knee"]) == {"grpc", "stream"}
+    assert set(found["knee"]) == {"grpc", "shm"}
     assert found["model"]["inputs"] == [{"name": "observation", "datatype": "UINT8", "shape": [96]}]
     for one in found["points"]:
         assert one["server"]["batch_sizes"]
