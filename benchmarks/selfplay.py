@@ -15,7 +15,6 @@ import contextlib
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,7 +54,6 @@ from serving.embedded import EmbeddedTriton
 SETTINGS: Final = ((2, 20), (3, 30), (5, 50))
 HEADLINE: Final = (3, 30)
 WORKERS: Final = (1, 2, 4, 8, 32)
-CACHE_ENTRIES: Final = 65536
 ENDLESS: Final = 1_000_000
 """More rounds than any case plays."""
 STATISTICS_TIMEOUT_S: Final = 10.0
@@ -119,7 +117,6 @@ class Played:
     """A case, measured."""
 
     windows: list[Window]
-    cache_hit_rate: float
     worker_mb: float
     """Resident memory of the largest worker."""
 
@@ -196,7 +193,6 @@ def run(plan: Plan, *, repository: Path = REPOSITORY, pace: Pace | None = None) 
             "players": 4,
             "cards": 5,
             "model_version": version,
-            "cache_entries": CACHE_ENTRIES,
             "warm_up_s": pace.warm_up_s,
             "window_s": pace.window_s,
             "pure_load_s": pace.pure_s,
@@ -227,7 +223,6 @@ def _pool(setting: tuple[int, int], *, rounds: int, games: int, groups: int = 1)
         search=SearchConfig(determinizations=setting[0], simulations=setting[1]),
         n_games=games,
         n_groups=groups,
-        cache_entries=CACHE_ENTRIES,
     )
 
 
@@ -295,7 +290,6 @@ def _play(server: _Server, case: Case, pace: Pace, out: Path) -> Played:
             search=case.search,
             games=case.size.games,
             groups=case.size.groups,
-            cache_entries=CACHE_ENTRIES,
         )
         for index in range(case.workers)
     ]
@@ -314,8 +308,7 @@ def _play(server: _Server, case: Case, pace: Pace, out: Path) -> Played:
         fleet.stop()
         while not fleet.is_done:
             fleet.poll(1.0)
-        counts: Mapping[str, float] = fleet.counts
-    return Played(windows, 1.0 - counts["evaluations"] / max(counts["leaves"], 1), worker_mb)
+    return Played(windows, worker_mb)
 
 
 def _point(case: Case, played: Played, evaluations_per_round: float) -> dict[str, Any]:
@@ -331,7 +324,6 @@ def _point(case: Case, played: Played, evaluations_per_round: float) -> dict[str
         "evaluations_per_s": round(evaluations_per_s, 1),
         "evaluations_per_round": round(evaluations_per_round, 1),
         "mean_execution_rows": round(Figure.of([window.mean_execution_rows for window in played.windows]).median, 1),
-        "cache_hit_rate": round(played.cache_hit_rate, 4),
         "client_us_per_evaluation": round(split.client_us, 3),
         "server_us_per_evaluation": round(split.server_us, 3),
         "backend_us_per_evaluation": round(split.backend_us, 3),

@@ -63,7 +63,7 @@ def points_table(points: Points) -> Table:
     """Every case."""
     table = Table(title="self-play, 4 players, 5 cards; CPU in microseconds an evaluation")
     for heading in (
-        "search", "workers x games", "rounds/min", "evaluations/s", "rows/execution", "cache hits", "client", "server",
+        "search", "workers x games", "rounds/min", "evaluations/s", "rows/execution", "client", "server",
         "backend", "MB a worker",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
@@ -75,7 +75,6 @@ def points_table(points: Points) -> Table:
                 f"{point['rounds_per_min']:,.0f}",
                 f"{point['evaluations_per_s']:,.0f}",
                 f"{point['mean_execution_rows']:.0f}",
-                f"{100 * point['cache_hit_rate']:.1f}%",
                 *(f"{point[f'{part}_us_per_evaluation']:.2f}" for part in ("client", "server", "backend")),
                 f"{point['client_mb_per_worker']:.0f}",
             )

@@ -83,7 +83,7 @@ def _rates(history: History) -> Table:
     """The live figures: the last ten seconds beside the whole run."""
     recent, total = history.recent(), history.total
     table = Table()
-    for heading in ("", "rounds/min", "evaluations/s", "rows/execution", "cache hits", "queue ms", "compute ms"):
+    for heading in ("", "rounds/min", "evaluations/s", "rows/execution", "queue ms", "compute ms"):
         table.add_column(heading, justify="right")
     for name, sample in (("last 10 s", recent), ("in all", total)):
         rows = sample.mean_execution_rows
@@ -92,7 +92,6 @@ def _rates(history: History) -> Table:
             f"{sample.rounds_per_min:,.0f}",
             f"{sample.evaluations_per_s:,.0f}",
             f"{rows:.0f}" if rows else "-",
-            f"{100 * sample.cache_hit_rate:.1f}%",
             f"{sample.queue_ms:.1f}",
             f"{sample.compute_ms:.1f}",
         )
@@ -107,7 +106,6 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("simulations", f"{summary['simulations']:,}"),
         ("evaluations", f"{summary['evaluations']:,}"),
         ("evaluations/s", f"{summary['evaluations_per_s']:,.0f}"),
-        ("answered without the network", f"{100 * summary['cache_hit_rate']:.1f}%"),
     ]
     if summary["mean_execution_rows"]:
         rows.append(("rows per execution", f"{summary['mean_execution_rows']:.0f}"))

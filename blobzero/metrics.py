@@ -73,12 +73,7 @@ def _families(fleet: Fleet) -> list[Metric]:
         ("rounds", "Rounds finished", counts["rounds"]),
         ("decisions", "Decisions searched", counts["decisions"]),
         ("simulations", "Simulations", counts["simulations"]),
-        ("evaluations", "Leaves that were sent to the network, a row each", counts["evaluations"]),
-        (
-            "cache_answers",
-            "Leaves that the cache, or the same row of the batch, answered",
-            counts["leaves"] - counts["evaluations"],
-        ),
+        ("evaluations", "Rows that were sent to the network", counts["evaluations"]),
         ("records", "Decisions written to shards", counts["records"]),
         ("client_cpu_seconds", "CPU time of the workers", counts["client_cpu_s"]),
         ("worker_restarts", "Workers that died and were started again", fleet.n_restarts),

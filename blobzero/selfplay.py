@@ -76,8 +76,6 @@ class SelfPlayConfig(SearchFlags, Dealt):
     """Rounds side by side in each worker; `auto`: so many that batches fill."""
     groups: int | Auto = "auto"
     """Groups of them that take turns between search and server; `auto`: four, or fewer where workers take turns."""
-    cache_entries: int = 65536
-    """Evaluations that a worker remembers, some 100 bytes each."""
     shard_seconds: float = 10.0
     """Seconds between shards; a worker that is killed plays what it had not written again."""
     seed: int | Auto = "auto"
@@ -121,7 +119,6 @@ class SelfPlayConfig(SearchFlags, Dealt):
             ("workers", 1, 1024),
             ("games", 1, 100_000),
             ("groups", 1, 64),
-            ("cache_entries", 0, 2**28),
             ("server_timeout", 0, 86_400),
             ("shard_seconds", 0, 86_400),
         ):
@@ -129,9 +126,7 @@ class SelfPlayConfig(SearchFlags, Dealt):
             if value != "auto" and not low <= value <= high:
                 raise InvalidConfig(f"expected --{name.replace('_', '-')} in {low}..{high}, got {value}")
         size = self.size()
-        n_bytes = memory_of_pool(
-            self.deal(), self.search(), n_games=size.games, n_groups=size.groups, cache_entries=self.cache_entries
-        )
+        n_bytes = memory_of_pool(self.deal(), self.search(), n_games=size.games, n_groups=size.groups)
         check_memory(n_bytes, of="self-play", processes=size.workers)
         if self.minutes is not None and self.minutes <= 0:
             raise InvalidConfig(f"expected --minutes above 0, got {self.minutes}")
@@ -283,7 +278,6 @@ def _play(
             search=config.search(),
             games=size.games,
             groups=size.groups,
-            cache_entries=config.cache_entries,
             shard_seconds=config.shard_seconds,
         )
         for index in range(size.workers)

@@ -117,12 +117,10 @@ def figures(change: Change) -> dict[str, Any]:
 
 
 def _selfplay(change: Change) -> dict[str, Any]:
-    evaluations, from_cache = change.rate("blobzero_evaluations_total"), change.rate("blobzero_cache_answers_total")
     return {
         "workers": int(change.total("blobzero_workers")),
         "rounds_per_min": 60 * change.rate("blobzero_rounds_total"),
-        "evaluations_per_s": evaluations,
-        "cache_share": _ratio(from_cache, from_cache + evaluations),
+        "evaluations_per_s": change.rate("blobzero_evaluations_total"),
         "latency_p50_s": change.quantile(0.5, "blobzero_request_seconds"),
         "latency_p99_s": change.quantile(0.99, "blobzero_request_seconds"),
         "cores": change.rate("blobzero_client_cpu_seconds_total"),
@@ -208,7 +206,6 @@ def _selfplay_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("rounds/min", f"{found['rounds_per_min']:,.0f}"),
         ("evaluations/s", f"{found['evaluations_per_s']:,.0f}"),
-        ("answered by the cache", _share(found["cache_share"])),
         ("latency: half, 99%", f"{_ms(found['latency_p50_s'])}, {_ms(found['latency_p99_s'])}"),
         ("workers, cores", f"{found['workers']}, {found['cores']:.1f}"),
         ("model version", _text(found["model_version"])),

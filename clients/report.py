@@ -38,7 +38,6 @@ def summarize(history: History, **extra: Any) -> dict[str, Any]:
         "leaves": int(total.leaves),
         "evaluations": int(total.evaluations),
         "evaluations_per_s": round(total.evaluations_per_s, 1),
-        "cache_hit_rate": round(total.cache_hit_rate, 4),
         "mean_execution_rows": total.mean_execution_rows and round(total.mean_execution_rows, 1),
         "queue_ms": round(total.queue_ms, 3),
         "compute_ms": round(total.compute_ms, 3),

@@ -17,7 +17,7 @@ class Sample:
     leaves: float = 0
     """Leaves that needed an evaluation."""
     evaluations: float = 0
-    """Rows that the evaluator answered; the cache answered the other leaves."""
+    """Rows that the evaluator answered; the other leaves shared one."""
     records: float = 0
     client_cpu_s: float = 0.0
     executions: float = 0
@@ -42,11 +42,6 @@ class Sample:
     @property
     def evaluations_per_s(self) -> float:
         return _ratio(self.evaluations, self.seconds)
-
-    @property
-    def cache_hit_rate(self) -> float:
-        """Share of the leaves that the cache, or a row shared with another leaf, answered."""
-        return 1.0 - _ratio(self.evaluations, self.leaves) if self.leaves else 0.0
 
     @property
     def mean_execution_rows(self) -> float | None:

@@ -60,7 +60,6 @@ class WorkerConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     games: int = 256
     groups: int = 2
-    cache_entries: int = 65536
     shard_seconds: float = 10.0
 
     def to_json(self) -> str:
@@ -158,8 +157,6 @@ def play(
             on_batch()
             continue
         if answer.model_version != version:
-            if version is not None:
-                pool.clear_cache()
             version = answer.model_version
             on_version(version)
         pool.apply(group, answer.logits, answer.values, model_version=answer.model_version)
@@ -198,7 +195,6 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
             search=config.search,
             n_games=config.games,
             n_groups=config.groups,
-            cache_entries=config.cache_entries,
         )
         shards = Shards(config, stop=stop, on_event=lambda text: report("notice", text=text))
         report("ready")

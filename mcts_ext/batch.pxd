@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows on their way to the network and answers on their way back: a batch, and the cache of evaluations."""
+"""Rows on their way to the network and answers on their way back."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
@@ -13,11 +13,6 @@ cdef struct EvaluationC:
     float   priors[MAX_LEGAL]   # P over the legal actions in rising order
     float   values[MAX_SEATS]   # by relative seat, in [0, 1]
 
-cdef struct CacheC:             # sets of WAYS entries; a new entry takes the place that its hash points to
-    uint64_t*    keys           # [n_sets * WAYS], 0 where empty
-    EvaluationC* entries
-    uint64_t     mask           # n_sets - 1
-
 cdef struct BatchC:
     uint8_t*     rows           # [capacity + 1, OBSERVATION_BYTES], borrowed; the last is scratch
     uint64_t*    hashes         # [capacity]
@@ -29,16 +24,9 @@ cdef struct BatchC:
     int32_t      capacity
     int32_t      n_rows
 
-cdef int64_t cache_bytes(int64_t n_entries) noexcept nogil
-cdef int cache_alloc(CacheC* cache, int64_t n_entries) except -1
-cdef void cache_free(CacheC* cache) noexcept nogil
-cdef void cache_clear(CacheC* cache) noexcept nogil
 cdef int64_t batch_bytes(int64_t capacity) noexcept nogil
 cdef int batch_alloc(BatchC* batch, int64_t capacity) except -1
 cdef void batch_free(BatchC* batch) noexcept nogil
 cdef void batch_clear(BatchC* batch) noexcept nogil
-cdef int32_t batch_ask(BatchC* batch, CacheC* cache, const StateC* state, uint64_t legal,
-                       EvaluationC* found, bint* asked) noexcept nogil
-cdef int batch_answer(
-    BatchC* batch, CacheC* cache, const float[:, ::1] logits, const float[:, ::1] values
-) except -1
+cdef int32_t batch_ask(BatchC* batch, const StateC* state, uint64_t legal) noexcept nogil
+cdef int batch_answer(BatchC* batch, const float[:, ::1] logits, const float[:, ::1] values) except -1

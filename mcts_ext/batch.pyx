@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows on their way to the network and answers on their way back: a batch, and the cache of evaluations.
+"""Rows on their way to the network and answers on their way back.
 
-A position is asked for by its observation. The cache answers what was evaluated before, and two leaves of one batch
-with the same observation share a row. Neither changes any result: an evaluation is a function of the observation.
+A position is asked for by its observation, and leaves of one batch with the same observation share a row. That changes
+no result: an evaluation is a function of the observation.
 """
 
 from libc.math cimport INFINITY, expf, isfinite
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from mcts_ext.cards cimport lowest
 from mcts_ext.observe cimport observation_hash, observe
@@ -16,78 +16,6 @@ from mcts_ext.rules cimport StateC, state_action_offset
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
 
 from mcts_ext.errors import InvalidConfig, InvalidEvaluation, NoMemory
-
-cdef enum:
-    WAYS = 4
-
-
-cdef int64_t _n_sets(int64_t n_entries) noexcept nogil:
-    """Of a cache of about n_entries evaluations, a power of two; 0 for no cache."""
-    cdef int64_t n_sets = 1
-    if n_entries <= 0:
-        return 0
-    while n_sets * 2 * WAYS <= n_entries:
-        n_sets *= 2
-    return n_sets
-
-
-cdef int64_t cache_bytes(int64_t n_entries) noexcept nogil:
-    """Memory of a cache."""
-    return _n_sets(n_entries) * WAYS * <int64_t>(sizeof(uint64_t) + sizeof(EvaluationC))
-
-
-cdef int cache_alloc(CacheC* cache, int64_t n_entries) except -1:
-    """Room for about n_entries evaluations, a power of two; 0 turns the cache off."""
-    cdef size_t n_sets = _n_sets(n_entries)
-    memset(cache, 0, sizeof(CacheC))
-    if n_sets == 0:
-        return 0
-    cache.mask = n_sets - 1
-    cache.keys = <uint64_t*>calloc(n_sets * WAYS, sizeof(uint64_t))
-    cache.entries = <EvaluationC*>malloc(n_sets * WAYS * sizeof(EvaluationC))
-    if cache.keys == NULL or cache.entries == NULL:
-        cache_free(cache)
-        raise NoMemory(f"expected room for a cache of {n_entries} evaluations; ask for fewer")
-    return 0
-
-
-cdef void cache_free(CacheC* cache) noexcept nogil:
-    free(cache.keys)
-    free(cache.entries)
-    cache.keys = NULL
-    cache.entries = NULL
-
-
-cdef void cache_clear(CacheC* cache) noexcept nogil:
-    if cache.keys != NULL:
-        memset(cache.keys, 0, (cache.mask + 1) * WAYS * sizeof(uint64_t))
-
-
-cdef inline bint _cache_get(const CacheC* cache, uint64_t key, EvaluationC* found) noexcept nogil:
-    cdef uint64_t base, way
-    if cache.keys == NULL:
-        return False
-    base = (key & cache.mask) * WAYS
-    for way in range(base, base + WAYS):
-        if cache.keys[way] == key:
-            memcpy(found, &cache.entries[way], sizeof(EvaluationC))
-            return True
-    return False
-
-
-cdef inline void _cache_put(CacheC* cache, uint64_t key, const EvaluationC* evaluation) noexcept nogil:
-    cdef uint64_t base, way, place
-    if cache.keys == NULL:
-        return
-    base = (key & cache.mask) * WAYS
-    place = base + (key >> 60) % WAYS
-    for way in range(base, base + WAYS):
-        if cache.keys[way] == 0 or cache.keys[way] == key:
-            place = way
-            break
-    cache.keys[place] = key
-    memcpy(&cache.entries[place], evaluation, sizeof(EvaluationC))
-
 
 cdef int64_t _table_size(int64_t capacity) noexcept nogil:
     """A power of two, at most half full."""
@@ -138,20 +66,13 @@ cdef void batch_clear(BatchC* batch) noexcept nogil:
     memset(batch.table, 0, (<size_t>batch.table_mask + 1) * sizeof(int32_t))
 
 
-cdef int32_t batch_ask(BatchC* batch, CacheC* cache, const StateC* state, uint64_t legal,
-                       EvaluationC* found, bint* asked) noexcept nogil:
-    """Ask for the evaluation of a position: the row that will hold it, or -1 when it is in `found` already.
-
-    Sets `asked` when there is a row to wait for.
-    """
+cdef int32_t batch_ask(BatchC* batch, const StateC* state, uint64_t legal) noexcept nogil:
+    """Ask for the evaluation of a position: the row that will hold it."""
     cdef uint8_t* row = batch.rows + <long>batch.n_rows * OBSERVATION_BYTES
     cdef uint64_t key
     cdef int32_t place, held
     observe(state, row)
     key = observation_hash(row)
-    if _cache_get(cache, key, found):
-        return -1
-    asked[0] = True
     place = <int32_t>(key >> 32) & batch.table_mask
     while batch.table[place] != 0:
         held = batch.table[place] - 1
@@ -167,10 +88,8 @@ cdef int32_t batch_ask(BatchC* batch, CacheC* cache, const StateC* state, uint64
     return held
 
 
-cdef int batch_answer(
-    BatchC* batch, CacheC* cache, const float[:, ::1] logits, const float[:, ::1] values
-) except -1:
-    """Turn the network's answers for all rows into evaluations, and remember them.
+cdef int batch_answer(BatchC* batch, const float[:, ::1] logits, const float[:, ::1] values) except -1:
+    """Turn the network's answers for all rows into evaluations.
 
     `logits`: `[n_rows, A]`, softmax over the legal actions gives the priors. `values`: `[n_rows, S]`.
 
@@ -187,14 +106,14 @@ cdef int batch_answer(
     if batch.n_rows == 0:
         return 0
     with nogil:
-        is_sound = _evaluations(batch, cache, &logits[0, 0], &values[0, 0])
+        is_sound = _evaluations(batch, &logits[0, 0], &values[0, 0])
     if not is_sound:
         raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
     return 0
 
 
-cdef bint _evaluations(BatchC* batch, CacheC* cache, const float* logits, const float* values) noexcept nogil:
-    """False, with nothing remembered of that row or later ones, where a number is not finite."""
+cdef bint _evaluations(BatchC* batch, const float* logits, const float* values) noexcept nogil:
+    """False where a number is not finite."""
     cdef EvaluationC* evaluation
     cdef const float* row
     cdef uint64_t legal
@@ -228,5 +147,4 @@ cdef bint _evaluations(BatchC* batch, CacheC* cache, const float* logits, const 
             if not isfinite(row[k]):
                 return False
             evaluation.values[k] = min(max(row[k], <float>0.0), <float>1.0)
-        _cache_put(cache, batch.hashes[i], evaluation)
     return True

@@ -65,7 +65,7 @@ cdef inline int _relative(int seat, int me, int n) noexcept nogil:
 
 
 cdef uint64_t observation_hash(const uint8_t* row) noexcept nogil:
-    """A 64-bit hash of one row: two lanes of multiply and fold (after wyhash); never 0, which marks an empty slot."""
+    """A 64-bit hash of one row: two lanes of multiply and fold (after wyhash)."""
     cdef uint64_t[OBSERVATION_WORDS] words
     cdef uint64_t a = <uint64_t>0x9E3779B97F4A7C15
     cdef uint64_t b = <uint64_t>0xD1B54A32D192ED03
@@ -75,8 +75,7 @@ cdef uint64_t observation_hash(const uint8_t* row) noexcept nogil:
         a = _fold(a ^ words[i], <uint64_t>0xE7037ED1A0B428DB)
         b = _fold(b ^ words[i + 1], <uint64_t>0x8EBC6AF09C88C6E3 ^ (<uint64_t>i << 32))
         a ^= b << 1
-    a = _fold(a ^ <uint64_t>0x589965CC75374CC3, b ^ <uint64_t>0x1D8E4E27C47D124F)
-    return a if a != 0 else 1
+    return _fold(a ^ <uint64_t>0x589965CC75374CC3, b ^ <uint64_t>0x1D8E4E27C47D124F)
 
 
 cdef extern from *:

@@ -17,10 +17,7 @@ from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from mcts_ext.batch cimport (
-    BatchC, CacheC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free, cache_alloc, cache_bytes,
-    cache_clear, cache_free,
-)
+from mcts_ext.batch cimport BatchC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free
 from mcts_ext.cards cimport lowest, nth_bit
 from mcts_ext.deals cimport ROUNDS_APART, DealsC, deals_check, deals_n_rounds, deals_set, deals_start
 from mcts_ext.observe cimport observe
@@ -80,7 +77,6 @@ cdef class SelfPlayPool:
         seed: of the run; a round's random stream comes from (seed, round number).
         deal, search: DealConfig and SearchConfig.
         n_games: rounds side by side. A group's batch holds at most n_games / n_groups * SearchConfig.rows rows.
-        cache_entries: evaluations remembered, about 104 bytes each; 0 for none.
 
     Raises:
         InvalidConfig: a setting out of range, or more memory needed than there is.
@@ -88,7 +84,6 @@ cdef class SelfPlayPool:
 
     cdef GameC* games
     cdef BatchC* batches         # [n_groups]
-    cdef CacheC cache
     cdef SearchParamsC params
     cdef CountsC counts
     cdef RecordC* finished
@@ -103,13 +98,11 @@ cdef class SelfPlayPool:
     cdef list _rows
     cdef list _views
 
-    def __cinit__(self, rounds, *, totals=None, seed, deal, search, n_games=256, n_groups=2, cache_entries=65536):
+    def __cinit__(self, rounds, *, totals=None, seed, deal, search, n_games=256, n_groups=2):
         if not 1 <= n_games <= 1_000_000:
             raise InvalidConfig(f"expected 1..1000000 games in the pool, got {n_games}")
         if n_groups < 1:
             raise InvalidConfig(f"expected at least 1 group, got {n_groups}")
-        if not 0 <= cache_entries <= 1 << 40:
-            raise InvalidConfig(f"expected 0..{1 << 40} cache entries, got {cache_entries}")
         self.n_games = n_games
         self.n_groups = min(n_groups, n_games)
         self.rounds = _integers("rounds", rounds, None, -(1 << 63), (1 << 63) - 1).astype(np.int64)
@@ -119,9 +112,7 @@ cdef class SelfPlayPool:
         self.totals = np.ascontiguousarray(totals, dtype=np.uint16)
         self.params = search_params(search)
         deals_set(&self.deals, seed, deal)
-        check_memory(
-            memory_of_pool(deal, search, n_games=n_games, n_groups=n_groups, cache_entries=cache_entries), of="a pool"
-        )
+        check_memory(memory_of_pool(deal, search, n_games=n_games, n_groups=n_groups), of="a pool")
         deals_check(&self.deals, self.rounds)
         self.games = <GameC*>calloc(n_games, sizeof(GameC))
         self.batches = <BatchC*>calloc(self.n_groups, sizeof(BatchC))
@@ -130,7 +121,6 @@ cdef class SelfPlayPool:
         max_cards = max(n_cards for _, n_cards in deal.pairs())
         for i in range(n_games):
             search_alloc(&self.games[i].search, &self.params, max_cards)
-        cache_alloc(&self.cache, cache_entries)
         cdef uint8_t[:, ::1] view
         self._rows = []
         self._views = []
@@ -151,7 +141,6 @@ cdef class SelfPlayPool:
         if self.batches != NULL:
             for i in range(self.n_groups):
                 batch_free(&self.batches[i])
-        cache_free(&self.cache)
         free(self.games)
         free(self.batches)
         free(self.finished)
@@ -191,7 +180,7 @@ cdef class SelfPlayPool:
         cdef BatchC* batch = self._batch(group)
         cdef int64_t version = model_version
         cdef int i
-        batch_answer(batch, &self.cache, logits, values)
+        batch_answer(batch, logits, values)
         if batch.n_rows == 0:
             return
         with nogil:
@@ -199,10 +188,6 @@ cdef class SelfPlayPool:
                 search_apply(&self.games[i].search, &self.params, batch)
         self.model_version = version
         batch_clear(batch)
-
-    def clear_cache(self):
-        """Forget all evaluations: another network answers from now on."""
-        cache_clear(&self.cache)
 
     def take_records(self):
         """The decisions of the rounds finished since the last call, whole rounds in the order they ended."""
@@ -272,7 +257,7 @@ cdef class SelfPlayPool:
                     return 0
                 self._start_next(game)
             if not state_is_over(&game.state):       # over already where its records found no room
-                if not search_collect(&game.search, &self.params, batch, &self.cache, &self.counts):
+                if not search_collect(&game.search, &self.params, batch, &self.counts):
                     return 0
                 self._move(game)
             if state_is_over(&game.state):
@@ -374,13 +359,13 @@ cdef int _draw(const float* policy, int n, double temperature, RngC* rng) noexce
     return best
 
 
-def memory_of_pool(deal, search, *, int64_t n_games, int64_t n_groups, int64_t cache_entries):
+def memory_of_pool(deal, search, *, int64_t n_games, int64_t n_groups):
     """Bytes that a `SelfPlayPool` takes, one finished round for each game included."""
     cdef SearchParamsC params = search_params(search)
     cdef int64_t max_cards = max(n_cards for _, n_cards in deal.pairs())
     cdef int64_t game = sizeof(GameC) + MAX_ACTIONS * sizeof(RecordC) + search_bytes(&params, <int>max_cards)
     cdef int64_t per_group = -(-n_games // n_groups) * <int64_t>search.rows
-    return n_games * game + min(n_groups, n_games) * batch_bytes(per_group) + cache_bytes(cache_entries)
+    return n_games * game + min(n_groups, n_games) * batch_bytes(per_group)
 
 
 def _integers(what, given, shape, low, high):

@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
-from mcts_ext.batch cimport BatchC, CacheC, EvaluationC
+from mcts_ext.batch cimport BatchC
 from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport StateC
 from mcts_ext.tree cimport TreeC
@@ -27,16 +27,15 @@ cdef struct SearchParamsC:      # mirrors SearchConfig, which explains the field
 cdef struct LeafC:              # a leaf whose evaluation was asked for
     uint64_t     legal
     int32_t      node
-    int32_t      row            # of the batch; -1 when the evaluation is here already
+    int32_t      row            # of the batch
     StateC       state          # its position
-    EvaluationC  evaluation
 
 cdef struct CountsC:            # what a search or pool has done so far
     int64_t rounds
     int64_t decisions           # searched; forced moves are not counted
     int64_t simulations
     int64_t leaves              # that needed an evaluation
-    int64_t evaluations         # rows sent to the network; the other leaves were answered by the cache or shared a row
+    int64_t evaluations         # rows sent to the network; the other leaves shared one
 
 cdef struct SearchC:
     TreeC*   trees              # [determinizations]
@@ -51,7 +50,7 @@ cdef int64_t search_bytes(const SearchParamsC* params, int max_cards) noexcept n
 cdef int search_alloc(SearchC* search, const SearchParamsC* params, int max_cards) except -1
 cdef void search_free(SearchC* search, const SearchParamsC* params) noexcept nogil
 cdef void search_start(SearchC* search, const SearchParamsC* params, const StateC* state, RngC* rng) noexcept nogil
-cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch, CacheC* cache,
+cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch,
                          CountsC* counts) noexcept nogil
 cdef void search_apply(SearchC* search, const SearchParamsC* params, const BatchC* batch) noexcept nogil
 cdef void search_visits(const SearchC* search, const SearchParamsC* params, int64_t* visits) noexcept nogil

@@ -4,8 +4,7 @@
 `search_start` draws the determinizations, or the candidates that are weighed first (weighing.pyx), and the root noise.
 `search_collect` runs every tree until its leaves wait for the network (or it is done) and adds their rows to a batch;
 `search_apply` expands and backs up once the batch is answered. A tree takes up to `leaves_per_tree` leaves in one
-*wave* and backs them up together, in order, whether the cache or the network answered: so a result never depends on
-what happened to be cached or batched together.
+*wave* and backs them up together, in order: so a result never depends on what happened to be batched together.
 """
 
 cimport cython
@@ -15,7 +14,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from mcts_ext.batch cimport (
-    BatchC, CacheC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free,
+    BatchC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free,
 )
 from mcts_ext.cards cimport lowest, popcount
 from mcts_ext.determinize cimport determinize
@@ -116,7 +115,7 @@ cdef void search_start(SearchC* search, const SearchParamsC* params, const State
         determinize(&search.trees[i].root, state.seat_to_act, rng)
 
 
-cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch, CacheC* cache,
+cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch,
                          CountsC* counts) noexcept nogil:
     """Run every tree until it waits or is done, adding rows to the batch; True when all are done.
 
@@ -125,45 +124,39 @@ cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* b
     cdef bint done = True
     cdef int i
     if params.candidates > 0 and not search.weighing.is_done:
-        if not weighing_collect(&search.weighing, batch, cache, &counts.leaves):
+        if not weighing_collect(&search.weighing, batch, &counts.leaves):
             return False
         for i in range(params.determinizations):
             memcpy(&search.trees[i].root, weighing_kept(&search.weighing, i, params.determinizations), sizeof(StateC))
     for i in range(params.determinizations):
-        if not _run_tree(search, params, i, batch, cache, counts):
+        if not _run_tree(search, params, i, batch, counts):
             done = False
     return done
 
 
-cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC* batch, CacheC* cache,
+cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC* batch,
                     CountsC* counts) noexcept nogil:
     cdef TreeC* tree = &search.trees[i]
     cdef LeafC* leaves = search.leaves + i * params.leaves_per_tree
     cdef LeafC* leaf
-    cdef bint asked
     cdef float[MAX_SEATS] values
-    while tree.n_waiting == 0:
-        if tree.n_simulations > params.simulations:
-            return True
-        asked = False
-        while tree.n_waiting < params.leaves_per_tree and tree.n_simulations <= params.simulations:
-            leaf = &leaves[tree.n_waiting]
-            leaf.node = tree_descend(tree, params.c_puct, params.fpu_reduction, params.even_root, &leaf.state)
-            counts.simulations += 1
-            if state_is_over(&leaf.state):
-                state_values(&leaf.state, values)
-                tree_backup(tree, leaf.node, values)
-                continue
-            leaf.legal = state_legal(&leaf.state)
-            leaf.row = batch_ask(batch, cache, &leaf.state, leaf.legal, &leaf.evaluation, &asked)
-            counts.leaves += 1
-            tree.n_waiting += 1
-            if leaf.node == 0:          # nothing to choose from before the root is expanded
-                break
-        if asked:
-            return False
-        _finish_wave(search, params, i, NULL)
-    return False
+    if tree.n_waiting > 0:
+        return False
+    while tree.n_waiting < params.leaves_per_tree and tree.n_simulations <= params.simulations:
+        leaf = &leaves[tree.n_waiting]
+        leaf.node = tree_descend(tree, params.c_puct, params.fpu_reduction, params.even_root, &leaf.state)
+        counts.simulations += 1
+        if state_is_over(&leaf.state):
+            state_values(&leaf.state, values)
+            tree_backup(tree, leaf.node, values)
+            continue
+        leaf.legal = state_legal(&leaf.state)
+        leaf.row = batch_ask(batch, &leaf.state, leaf.legal)
+        counts.leaves += 1
+        tree.n_waiting += 1
+        if leaf.node == 0:              # nothing to choose from before the root is expanded
+            break
+    return tree.n_waiting == 0
 
 
 cdef void search_apply(SearchC* search, const SearchParamsC* params, const BatchC* batch) noexcept nogil:
@@ -186,7 +179,7 @@ cdef void _finish_wave(SearchC* search, const SearchParamsC* params, int i, cons
     cdef int w, k, seat
     for w in range(tree.n_waiting):
         leaf = &search.leaves[i * params.leaves_per_tree + w]
-        evaluation = &leaf.evaluation if leaf.row < 0 else &batch.evaluations[leaf.row]
+        evaluation = &batch.evaluations[leaf.row]
         if tree.nodes[leaf.node].n_children == 0:
             priors = &evaluation.priors[0]
             if leaf.node == 0 and fraction > 0.0:
@@ -278,7 +271,6 @@ cdef class Search:
     cdef SearchC search
     cdef SearchParamsC params
     cdef BatchC batch
-    cdef CacheC cache
     cdef CountsC counts
     cdef StateC state
     cdef object _rows
@@ -318,7 +310,7 @@ cdef class Search:
         """
         if self.batch.n_rows == 0:
             with nogil:
-                search_collect(&self.search, &self.params, &self.batch, &self.cache, &self.counts)
+                search_collect(&self.search, &self.params, &self.batch, &self.counts)
         return self.batch.n_rows
 
     @property
@@ -328,7 +320,7 @@ cdef class Search:
 
     def apply(self, const float[:, ::1] logits not None, const float[:, ::1] values not None):
         """Hand in the answers, logits `[rows, A]` and values `[rows, S]`, for the rows of the last `collect`."""
-        batch_answer(&self.batch, &self.cache, logits, values)
+        batch_answer(&self.batch, logits, values)
         if self.batch.n_rows > 0:
             with nogil:
                 search_apply(&self.search, &self.params, &self.batch)

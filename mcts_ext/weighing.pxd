@@ -3,7 +3,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
-from mcts_ext.batch cimport BatchC, CacheC, EvaluationC
+from mcts_ext.batch cimport BatchC
 from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport StateC
 
@@ -16,8 +16,7 @@ cdef struct CandidateC:
     double      log_weight
     double      weight_so_far   # of this one and those before it, once all is weighed
     uint64_t    legal           # of the choice that is weighed
-    int32_t     row             # of the batch; -1 when the evaluation is here already
-    EvaluationC evaluation
+    int32_t     row             # of the batch
 
 cdef struct WeighingC:
     CandidateC* candidates      # [n]
@@ -33,6 +32,6 @@ cdef struct WeighingC:
 cdef int weighing_alloc(WeighingC* weighing, int n) except -1
 cdef void weighing_free(WeighingC* weighing) noexcept nogil
 cdef void weighing_start(WeighingC* weighing, const StateC* state, RngC* rng) noexcept nogil
-cdef bint weighing_collect(WeighingC* weighing, BatchC* batch, CacheC* cache, int64_t* n_asked) noexcept nogil
+cdef bint weighing_collect(WeighingC* weighing, BatchC* batch, int64_t* n_asked) noexcept nogil
 cdef void weighing_apply(WeighingC* weighing, const BatchC* batch) noexcept nogil
 cdef const StateC* weighing_kept(const WeighingC* weighing, int i, int n_kept) noexcept nogil

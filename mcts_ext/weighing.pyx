@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from mcts_ext.batch cimport BatchC, CacheC, EvaluationC, batch_ask
+from mcts_ext.batch cimport BatchC, EvaluationC, batch_ask
 from mcts_ext.cards cimport popcount
 from mcts_ext.determinize cimport determinize
 from mcts_ext.rng cimport RngC, rng_uniform
@@ -78,23 +78,19 @@ cdef inline bint _is_telling(const WeighingC* weighing, const CandidateC* candid
     return candidate.replayed.seat_to_act != weighing.seat and candidate.legal & (candidate.legal - 1) != 0
 
 
-cdef bint weighing_collect(WeighingC* weighing, BatchC* batch, CacheC* cache, int64_t* n_asked) noexcept nogil:
+cdef bint weighing_collect(WeighingC* weighing, BatchC* batch, int64_t* n_asked) noexcept nogil:
     """Replay until the network must be asked, adding rows to the batch and to `n_asked`; True when all is weighed."""
     cdef CandidateC* candidate
-    cdef bint asked
     cdef int i
     while not weighing.is_waiting and weighing.n_replayed < weighing.n_actions:
-        asked = False
         for i in range(weighing.n):
             candidate = &weighing.candidates[i]
             candidate.legal = state_legal(&candidate.replayed)
             if _is_telling(weighing, candidate):
-                candidate.row = batch_ask(
-                    batch, cache, &candidate.replayed, candidate.legal, &candidate.evaluation, &asked)
+                candidate.row = batch_ask(batch, &candidate.replayed, candidate.legal)
                 n_asked[0] += 1
-        if asked:
-            weighing.is_waiting = True
-        else:
+                weighing.is_waiting = True
+        if not weighing.is_waiting:
             _weigh(weighing, NULL)
     if not weighing.is_waiting:
         _add_up(weighing)
@@ -117,7 +113,7 @@ cdef void _weigh(WeighingC* weighing, const BatchC* batch) noexcept nogil:
     for i in range(weighing.n):
         candidate = &weighing.candidates[i]
         if _is_telling(weighing, candidate):
-            evaluation = &candidate.evaluation if candidate.row < 0 else &batch.evaluations[candidate.row]
+            evaluation = &batch.evaluations[candidate.row]
             below = (<uint64_t>1 << (action - state_action_offset(&candidate.replayed))) - 1
             candidate.log_weight += log(max(<double>evaluation.priors[popcount(candidate.legal & below)], LEAST))
         state_apply(&candidate.replayed, action)

@@ -107,7 +107,6 @@ def play(case: int) -> Counter[str]:
         search=search,
         n_games=n_games,
         n_groups=random.choice([1, 2, 3, 7]),
-        cache_entries=random.choice([0, 1, 4, 8, 64, 65536]),
     )
     parts: list[Records] = []
     for step in range(MOST_STEPS):
@@ -122,7 +121,6 @@ def play(case: int) -> Counter[str]:
                 pool.check()
         if random.random() < 0.1:
             parts.append(pool.take_records())
-            pool.clear_cache()
     pool.check()
     parts.append(pool.take_records())
     for records in parts:

@@ -86,8 +86,6 @@ def pool(**settings: Any) -> SelfPlayPool:
         ({"n_games": 0}, "expected 1..1000000 games"),
         ({"n_games": 1_000_001}, "expected 1..1000000 games"),
         ({"n_groups": 0}, "expected at least 1 group"),
-        ({"cache_entries": -1}, "cache entries"),
-        ({"cache_entries": 2**64}, "cache entries"),
     ],
 )
 def test_settings_of_a_pool_out_of_range_are_refused(settings: dict[str, Any], says: str) -> None:
@@ -193,7 +191,7 @@ def doors() -> list[tuple[Callable[..., Any], int, tuple[str, ...]]]:
         (observation, 1, ("with_others",)),
         (Search, 2, ("seed",)),
         (search.apply, 2, ()),
-        (SelfPlayPool, 1, ("totals", "seed", "deal", "search", "n_games", "n_groups", "cache_entries")),
+        (SelfPlayPool, 1, ("totals", "seed", "deal", "search", "n_games", "n_groups")),
         (games.collect, 1, ()),
         (games.observations, 1, ()),
         (games.apply, 3, ("model_version",)),
@@ -208,7 +206,7 @@ def doors() -> list[tuple[Callable[..., Any], int, tuple[str, ...]]]:
 SOUND: dict[str, list[Any]] = {
     "dealer": [0, 2], "trump": [None, 3], "totals": [None, [0, 0, 0]], "game_round": [0], "start_cards": [0],
     "seed": [1], "stream": [0], "constructed": [True], "with_others": [False], "deal": [DealConfig()],
-    "search": [SMALL], "n_games": [2], "n_groups": [1], "cache_entries": [0], "model_version": [1], "alpha": [0.5],
+    "search": [SMALL], "n_games": [2], "n_groups": [1], "model_version": [1], "alpha": [0.5],
     "k": [3], "deals": [[table()]], "n_trees": [2], "simulations": [3], "random": [True], "c_puct": [1.0],
     "fpu_reduction": [0.1],
 }  # fmt: skip

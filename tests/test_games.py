@@ -91,8 +91,8 @@ def test_a_game_is_played_by_the_rules() -> None:
 
 def test_the_same_games_whatever_the_pool() -> None:
     expected = run_pool(make_pool(first_rounds(30)), hashed)
-    for n_games, n_groups, cache_entries in [(1, 1, 0), (3, 2, 65536), (64, 3, 8)]:
-        pool = make_pool(first_rounds(30), n_games=n_games, n_groups=n_groups, cache_entries=cache_entries)
+    for n_games, n_groups in [(1, 1), (3, 2), (64, 3)]:
+        pool = make_pool(first_rounds(30), n_games=n_games, n_groups=n_groups)
         assert_same(run_pool(pool, hashed), expected)
     shares = [make_pool(first_rounds(30)[worker::3], n_games=4) for worker in range(3)]
     assert_same(in_order(*(run_pool(pool, hashed) for pool in shares)), expected)

@@ -31,7 +31,7 @@ from mcts_ext.search import Search, memory_of_search
 def size():
     return int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 deal, search = DealConfig(cards=(13,)), SearchConfig(**{settings})
-settings = dict(n_games={n_games}, n_groups={n_groups}, cache_entries={cache_entries})
+settings = dict(n_games={n_games}, n_groups={n_groups})
 before = size()
 if {n_games}:
     pool = SelfPlayPool(range(10), seed=1, deal=deal, search=search, **settings)
@@ -44,22 +44,19 @@ else:
 
 
 @pytest.mark.parametrize(
-    ("settings", "n_games", "n_groups", "cache_entries"),
+    ("settings", "n_games", "n_groups"),
     [
-        ({"determinizations": 3, "simulations": 800}, 100, 3, 0),
-        ({"determinizations": 40, "simulations": 1, "leaves_per_tree": 64}, 100, 1, 0),
-        ({"determinizations": 1, "candidates": 2000, "simulations": 1}, 100, 2, 0),
-        ({"determinizations": 1, "simulations": 1}, 1, 1, 1_000_000),
-        ({"determinizations": 50, "simulations": 5000}, 0, 0, 0),
+        ({"determinizations": 3, "simulations": 800}, 100, 3),
+        ({"determinizations": 40, "simulations": 1, "leaves_per_tree": 64}, 100, 1),
+        ({"determinizations": 1, "candidates": 2000, "simulations": 1}, 100, 2),
+        ({"determinizations": 50, "simulations": 5000}, 0, 0),
     ],
-    ids=["nodes", "leaves", "candidates", "cache", "one search"],
+    ids=["nodes", "leaves", "candidates", "one search"],
 )
-def test_the_estimate_is_what_is_taken(
-    settings: dict[str, int], n_games: int, n_groups: int, cache_entries: int
-) -> None:
+def test_the_estimate_is_what_is_taken(settings: dict[str, int], n_games: int, n_groups: int) -> None:
     """The growth of a fresh process's address space. The estimate holds a round's records for each game besides."""
     code = GROWTH.replace("{settings}", repr(settings)).replace("{n_games}", str(n_games))
-    code = code.replace("{n_groups}", str(n_groups)).replace("{cache_entries}", str(cache_entries))
+    code = code.replace("{n_groups}", str(n_groups))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     estimate, grown = map(int, done.stdout.split())
     assert grown > 40 * 2**20
@@ -74,9 +71,8 @@ def test_what_does_not_fit_is_refused_before_it_is_taken() -> None:
     players = [SearchPlayer(name, HUGE, UniformEvaluator()) for name in "ab"]
     with pytest.raises(InvalidConfig, match=r"expected 1536 searches to fit into [\d,.]+ GiB"):
         next(play(players, DealConfig(), deals=1, seed=1))
-    for settings in ({"cache_entries": 2**40}, {"n_games": 1_000_000, "search": SearchConfig(simulations=10**6)}):
-        with pytest.raises(InvalidConfig, match="GiB"):
-            SelfPlayPool([1], **{"seed": 1, "deal": DealConfig(), "search": SearchConfig(), **settings})  # type: ignore[arg-type]
+    with pytest.raises(InvalidConfig, match="GiB"):
+        SelfPlayPool([1], seed=1, deal=DealConfig(), search=SearchConfig(simulations=10**6), n_games=1_000_000)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +150,7 @@ def test_a_batch_of_more_rows_than_numbers_for_them_is_refused_at_once() -> None
 def test_the_estimate_has_no_overflow() -> None:
     """The largest settings that are taken: in numbers of any size, by hand."""
     search = SearchConfig(determinizations=10_000, simulations=1_000_000, leaves_per_tree=256, candidates=10_000)
-    found = memory_of_pool(DealConfig(cards=(13,)), search, n_games=1_000_000, n_groups=1, cache_entries=2**40)
+    found = memory_of_pool(DealConfig(cards=(13,)), search, n_games=1_000_000, n_groups=1)
     nodes = 1_000_000 * 10_000 * (1 + 1_000_001 * 14) * 32
     assert nodes < found < 1.01 * nodes
     assert memory_of_search(search, 10**30) == memory_of_search(search, 13)

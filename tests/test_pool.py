@@ -45,11 +45,10 @@ def assert_same(one: Records, other: Records) -> None:
 @pytest.mark.parametrize("deal", [DealConfig(), MIXED], ids=["4x5", "mixed"])
 def test_the_same_rounds_whatever_the_pool(leaves: int, deal: DealConfig) -> None:
     search = replace(QUICK, leaves_per_tree=leaves)
-    expected = play(40, deal=deal, search=search, n_games=256, n_groups=2, cache_entries=65536)
+    expected = play(40, deal=deal, search=search, n_games=256, n_groups=2)
     assert len(expected) > 300
-    for n_games, n_groups, cache_entries in [(1, 1, 0), (1, 1, 65536), (7, 3, 0), (7, 2, 8), (256, 3, 0), (30, 1, 500)]:
-        found = play(40, deal=deal, search=search, n_games=n_games, n_groups=n_groups, cache_entries=cache_entries)
-        assert_same(found, expected)
+    for n_games, n_groups in [(1, 1), (7, 3), (7, 2), (256, 3), (30, 1)]:
+        assert_same(play(40, deal=deal, search=search, n_games=n_games, n_groups=n_groups), expected)
 
 
 def test_the_same_rounds_however_they_are_split_and_ordered() -> None:
@@ -153,7 +152,7 @@ def test_records_are_taken_in_whole_rounds() -> None:
 
 
 def test_stats_add_up() -> None:
-    pool = make_pool(50, search=replace(QUICK, leaves_per_tree=3), cache_entries=0)
+    pool = make_pool(50, search=replace(QUICK, leaves_per_tree=3))
     n_rows = 0
 
     def counted(observations: Any) -> Any:
@@ -168,22 +167,15 @@ def test_stats_add_up() -> None:
     assert stats["evaluations"] == n_rows <= stats["leaves"] <= stats["simulations"]
 
 
-def test_the_cache_answers_repeats_until_it_is_cleared() -> None:
-    """The same round five times: all but the first come from the cache, unless it is cleared or off."""
+def test_the_same_leaves_of_one_batch_share_a_row() -> None:
+    """One round five times, side by side: rows for one where a batch holds all, for five where each has its own."""
 
-    def n_evaluations(*, cache_entries: int, clear: bool = False) -> int:
-        pool = make_pool(0, rounds=[3] * 5, n_games=1, cache_entries=cache_entries)
-        while pool.n_unfinished:
-            if clear:
-                pool.clear_cache()
-            if pool.collect(0):
-                pool.apply(0, *hashed(pool.observations(0)))
+    def n_evaluations(n_rounds: int, n_groups: int) -> int:
+        pool = make_pool(0, rounds=[3] * n_rounds, n_games=n_rounds, n_groups=n_groups)
+        run_pool(pool, hashed)
         return pool.stats["evaluations"]
 
-    without = n_evaluations(cache_entries=0)
-    assert without % 5 == 0
-    assert n_evaluations(cache_entries=65536) <= without // 5
-    assert n_evaluations(cache_entries=65536, clear=True) == without
+    assert n_evaluations(5, n_groups=1) == n_evaluations(1, n_groups=1) == n_evaluations(5, n_groups=5) / 5
 
 
 def test_temperature_0_plays_the_most_visited_move() -> None:
@@ -212,7 +204,7 @@ def test_root_noise_is_drawn_for_every_decision() -> None:
 
 
 def test_model_version_is_the_one_that_answered_last() -> None:
-    pool = make_pool(3, n_games=1, n_groups=1, cache_entries=0)
+    pool = make_pool(3, n_games=1, n_groups=1)
     version, ends = 0, []
     while pool.n_unfinished:
         n_decisions = pool.stats["decisions"]
@@ -224,19 +216,6 @@ def test_model_version_is_the_one_that_answered_last() -> None:
     records = in_order(pool.take_records())
     assert records.model_version.tolist() == ends
     assert len(set(ends)) > 20
-
-
-def test_model_version_is_known_even_where_the_cache_answers_everything() -> None:
-    """The second group begins with the round that the first has just played: it needs no rows."""
-    pool = make_pool(0, rounds=[3, 4, 3], n_games=2, n_groups=2)
-    while pool.stats["rounds"] == 0:
-        pool.collect(0)
-        pool.apply(0, *hashed(pool.observations(0)), model_version=7)
-        pool.collect(0)
-    assert pool.collect(1) == 0
-    records = pool.take_records()
-    assert len(records) == 2 * len(play(0, rounds=[3]))
-    assert set(records.model_version) == {7}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -92,7 +92,6 @@ def search_positions(seed: int) -> NDArray[np.uint8]:
         search=SearchConfig(),
         n_games=games,
         n_groups=1,
-        cache_entries=4096,
     )
     found: list[NDArray[np.uint8]] = []
     with HashEvaluator() as network:

@@ -70,10 +70,6 @@ PLAY: Final = (
         "workers": "sum(blobzero_workers)",
         "cores": f"sum(rate(blobzero_client_cpu_seconds_total{R}))",
     }),
-    Panel("Cache", "What share of the leaves needs no network?", {
-        "answered here": f"sum(rate(blobzero_cache_answers_total{R})) / "
-                         f"(sum(rate(blobzero_cache_answers_total{R})) + sum(rate(blobzero_evaluations_total{R})))",
-    }, unit="percentunit"),
     Panel("Errors and retries", "Does anything fail, and is it made good?", {
         "{{kind}}": f"sum by (kind) (rate(blobzero_request_failures_total{R}))",
         "sent again": f"sum(rate(blobzero_request_retries_total{R}))",

@@ -52,7 +52,6 @@ def test_selfplay_measures_a_fleet_beside_pure_load(plan: Plan, repository: Path
             60 * point["evaluations_per_s"] / point["evaluations_per_round"], rel=0.01
         )
         assert point["mean_execution_rows"] >= 1
-        assert 0 <= point["cache_hit_rate"] < 1
         assert point["client_us_per_evaluation"] > 0
     assert found["ratio_to_pure_load"] > 0
     assert len(list(csv.DictReader((plan.out / "selfplay.csv").read_text().splitlines()))) == 2
