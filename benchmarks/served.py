@@ -24,7 +24,8 @@ from clients.statistics import ModelStatistics
 from mcts_ext.contract import MODEL_NAME, OBSERVATION_BYTES
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 
 REPOSITORY: Final = Path("model_repo")
 IN_FLIGHT: Final = 4

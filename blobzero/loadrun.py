@@ -163,7 +163,8 @@ def _target(config: LoadTestConfig, stack: contextlib.ExitStack, console: Consol
     """The server named, or one started for the time being."""
     url, metrics_url = config.url or "", config.metrics_url
     if not url:
-        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.config import ServerConfig
+        from serving.embedded import EmbeddedTriton
 
         console.print(f"starting Triton on {config.repository}", markup=False)
         # Nobody watches it: a server that fails under load should be seen to.

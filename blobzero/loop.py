@@ -168,7 +168,8 @@ class LoopRun:
         if self.config.url is not None:
             yield self.config.url
             return
-        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.config import ServerConfig
+        from serving.embedded import EmbeddedTriton
         from serving.watch import Watch
 
         triton = EmbeddedTriton(ServerConfig(repository=self.models, log_file=self.out / "logs" / "triton.log"))

@@ -229,7 +229,8 @@ def _source(
         exported[path] = Path(folder) / "model.onnx"
         _export(path, exported[path])
     if not url and any(spec.needs_server for spec in specs):
-        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.config import ServerConfig
+        from serving.embedded import EmbeddedTriton
         from serving.watch import Watch
 
         say(f"starting Triton on {config.repository}")

@@ -128,7 +128,8 @@ def _evaluator(config: PlayConfig, say: Callable[[str], None]) -> Iterator[Evalu
     elif config.url is not None:
         yield EvaluatorConfig(url=config.url, server_timeout_s=SERVER_TIMEOUT_S)
     else:
-        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.config import ServerConfig
+        from serving.embedded import EmbeddedTriton
         from serving.watch import Watch
 
         triton = EmbeddedTriton(ServerConfig(repository=config.repository))

@@ -230,7 +230,8 @@ def _server(config: SelfPlayConfig, folder: RunFolder, say: Callable[[str], None
         with ModelStatistics(config.url, model=config.model) as statistics:
             yield _Server(url=config.url, statistics=statistics)
     else:
-        from serving.embedded import EmbeddedTriton, ServerConfig
+        from serving.config import ServerConfig
+        from serving.embedded import EmbeddedTriton
         from serving.watch import Watch
 
         triton = EmbeddedTriton(

@@ -37,7 +37,7 @@ class ServeConfig:
 
 def serve(config: ServeConfig) -> int:
     """Serve until told to stop; the exit status."""
-    from serving.embedded import ServerConfig
+    from serving.config import ServerConfig
     from serving.embedded import serve as serve_embedded
 
     return serve_embedded(

@@ -33,7 +33,8 @@ from clients.worker import WorkerConfig
 from export.publish import SERVED_VERSIONS, publish
 from mcts_ext.config import DealConfig
 from mcts_ext.errors import BlobError
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.errors import ServingError
 from serving.watch import Watch
 from training.network import create_network

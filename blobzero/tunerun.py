@@ -39,7 +39,8 @@ from export.server import ModelServer
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 from mcts_ext.versions import version_number
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.errors import ServingError
 from training.files import write_whole
 

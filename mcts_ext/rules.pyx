@@ -291,7 +291,21 @@ cdef class Round:
         return [state_score(&self.state, seat) for seat in range(self.state.n_players)]
 
     def __str__(self):
-        return names.draw(self)
+        """The whole table, all hands open, one line a seat and one a trick."""
+        trump = names.suit(self.trump)
+        lines = [f"{self.n_players} players, {self.n_cards} cards, trump {trump}, dealer seat {self.dealer}"]
+        for seat in range(self.n_players):
+            bid = self.bids[seat]
+            mark = ">" if seat == self.seat_to_act else " "
+            hand = " ".join([names.card(c) for c in self.hands[seat]]) or "-"
+            asked = "-" if bid is None else str(bid)
+            lines.append(f"{mark} seat {seat}  bid {asked:>2}  won {self.tricks_won[seat]:>2}  {hand}")
+        for number, trick in enumerate(self.tricks, start=1):
+            played = "  ".join([f"{seat}:{names.card(c)}" for seat, c in trick])
+            lines.append(f"  trick {number:>2}  {played}")
+        if self.is_over:
+            lines.append("  scores  " + " ".join([str(score) for score in self.scores()]))
+        return "\n".join(lines)
 
     def __repr__(self):
         return (f"<Round {self.n_players} players x {self.n_cards} cards, trump {names.suit(self.trump)}, "

@@ -10,7 +10,8 @@ import tyro
 
 from clients.keys import exposure
 from mcts_ext.errors import BlobError
-from serving.embedded import ServerConfig, serve
+from serving.config import ServerConfig
+from serving.embedded import serve
 
 POLL_S = 0.2
 

@@ -2,16 +2,13 @@
 """The command line of an embedded Triton."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clients.keys import HTTP_HEADER, RESTRICTED
+from serving.config import ServerConfig
 from serving.doors import Doors
 
-if TYPE_CHECKING:
-    from serving.embedded import ServerConfig
 
-
-def server_command(config: "ServerConfig", doors: Doors, folder: Path, server: Path, *, grace_s: float) -> list[str]:
+def server_command(config: ServerConfig, doors: Doors, folder: Path, server: Path, *, grace_s: float) -> list[str]:
     """The binary and its options.
 
     Args:

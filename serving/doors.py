@@ -3,15 +3,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clients.address import is_loopback, join_url
 from clients.keys import KeyUnreadable, draw_key, drawn_key_file, leave_key, read_key
+from serving.config import ServerConfig
 from serving.guardian import remove_key
 from serving.ports import choose_ports, resolve
-
-if TYPE_CHECKING:
-    from serving.embedded import ServerConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Doors:
     """Whether the key is of this start alone, and its file to be written and removed."""
 
     @staticmethod
-    def choose(config: "ServerConfig") -> "Doors":
+    def choose(config: ServerConfig) -> "Doors":
         """Those that are asked for, the rest free ones.
 
         Raises:

@@ -26,8 +26,8 @@ import psutil
 from rich.console import Console
 
 from clients.address import join_url
-from mcts_ext.contract import MODEL_NAME
 from serving.command import server_command
+from serving.config import ServerConfig
 from serving.doors import Doors
 from serving.errors import ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
 from serving.folders import ROOM, lay_out, new_folder
@@ -43,45 +43,6 @@ POLL_S = 0.05
 N_PORT_TRIES = 3
 DEAD_BACKEND_S = 2.0  # Triton itself waits on, 90 s and more, for one that has ended before it was ready
 HARMLESS = "CudaDriverHelper"  # logged as an error on every machine without a GPU
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """What to serve and where to listen."""
-
-    repository: Path
-    """The model repository: holds `<model>/config.pbtxt` and `<model>/<version>/model.onnx` (or `model.pt`)."""
-
-    model: str = MODEL_NAME
-    """The model loaded at the start; others can be loaded through the control API."""
-
-    host: str = "127.0.0.1"
-    """The address to listen on; one that others reach wants a `key_file`."""
-
-    http_port: int | None = None
-    """Port of the HTTP endpoint; none: there is no such endpoint, for nothing of ours needs it."""
-
-    grpc_port: int | None = None
-    """Port of the gRPC endpoint; none: a free one."""
-
-    metrics_host: str = "127.0.0.1"
-    """The address of the Prometheus metrics."""
-
-    metrics_port: int | None = None
-    """Port of the Prometheus metrics; none: a free one."""
-
-    log_file: Path | None = None
-    """Where the server's log is appended; none: a temporary file, which goes with the server unless somebody was
-    pointed to it."""
-
-    config_name: str | None = None
-    """Serve with `<model>/configs/<config_name>.pbtxt` instead of `config.pbtxt`."""
-
-    key_file: Path | None = None
-    """Holds the key that the control API asks for; none: one is drawn for this start, and gone with the server."""
-
-    start_timeout_s: float = 60.0
-    """How long the server may take from its start to its first answer."""
 
 
 @dataclass(frozen=True)

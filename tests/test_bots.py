@@ -15,7 +15,6 @@ from clients.rating import estimate
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import FIRST_CARD_ACTION, N_ACTIONS
 from mcts_ext.errors import InvalidConfig
-from mcts_ext.names import draw
 from mcts_ext.rules import Round
 
 SPADES, HEARTS = 0, 13
@@ -59,12 +58,12 @@ def test_a_bot_plays_legal_cards_and_the_same_again(bot: Bot, rounds: int) -> No
     for number in range(rounds):
         table = deal(number, most_players=7)
         while not table.is_over:
-            before = draw(table)
+            before = str(table)
             action = bot.choose(table, seed=number)
             assert action in table.legal_actions()
             if not isinstance(bot, ISMCTSBot):  # OpenSpiel's hash tables have no fixed order
                 assert action == bot.choose(table, seed=number)
-            assert draw(table) == before
+            assert str(table) == before
             table.apply(action)
 
 

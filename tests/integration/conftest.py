@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.integration.tiny_model import write_repository
 
 

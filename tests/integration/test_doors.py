@@ -17,7 +17,8 @@ import pytest
 from clients.channel import key_metadata, open_channel
 from clients.keys import HTTP_HEADER, find_key
 from mcts_ext.contract import MODEL_NAME
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.ports import choose_ports
 from serving.watch import Watch
 from tests.integration.tiny_model import write_repository

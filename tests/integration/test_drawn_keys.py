@@ -25,7 +25,8 @@ from export.candidate import Wish
 from export.publish import publish
 from export.server import ModelServer
 from mcts_ext.errors import InvalidConfig
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.health import is_ready
 from serving.ports import choose_ports
 from tests.integration.tiny_model import random_rows, write_repository
@@ -76,7 +77,8 @@ def test_it_is_new_for_each_start_and_gone_after_each(config: ServerConfig) -> N
 OWNER = """
 import sys
 from pathlib import Path
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 with EmbeddedTriton(ServerConfig(Path(sys.argv[1]), log_file=Path(sys.argv[2]))) as server:
     print(server.key_file, server.url, server.pid, flush=True)
     input()

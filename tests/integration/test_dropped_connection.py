@@ -21,7 +21,8 @@ from clients.load.transports import GrpcUnary
 from clients.statistics import ModelStatistics
 from clients.triton import TritonEvaluator
 from export.server import ModelServer
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.errors import ProbeTimeout
 from serving.probe import Probe
 from tests.integration.tiny_model import MODEL, random_rows, tiny_weights, write_repository

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.ports import choose_ports
 from tests.integration.raw_client import RawClient
 from tests.integration.tiny_model import random_rows, write_repository

@@ -21,7 +21,8 @@ from export.publish import publish
 from export.registry import Registry
 from export.repository import versions
 from export.server import ModelServer
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.ports import choose_ports
 from training.network import create_network
 

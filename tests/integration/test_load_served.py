@@ -23,7 +23,8 @@ from clients.load import Generator, Load, LoadError, NoAnswers, Patience, Target
 from clients.load.plan import TransportName
 from clients.load.point import DONE, INTENDED
 from clients.load.sharedmemory import region_prefix
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.integration.plain_client import closed_loop
 from tests.integration.python_models import write_models
 from tests.integration.test_key import KEY

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.integration.python_models import write_models
 from tests.integration.tiny_model import write_repository
 

@@ -10,7 +10,8 @@ import pytest
 
 from export.publish import ensure_model
 from export.registry import Registry
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.integration.test_loop_run import SETTINGS
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]

@@ -12,7 +12,8 @@ import pytest
 
 from export.candidate import Wish
 from export.publish import publish
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.errors import ModelNotFound, ServerFailed, ServingError
 from serving.folders import lay_out
 from serving.install import Installation

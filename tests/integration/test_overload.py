@@ -21,7 +21,8 @@ from clients.fleet import Fleet
 from clients.records import read_shards, shard_paths
 from clients.worker import WorkerConfig
 from mcts_ext.config import SearchConfig
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.integration.raw_client import RawClient, Standstill, assert_is_good, good_request, outcome
 from tests.integration.tiny_model import write_repository
 

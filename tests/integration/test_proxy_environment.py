@@ -23,7 +23,8 @@ from clients.statistics import ModelStatistics
 from clients.triton import TritonEvaluator
 from export.server import ModelServer
 from mcts_ext.contract import MODEL_NAME
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.integration.tiny_model import random_rows
 with EmbeddedTriton(ServerConfig(Path(sys.argv[1]), start_timeout_s=20.0)) as server:
     with TritonEvaluator(server.url, server_timeout_s=3.0) as evaluator:

@@ -30,7 +30,8 @@ from export.registry import Entry, Registry
 from export.repository import model_path, versions
 from export.server import ModelServer
 from export.variants import run_torch
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from training.network import create_network
 
 pytestmark = pytest.mark.triton

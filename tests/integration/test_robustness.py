@@ -16,7 +16,8 @@ from clients.errors import EvaluatorError, ModelNotFound, RequestRejected, Reque
 from clients.requestcounts import RequestCounts, RequestTotals
 from clients.triton import TritonEvaluator
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES, VALUE_NAME
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.integration.raw_client import RawClient, Standstill, assert_is_good, good_request, outcome
 from tests.integration.tiny_model import random_rows, tiny_weights, write_repository
 

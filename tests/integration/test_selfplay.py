@@ -25,7 +25,8 @@ from export.parity import Answers, Tolerance, compare
 from export.precisions import PRECISIONS, SERVED
 from export.publish import publish
 from export.variants import Precision, run_torch
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from training.network import BlobNet, create_network
 
 pytestmark = pytest.mark.triton

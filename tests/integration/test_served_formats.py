@@ -36,7 +36,8 @@ from mcts_ext.contract import (
     VERSION_KEY,
 )
 from serving.backends.pytorch.model import METADATA_FILE, TorchNetwork
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.errors import ModelNotFound, ServerFailed
 from tests.integration.raw_client import key_headers
 from tests.integration.test_kills import stubs_below

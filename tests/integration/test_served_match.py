@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from training.checkpoint import save_checkpoint
 from training.network import create_network
 

@@ -13,7 +13,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from mcts_ext import contract
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.errors import ModelNotFound, PortTaken, ServerFailed, ServerNotInstalled, ServingError
 from serving.install import find_installation
 from serving.ports import choose_ports

@@ -18,7 +18,8 @@ import psutil
 import pytest
 import tritonclient.grpc as triton
 
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerFailed
 from serving.watch import Watch
 from tests.integration.tiny_model import (
@@ -92,7 +93,8 @@ def test_a_temporary_log_stays_only_where_somebody_is_pointed_to_it(
 OWNER = """
     import sys
     from pathlib import Path
-    from serving.embedded import EmbeddedTriton, ServerConfig, serve
+    from serving.config import ServerConfig
+    from serving.embedded import EmbeddedTriton, serve
     config = ServerConfig(repository=Path(sys.argv[1]), log_file=Path(sys.argv[2]))
     {body}
 """

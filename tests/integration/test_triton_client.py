@@ -26,7 +26,8 @@ from clients.evaluator import Evaluation, Evaluator, evaluate
 from clients.statistics import ModelCounts, ModelStatistics
 from clients.triton import TritonEvaluator
 from mcts_ext.contract import MODEL_NAME, POLICY_NAME, VALUE_NAME
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.conformance import EvaluatorConformance
 from tests.integration.raw_client import key_headers
 from tests.integration.tiny_model import random_rows, tiny_weights, write_repository, write_version

@@ -20,7 +20,8 @@ from clients.load import Target
 from clients.lock import sole_writer
 from export.config import config_path
 from export.server import ModelServer
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from tests.integration.tiny_model import write_repository
 
 SLOW = "max_queue_delay_microseconds: 30000 preferred_batch_size: [ 1024 ]"

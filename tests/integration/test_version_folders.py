@@ -8,7 +8,8 @@ import pytest
 
 from export.repository import numbers
 from export.server import ModelServer
-from serving.embedded import EmbeddedTriton, ServerConfig
+from serving.config import ServerConfig
+from serving.embedded import EmbeddedTriton
 from serving.errors import ModelNotFound
 from tests.integration.tiny_model import MODEL, write_repository
 
