@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from blobzero.console import plain_console
-from blobzero.searchflags import SearchFlags
+from blobzero.searchflags import PlayerFlags
 from clients.files import reason
 from clients.lock import sole_writer_of
 from clients.match import DealResult, MatchCounts, Player, play
@@ -60,7 +60,7 @@ class Meeting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchConfig(SearchFlags, Meeting):
+class MatchConfig(PlayerFlags, Meeting):
     """Players meet over duplicate deals: everybody plays every hand, and the difference has an interval."""
 
     stop_when_decided: bool = False

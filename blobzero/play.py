@@ -12,7 +12,7 @@ from random import Random
 from typing import Final, Literal
 
 from blobzero.console import plain_console
-from blobzero.searchflags import SearchFlags
+from blobzero.searchflags import PlayerFlags
 from blobzero.seat import OPPONENTS, Left, Seat
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import EvaluatorError
@@ -42,8 +42,8 @@ class Table:
     """Who answers the search: a Triton server, the model in this process, or nobody (`uniform`, no network)."""
     players: int = 4
     """Players at the table, you among them."""
-    start_cards: int = 5
-    """Cards dealt to each in the first round."""
+    cards: int = 5
+    """Cards dealt to each, in the first round of a game."""
     unit: Literal["game", "round"] = "game"
     """A whole game, or one round with dealer and trump drawn at random."""
     seed: int | None = None
@@ -51,21 +51,17 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayConfig(SearchFlags, Table):
+class PlayConfig(PlayerFlags, Table):
     """Play Blob in the terminal against the network; it says what it thinks when asked."""
 
     determinizations: int = 3
     """Deals that an opponent searches for each decision."""
-    c_puct: float = 1.0
-    """Weight of the network's prior against the values found."""
-    q_scale: float = 10.0
-    """An opponent plays the largest of log prior + q_scale * Q; 0: the most visited."""
     name: str = "You"
     """What to call you."""
 
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range."""
-        check_memory(memory_of_search(self.search(), self.start_cards), of="a search")
+        check_memory(memory_of_search(self.search(), self.cards), of="a search")
         if self.url is not None and self.evaluator != "triton":
             raise InvalidConfig(f"expected --url only with --evaluator triton, got --evaluator {self.evaluator}")
         if not (self.name.isprintable() and 1 <= len(self.name) <= MAX_NAME) or self.name in OPPONENTS:
@@ -81,7 +77,7 @@ def play(config: PlayConfig) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what was typed is repeated, whatever it was
     seed = secrets.randbelow(10**6) if config.seed is None else config.seed
-    game = Game(config.players, config.start_cards, seed) if config.unit == "game" else _deal(config, seed)
+    game = Game(config.players, config.cards, seed) if config.unit == "game" else _deal(config, seed)
     console = plain_console(stderr=True)
 
     def say(text: str) -> None:
@@ -113,7 +109,7 @@ def play(config: PlayConfig) -> int:
 def _deal(config: PlayConfig, seed: int) -> Round:
     """One round, dealer and trump drawn uniformly."""
     draw = Random(seed)
-    return Round.deal(config.players, config.start_cards, draw.randrange(config.players), draw.choice(TRUMPS), seed)
+    return Round.deal(config.players, config.cards, draw.randrange(config.players), draw.choice(TRUMPS), seed)
 
 
 @contextlib.contextmanager

@@ -57,3 +57,13 @@ class SearchFlags:
     def _names(cls) -> list[str]:
         known = {field.name for field in fields(SearchConfig)}
         return [field.name for field in fields(cls) if field.name in known]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayerFlags(SearchFlags):
+    """The search of a player, in a match and at the table alike: who is met is who was measured."""
+
+    c_puct: float = 1.0
+    """Weight of the network's prior against the values found."""
+    q_scale: float = 10.0
+    """Play the largest of log prior + q_scale * Q; 0: the most visited."""

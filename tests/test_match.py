@@ -16,6 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from blobzero.cli import main
+from blobzero.match import MatchConfig
+from blobzero.play import PlayConfig
 from clients.bots import HeuristicBot, RandomBot
 from clients.errors import ModelNotFound
 from clients.evaluator import HashEvaluator, UniformEvaluator
@@ -243,3 +245,7 @@ def test_ctrl_c_reports_what_was_played(tmp_path: Path) -> None:
 def test_unknown_flags_are_refused(tmp_path: Path) -> None:
     assert blobzero("heuristic", "random", "--deal", "3", cwd=tmp_path).returncode == 2
     assert issubclass(ModelNotFound, BlobError)
+
+
+def test_the_opponent_at_the_table_is_the_one_that_matches_measure() -> None:
+    assert PlayConfig().search() == MatchConfig(contestants=("random", "random")).search()

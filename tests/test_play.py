@@ -94,7 +94,7 @@ def test_a_scripted_game_is_played_by_the_rules_and_hides_what_is_hidden(
 ) -> None:
     """The transcript's moves are replayed by the rules, and what it prints is compared with them."""
     typed = lines_typed(seed, n_players, start_cards)
-    done = blobzero("--players", str(n_players), "--start-cards", str(start_cards), "--seed", str(seed), lines=typed)
+    done = blobzero("--players", str(n_players), "--cards", str(start_cards), "--seed", str(seed), lines=typed)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
@@ -238,7 +238,7 @@ def test_letters_stand_for_suits_where_the_encoding_has_no_symbols() -> None:
     ("arguments", "says"),
     [
         (["--players", "2"], "expected 3..8 players"),
-        (["--players", "8", "--start-cards", "7"], "at most 52 cards"),
+        (["--players", "8", "--cards", "7"], "at most 52 cards"),
         (["--unit", "round", "--players", "9"], "expected 3 to 8 players"),
         (["--simulations", "0"], "expected simulations in 1.."),
         (["--url", "localhost:1"], "expected --url only with --evaluator triton"),
