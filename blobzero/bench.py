@@ -61,6 +61,7 @@ def _run(config: BenchConfig) -> int:
             say(f"written  {kept}")
     if config.json:
         print(json.dumps(found if config.level == "all" else found[0]))
-    capacity = f"python -m benchmarks.capacity {quoted(config.out)}"
-    say(f"next     {capacity}   how many clients a server holds, by these figures")
+    if all((config.out / f"{level}.json").is_file() for level in ("inference", "selfplay")):
+        capacity = f"python -m benchmarks.capacity {quoted(config.out)}"
+        say(f"next     {capacity}   how many clients a server holds, by these figures")
     return 0

@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from blobzero.again import quoted
 from blobzero.console import plain_console
 from blobzero.runfolder import RunFolder
 from clients.report import OLD_MACHINE, OLD_SYSTEM
@@ -65,7 +64,7 @@ class Display:
             )
 
     def summary(self, summary: dict[str, Any], folder: RunFolder, *, comparable: bool) -> None:
-        """The table at the end, where things are, and what to type next."""
+        """The table at the end, and where things are."""
         table = Table(title="self-play", show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
@@ -77,8 +76,6 @@ class Display:
         self.say(f"records  {folder.shards}  ({summary['records']:,} decisions)")
         self.say(f"picture  {folder.picture}")
         self.say(f"summary  {folder.summary}")
-        more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
-        self.say(f"next     the same command with {more} plays on in the same folder")
 
     def _compare(self, summary: dict[str, Any]) -> None:
         machine = summary["machine"]

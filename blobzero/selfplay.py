@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from blobzero.again import quoted
 from blobzero.decoration import decoration
 from blobzero.display import Display
 from blobzero.metrics import FleetMetrics, serve_metrics
@@ -165,6 +166,9 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics | None) -> int:
     with decoration("picture", display.say):
         draw(history, folder.picture, title=folder.title(config.size().workers, config.search()), comparable=comparable)
     display.summary(summary, folder, comparable=comparable)
+    if metrics is None:  # else we are part of a loop, which goes on by itself
+        more = f"--rounds {10 * config.rounds} --out {quoted(folder.path)}"
+        display.say(f"next     the same command with {more} plays on in the same folder")
     if config.json:
         print(json.dumps(summary))
     return 130 if was_stopped() else 0

@@ -189,6 +189,7 @@ def test_bench_writes_what_it_prints(tmp_path: Path) -> None:
     assert printed == json.loads((tmp_path / "engine.json").read_text())
     assert {"level", "machine", "commit", "config", "repeats", "spread", "playouts_per_s", "ratio"} <= set(printed)
     assert printed["repeats"] >= 5
+    assert "benchmarks.capacity" not in done.stderr  # it wants the figures of inference and selfplay
 
 
 def test_bench_names_a_folder_it_cannot_write() -> None:
