@@ -196,9 +196,7 @@ def _page(endpoints: list[Endpoint]) -> Group:
             parts += [table, Text()]
     parts += [Text(f"{e.url} does not answer: {e.reason}", style="red") for e in endpoints if e.reason]
     if all(e.reason for e in endpoints):
-        parts.append(
-            Text("name what is there by --url HOST:PORT: serve says its own, and --metrics of the others sets theirs")
-        )
+        parts.append(Text("give --url HOST:PORT; blobzero serve says where its metrics are"))
     return Group(*parts)
 
 

@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from blobzero.cli import VERBS, main
 from blobzero.match import MatchConfig
+from blobzero.metrics import FleetMetrics
 from blobzero.play import PlayConfig
 from blobzero.searchflags import SearchFlags
-from blobzero.selfplay import SelfPlayConfig
+from blobzero.selfplay import SelfPlayConfig, selfplay
 from clients.records import finished_rounds, read_provenance, shard_paths
 from mcts_ext.config import LARGEST_SEED, SearchConfig
 from mcts_ext.errors import InvalidConfig
@@ -132,6 +134,14 @@ def test_an_empty_repository_is_to_be_published_to(tmp_path: Path, capsys: pytes
         assert main(["serve", "--repository", str(tmp_path / "my models")]) == 1
         assert f"(blobzero publish --repository '{tmp_path}/my models')" in capsys.readouterr().err
         ensure_config(tmp_path / "my models")
+
+
+def test_self_play_in_a_loop_proposes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = SelfPlayConfig(evaluator="hash", rounds=4, simulations=2, workers=1, seed=1, out=tmp_path / "run")
+    assert selfplay(config, metrics=FleetMetrics(CollectorRegistry())) == 0
+    assert "the same command" not in capsys.readouterr().out
+    assert selfplay(config) == 0
+    assert "next     the same command with --rounds 40" in capsys.readouterr().out
 
 
 def test_json_has_the_promised_keys_and_the_folder_can_be_played_on(tmp_path: Path) -> None:

@@ -90,10 +90,10 @@ def test_once_says_who_is_away_and_fails_only_if_all_are(endpoint: tuple[str, di
     assert done.returncode == 0
     assert "127.0.0.1:9 does not answer: Connection refused" in done.stdout
     assert "rounds/min" in done.stdout
-    assert "name what is there" not in done.stdout
+    assert "give --url" not in done.stdout
     done = subprocess.run([*TOP, "--once", "--url", "127.0.0.1:9"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "name what is there by --url HOST:PORT" in done.stdout
+    assert "give --url HOST:PORT; blobzero serve says" in done.stdout
     done = subprocess.run([*TOP, "--json", "--url", "127.0.0.1:9"], capture_output=True, text=True)
     assert done.returncode == 1
     assert json.loads(done.stdout)["away"] == {"127.0.0.1:9": "Connection refused"}
