@@ -168,12 +168,9 @@ class LoopRun:
         if self.config.url is not None:
             yield self.config.url
             return
-        from serving.config import ServerConfig
-        from serving.embedded import EmbeddedTriton
-        from serving.watch import Watch
+        from blobzero.server import own_server  # not every installation has a server
 
-        triton = EmbeddedTriton(ServerConfig(repository=self.models, log_file=self.out / "logs" / "triton.log"))
-        with triton, Watch(triton, on_event=self.say):
+        with own_server(self.models, say=self.say, log_file=self.out / "logs" / "triton.log") as triton:
             self.say(f"Triton answers at {triton.url}, metrics at {triton.metrics_url}")
             yield triton.url
 

@@ -229,15 +229,9 @@ def _source(
         exported[path] = Path(folder) / "model.onnx"
         _export(path, exported[path])
     if not url and any(spec.needs_server for spec in specs):
-        from serving.config import ServerConfig
-        from serving.embedded import EmbeddedTriton
-        from serving.watch import Watch
+        from blobzero.server import own_server  # not every installation has a server
 
-        say(f"starting Triton on {config.repository}")
-        triton = EmbeddedTriton(ServerConfig(repository=config.repository, model=config.model))
-        stack.enter_context(triton)
-        stack.enter_context(Watch(triton, on_event=say))
-        url = triton.url
+        url = stack.enter_context(own_server(config.repository, say=say, model=config.model)).url
     return Source(url, config.model, config.repository, exported, config.server_timeout)
 
 

@@ -124,11 +124,7 @@ def _evaluator(config: PlayConfig, say: Callable[[str], None]) -> Iterator[Evalu
     elif config.url is not None:
         yield EvaluatorConfig(url=config.url, server_timeout_s=SERVER_TIMEOUT_S)
     else:
-        from serving.config import ServerConfig
-        from serving.embedded import EmbeddedTriton
-        from serving.watch import Watch
+        from blobzero.server import own_server  # not every installation has a server
 
-        triton = EmbeddedTriton(ServerConfig(repository=config.repository))
-        say(f"starting Triton on {config.repository}")
-        with triton, Watch(triton, on_event=say):
+        with own_server(config.repository, say=say) as triton:
             yield EvaluatorConfig(url=triton.url, server_timeout_s=SERVER_TIMEOUT_S)

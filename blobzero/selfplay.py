@@ -230,15 +230,10 @@ def _server(config: SelfPlayConfig, folder: RunFolder, say: Callable[[str], None
         with ModelStatistics(config.url, model=config.model) as statistics:
             yield _Server(url=config.url, statistics=statistics)
     else:
-        from serving.config import ServerConfig
-        from serving.embedded import EmbeddedTriton
-        from serving.watch import Watch
+        from blobzero.server import own_server  # not every installation has a server
 
-        triton = EmbeddedTriton(
-            ServerConfig(repository=config.repository, model=config.model, log_file=folder.logs / "triton.log")
-        )
-        say(f"starting Triton on {config.repository} (log {folder.logs / 'triton.log'})")
-        with triton, Watch(triton, on_event=say), ModelStatistics(triton.url, model=config.model) as statistics:
+        own = own_server(config.repository, say=say, model=config.model, log_file=folder.logs / "triton.log")
+        with own as triton, ModelStatistics(triton.url, model=config.model) as statistics:
             say(f"Triton answers at {triton.url}, metrics at {triton.metrics_url}")
 
             def cpu_seconds() -> tuple[float, float]:
