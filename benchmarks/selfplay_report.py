@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from clients.report import write_aside
+from clients.files import write_whole
 
 Points = Sequence[Mapping[str, Any]]
 
@@ -20,7 +20,7 @@ def write_csv(path: Path, points: Points) -> None:
     writer = csv.DictWriter(text, fieldnames=list(points[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(points)
-    write_aside(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode())
 
 
 def by_setting(points: Points) -> dict[tuple[int, int], list[Mapping[str, Any]]]:
@@ -56,7 +56,7 @@ def draw(path: Path, points: Points) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     plt.close(figure)
-    write_aside(path, image.getvalue())
+    write_whole(path, image.getvalue())
 
 
 def points_table(points: Points) -> Table:

@@ -16,9 +16,9 @@ from rich.table import Table
 from blobzero import loadcharts
 from blobzero.decoration import decoration
 from blobzero.report import PAGE
-from clients.files import reason
+from clients.files import reason, write_whole
 from clients.load import Point, Slo, knee
-from clients.report import write_aside, write_json
+from clients.report import write_json
 from mcts_ext.errors import BlobError
 
 CLIENT = ("load", "by", "requests/s", "rows/s", "p50", "p90", "p95", "p99", "max", "errors", "CPU us", "late p99")
@@ -147,7 +147,7 @@ def write(results: Results, folder: Path, say: Callable[[str], None]) -> list[Pa
             **{f"{name}.png": image for name, image in pictures.items()},
         }
         for name, content in files.items():
-            write_aside(folder / name, content)
+            write_whole(folder / name, content)
     except OSError as error:
         raise UnwritableReport(f"expected to write {folder}, got {reason(error)}; choose another --out") from error
     return [folder / name for name in ("loadtest.json", *files)]

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from blobzero import charts
 from blobzero.again import quoted
 from blobzero.console import plain_console
-from clients.files import read_json, read_small, reason
+from clients.files import read_json, read_small, reason, write_whole
 from clients.jsontext import json_object
 from clients.lock import sole_writer
 from clients.records import ShardError, readable
-from clients.report import machine, write_aside
+from clients.report import machine
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
 
@@ -72,9 +72,9 @@ def report(config: ReportConfig) -> int:
     try:
         with sole_writer(folder):
             for section in sections:
-                write_aside(folder / f"{section.name}.png", section.picture)
+                write_whole(folder / f"{section.name}.png", section.picture)
             page = PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
-            write_aside(config.run / "report.html", page.encode(errors="replace"))
+            write_whole(config.run / "report.html", page.encode(errors="replace"))
     except OSError as error:
         raise ReportError(f"expected to write {config.run}/report.html, got {reason(error)}; free space") from error
     console = plain_console(stderr=True)

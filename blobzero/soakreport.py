@@ -17,8 +17,8 @@ from blobzero.decoration import decoration
 from blobzero.soak import SoakConfig
 from blobzero.soakmemory import GROWTH, Life, Memory, judge_memory
 from blobzero.soakrounds import Rounds
-from clients.files import reason
-from clients.report import machine, write_aside, write_json
+from clients.files import reason, write_whole
+from clients.report import machine, write_json
 from mcts_ext.errors import BlobError
 
 PLAIN_WIDTH: Final = 140
@@ -141,7 +141,7 @@ def report(console: Console, result: SoakResult) -> None:
         print(json.dumps(result.to_json()))
     console.print(f"written  {out / 'soak.json'}", soft_wrap=True)
     with decoration("picture", console.print):
-        write_aside(out / "timeline.png", _timeline(result))
+        write_whole(out / "timeline.png", _timeline(result))
         console.print(f"written  {out / 'timeline.png'}", soft_wrap=True)
     config = result.config
     longer = replace(config, minutes=3 * config.minutes, faults=3 * config.faults, out=Path(f"{out}-long"))

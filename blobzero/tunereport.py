@@ -21,8 +21,8 @@ from blobzero.decoration import decoration
 from blobzero.tune import TuneConfig
 from blobzero.tunespace import Space, client_flags
 from blobzero.tunestudy import Verdict, finished
-from clients.files import reason
-from clients.report import write_aside, write_json
+from clients.files import reason, write_whole
+from clients.report import write_json
 from mcts_ext.errors import BlobError
 
 SHOWN: Final = 6
@@ -93,7 +93,7 @@ def report(console: Console, result: TuneResult, *, is_broken_off: bool) -> None
     except OSError as error:
         raise UnwritableReport(f"expected to write {out}, got {reason(error)}; make room") from error
     with decoration("picture", console.print):
-        write_aside(out / "tune.png", _picture(result))
+        write_whole(out / "tune.png", _picture(result))
         written.append(out / "tune.png")
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)

@@ -29,7 +29,7 @@ from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, open_study
 from clients.errors import EvaluatorError
-from clients.files import read_json, reason
+from clients.files import read_json, reason, write_whole
 from clients.load import Slo, Target
 from clients.lock import sole_writer
 from clients.report import machine, write_json
@@ -42,7 +42,6 @@ from mcts_ext.versions import version_number
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.errors import ServingError
-from training.files import write_whole
 
 LEAST_PAIRS: Final = 6
 PROBE_S: Final = 5.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that others may have written: regular ones only, and small ones where they are read whole.
+"""Files: written whole or not at all; read where they are regular ones, and small where they are read whole.
 
 A FIFO would be waited for, opening a device does things, and a file of 3 GB takes several times that as JSON.
 """
@@ -84,6 +84,32 @@ def reason(error: BaseException) -> str:
     else:
         text = f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:300]
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write aside, sync, rename: `path` holds what it held before, or all of `data`, and never a part.
+
+    Raises:
+        OSError: `path` is untouched and nothing is left beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_bytes(data)
+        sync(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clients.contents import fault_in
-from clients.files import Unfit, open_regular
+from clients.files import Unfit, open_regular, write_whole
 from clients.jsontext import json_object
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
@@ -82,16 +82,11 @@ def write_shard(path: Path, records: Records, *, provenance: Mapping[str, Any]) 
     columns = [_column(getattr(records, field.name), field.type) for field in SCHEMA]
     metadata = {PROVENANCE_KEY: json.dumps({"observation_version": OBSERVATION_VERSION, **provenance}).encode()}
     table = pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata(metadata))
-    aside = path.with_name(f".{path.name}.partial")
+    content = pa.BufferOutputStream()
+    pq.write_table(table, content, compression="zstd")
     try:
-        with aside.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-        sync_folder(path.parent)
+        write_whole(path, memoryview(content.getvalue()))
     except OSError as error:
-        aside.unlink(missing_ok=True)
         reason = error.strerror or error
         kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else ShardError
         raise kind(f"expected room to write {path}, got {reason}; free space or choose another --out") from error
@@ -106,15 +101,6 @@ def in_shards(records: Records) -> Iterator[Records]:
         yield Records(**{name: array[start:end] for name, array in vars(records).items()})
         start = end
     yield Records(**{name: array[start:] for name, array in vars(records).items()})
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def shard_paths(folder: Path) -> list[Path]:

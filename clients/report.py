@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clients.records import sync_folder
+from clients.files import write_whole
 from clients.telemetry import History
 
 
@@ -50,22 +50,7 @@ def summarize(history: History, **extra: Any) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file aside, sync it and rename it."""
-    write_aside(path, json.dumps(value, indent=2).encode() + b"\n")
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file so that it stands under its name whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-        sync_folder(path.parent)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(value, indent=2).encode() + b"\n")
 
 
 def plain(text: str) -> str:
@@ -107,4 +92,4 @@ def draw(history: History, path: Path, *, title: str) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     plt.close(figure)
-    write_aside(path, image.getvalue())
+    write_whole(path, image.getvalue())

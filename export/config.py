@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
+from clients.files import write_whole
 from export.errors import RepositoryError, unwritable
 from mcts_ext.contract import (
     INPUT_NAME,
@@ -26,7 +27,6 @@ from mcts_ext.contract import (
     POLICY_NAME,
     VALUE_NAME,
 )
-from training.files import write_whole
 
 MAX_BATCH_SIZE: Final = 1024
 

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from clients.checkout import git
-from clients.files import open_regular, reason
+from clients.files import open_regular, reason, write_whole
 from export.errors import ExportError, InvalidModel
 from export.torchscript import read_torchscript
 from mcts_ext.contract import (
@@ -30,7 +30,6 @@ from mcts_ext.contract import (
     VALUE_NAME,
 )
 from training.checkpoint import CheckpointInfo
-from training.files import write_whole
 
 OPSET: Final = 17
 """The first with LayerNormalization as one operator. 18 and 20, the last that the exporter writes, make a graph of the

@@ -19,8 +19,8 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+from clients.files import write_whole
 from mcts_ext.contract import INPUT_NAME, PRECISION_KEY
-from training.files import write_whole
 
 _IN_FLOAT: Final = ("/decoder/", "/from_orders/", "/bids/", "/plays/", "/value/")
 _BATCH: Final = 256

@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from clients.files import read_json, reason
+from clients.files import read_json, reason, write_whole
 from clients.lock import FolderBusy, FolderUnwritable, is_held, sole_writer
 from export.errors import RegistryError, RepositoryBusy, unwritable
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import LAST_VERSION
-from training.files import write_whole
 
 FILE: Final = "registry.json"
 LOCK: Final = ".publishing.lock"

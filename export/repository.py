@@ -20,12 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from clients.files import reason
+from clients.files import reason, sync
 from export.errors import RepositoryError, unwritable
 from export.precisions import FILE_NAMES
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import version_number
-from training.files import sync
 
 _INCOMING: Final = ".incoming"
 _OUTGOING: Final = ".outgoing."

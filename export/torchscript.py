@@ -21,11 +21,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from clients.files import open_regular, reason
+from clients.files import open_regular, reason, write_whole
 from clients.jsontext import json_object
 from export.errors import ExportError, InvalidModel
 from mcts_ext.contract import INPUT_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES
-from training.files import write_whole
 
 METADATA_FILE: Final = "metadata.json"
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from clients import local
 from clients.evaluator import evaluate as ask
-from clients.files import reason
+from clients.files import reason, write_whole
 from clients.local import LocalEvaluator
 from export.errors import ExportError, InvalidModel
 from export.graph import export_onnx, properties_of, read_metadata
@@ -30,7 +30,6 @@ from export.precisions import VARIANTS, Precision, Variant
 from export.quantize import quantize
 from export.torchscript import annotate_torchscript, export_torchscript, load_torchscript
 from mcts_ext.contract import PRECISION_KEY
-from training.files import write_whole
 from training.network import BlobNet
 
 Run = Callable[[NDArray[np.uint8]], Answers]

@@ -124,7 +124,7 @@ def test_what_fails_after_the_result_is_said_and_no_more(tmp_path: Path) -> None
     with decoration("picture", said.append):
         raise ValueError("two\nlines")
     with decoration("picture", said.append):
-        draw(History(), tmp_path / "no such folder" / "x.png", title="$x")
+        draw(History(), Path("/proc") / "x.png", title="$x")
     assert said[0] == "no picture: ValueError: two lines"
     assert len(said) == 2
     title = RunFolder(tmp_path / "$x$").title(1, SearchConfig())

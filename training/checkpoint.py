@@ -16,12 +16,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from clients.files import reason
+from clients.files import reason, write_whole
 from clients.jsontext import json_object
 from mcts_ext.config import LARGEST_SEED
 from mcts_ext.contract import OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
-from training.files import write_whole
 from training.header import check_shapes, integer, network_config, open_safetensors
 from training.network import PRESETS, BlobNet, NetworkConfig
 

@@ -17,11 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from clients.files import reason
+from clients.files import reason, write_whole
 from clients.jsontext import json_object
 from mcts_ext.config import LARGEST_SEED
 from mcts_ext.errors import BlobError
-from training.files import write_whole
 from training.header import check_shapes, integer, network_config, open_safetensors
 from training.replay import ShardEntry
 
