@@ -19,7 +19,7 @@ from typing import Any, Final
 from blobzero.arguments import check_arguments
 from blobzero.output import Output, OutputLost, guarded
 from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
-from clients.files import Unfit
+from clients.files import fault
 from clients.keys import exposure
 from clients.limits import is_of_processes
 from mcts_ext.errors import BlobError
@@ -93,9 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
         except BlobError as error:
             return _refused(str(error))
         except (OSError, RuntimeError) as error:  # of a path or a limit that nobody nearer knew more about
-            if not isinstance(error, OSError) and not is_of_processes(error):
+            if is_of_processes(error):
+                return _refused(f"expected to start processes and threads, got {error}; raise ulimit -u")
+            if not isinstance(error, OSError) or not (line := fault(error)):
                 raise
-            return _refused(_of_the_system(error))
+            return _refused(line)
         except ModuleNotFoundError as error:
             if error.name not in EXTRA_OF:
                 raise
@@ -148,18 +150,6 @@ def _refused(why: str) -> int:
     """Say why in one line; the exit status."""
     print(f"blobzero: {why}", file=sys.stderr)
     return 1
-
-
-def _of_the_system(error: OSError | RuntimeError) -> str:
-    """What the disk or the machine refused."""
-    if is_of_processes(error) or not isinstance(error, OSError):
-        return f"expected to start processes and threads, got {error}; raise ulimit -u"
-    got = error.strerror or " ".join(str(error).split())
-    if isinstance(error, Unfit):
-        return f"expected a small regular file, got {error} at {error.path}; name another"
-    if error.filename is None:
-        return f"expected the machine to have room, memory and open files left, got {got}; free some"
-    return f"expected to read or write {error.filename}, got {got}; see to its disk and permissions, or name another"
 
 
 if __name__ == "__main__":

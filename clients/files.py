@@ -4,6 +4,7 @@
 A FIFO would be waited for, opening a device does things, and a file of 3 GB takes several times that as JSON.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,9 @@ from clients.jsontext import json_object
 
 MOST_BYTES: Final = 64 << 20
 """Of a file that is read whole: a registry of 50,000 versions."""
+_OF_THE_MACHINE: Final = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+)  # fmt: skip
 KINDS: Final = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 
 
@@ -50,6 +54,8 @@ def read_small(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
     """
     data = bytearray()
     with open_regular(path) as file:
+        if (n_bytes := os.fstat(file.fileno()).st_size) > most_bytes:
+            raise Unfit(f"{n_bytes:,} bytes, of {most_bytes:,} at most", path)
         while more := file.read(1 << 20):  # its size may change meanwhile, and /proc gives none
             data += more
             if len(data) > most_bytes:
@@ -84,6 +90,20 @@ def reason(error: BaseException) -> str:
     else:
         text = f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:300]
+
+
+def fault(error: OSError) -> str:
+    """A line about an error that a path, a disk or a limit causes, wherever it shows; empty for any other."""
+    if isinstance(error, Unfit):
+        return f"expected a small regular file, got {error} at {error.path}; name another"
+    if error.filename is not None:
+        path = error.filename2 or error.filename
+        return (
+            f"expected to read or write {path}, got {error.strerror}; see to its disk and permissions, or name another"
+        )
+    if error.errno in _OF_THE_MACHINE:
+        return f"expected the machine to have room, memory and open files left, got {error.strerror}; free some"
+    return ""
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

@@ -51,7 +51,9 @@ def numbers(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise RepositoryError(f"expected a model repository, got {reason(error)}; name another folder") from error
+        raise RepositoryError(
+            f"expected a model repository at {repository}, got {reason(error)}; name another"
+        ) from error
     return sorted(number for name in names if (number := version_number(name)) is not None)
 
 

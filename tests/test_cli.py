@@ -269,33 +269,6 @@ def test_wrong_arguments_are_refused_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["selfplay", "--out"],
-        ["train", "--records", ".", "--out"],
-        ["loop", "--out"],
-        ["soak", "--out"],
-        ["match", "random", "heuristic", "--out"],
-        ["match", "random", "{}.onnx"],
-        ["report"],
-        ["models", "--repository"],
-        ["doctor", "--repository"],
-        ["rollback", "--repository"],
-        ["publish", "--preset", "small", "--repository"],
-        ["status", "--project"],
-    ],
-)
-def test_a_name_that_the_disk_refuses_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    name = "n" * 300
-    given = [word.format(name) for word in arguments]
-    assert main(given if given != arguments else [*given, name]) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("blobzero: expected ")
-    assert name in last
-    assert "File name too long" in last
-
-
 LEAVES_OUT = """
 import sys
 from blobzero.cli import main

@@ -115,7 +115,7 @@ def test_errors_of_reading_are_told_from_bad_shards(
         raise OSError(number, os.strerror(number), path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_without_waiting", fail)
+        patch.setattr("clients.files._without_waiting", fail)
         with pytest.raises(ShardUnavailable, match=os.strerror(number)):
             read_shards([shard])
         tries.clear()

@@ -24,7 +24,7 @@ from export.change import STEPS
 from export.doctor import examine
 from export.errors import ParityFailed, PublishFailed
 from export.positions import sample_rows
-from export.precisions import SERVED
+from export.precisions import PRECISIONS
 from export.publish import publish, rollback, unpublish
 from export.registry import Entry, Registry
 from export.repository import model_path, versions
@@ -109,7 +109,9 @@ def test_answers_that_differ_are_withdrawn(
     server: EmbeddedTriton, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, known = ask(server), versions(repository)
-    monkeypatch.setattr("export.candidate.SERVED", replace(SERVED, value=-1.0))
+    row = PRECISIONS["float32"]
+    strict = replace(row, served=replace(row.served, value=-1.0))
+    monkeypatch.setattr("export.candidate.PRECISIONS", {**PRECISIONS, "float32": strict})
     with pytest.raises(ParityFailed, match="the server's answers"):
         publish(create_network("small", seed=4), repository=repository, url=server.url, wish=Wish("float32"))
     assert versions(repository) == known
