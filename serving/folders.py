@@ -11,7 +11,7 @@ backends/openvino/     model.py     "Python-based backends": what `backend: "ope
 backends/onnxruntime/  model.py
 backends/pytorch/      model.py
 models                 -> the model repository
-serving                -> the package that model.py imports: this folder is the stubs' working directory
+serving, clients, ...  -> the packages that model.py imports: this folder is the stubs' working directory
 interpreter            -> the environment of the running Python; its `python3` is the first on PATH
 libraries-0, ...       -> folders of shared libraries
 ```
@@ -69,7 +69,8 @@ def lay_out(folder: Path, installation: Installation, repository: Path) -> dict[
         (backends / name).mkdir()
         shutil.copy2(ours / name / "model.py", backends / name / "model.py")
     (folder / "models").symlink_to(repository.resolve())
-    (folder / "serving").symlink_to(PROJECT / "serving")
+    for package in ("serving", "clients", "mcts_ext"):
+        (folder / package).symlink_to(PROJECT / package)
     environment = _environment(folder, installation)
     missing = missing_libraries(python / installation.stub.name, environment)
     if missing:
