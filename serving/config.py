@@ -15,32 +15,34 @@ class ServerConfig:
     """The model repository: holds `<model>/config.pbtxt` and `<model>/<version>/model.onnx` (or `model.pt`)."""
 
     model: str = MODEL_NAME
-    """The model loaded at the start; others can be loaded through the control API."""
+    """Name of the model to load at the start; others can be loaded through the control API."""
 
     host: str = "127.0.0.1"
-    """The address to listen on; one that others reach wants a `key_file`."""
+    """Address to listen on; the default is reachable from this machine alone, another wants a key file."""
 
     http_port: int | None = None
-    """Port of the HTTP endpoint; none: there is no such endpoint, for nothing of ours needs it."""
+    """There is no HTTP endpoint unless given, for nothing of ours needs it."""
 
     grpc_port: int | None = None
-    """Port of the gRPC endpoint; none: a free one."""
+    """A free one unless given."""
 
     metrics_host: str = "127.0.0.1"
-    """The address of the Prometheus metrics."""
+    """Address of the Prometheus metrics."""
 
     metrics_port: int | None = None
-    """Port of the Prometheus metrics; none: a free one."""
+    """A free one unless given."""
 
     log_file: Path | None = None
-    """Where the server's log is appended; none: a temporary file, which goes with the server unless somebody was
+    """Where the server's log is appended; unless given a temporary file, which goes with the server unless somebody was
     pointed to it."""
 
     config_name: str | None = None
-    """Serve with `<model>/configs/<config_name>.pbtxt` instead of `config.pbtxt`."""
+    """Take `configs/NAME.pbtxt` instead of `config.pbtxt`."""
 
     key_file: Path | None = None
-    """Holds the key that the control API asks for; none: one is drawn for this start, and gone with the server."""
+    """A file with the key without which nobody loads models; publish and doctor take the same file. Without it one is
+    drawn for this start, and found by your own commands on this machine. Other users of the machine can read either in
+    the server's arguments unless /proc is mounted with hidepid."""
 
     start_timeout_s: float = 60.0
     """How long the server may take from its start to its first answer."""
