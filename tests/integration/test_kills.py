@@ -83,7 +83,7 @@ def role_of(process: psutil.Process, parent: int) -> str:
     if any(word.endswith("guardian.py") for word in words):
         return "guardian"
     if "python_backend_stub" in "".join(words[:1]):
-        return "stub"
+        return "watch" if process.name() == "blobzero-watch" else "stub"
     return "server" if process.name() == "tritonserver" else "other"
 
 
