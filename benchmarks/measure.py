@@ -10,8 +10,7 @@ from typing import Any, Final, TypeVar
 
 from rich.table import Table
 
-from clients.checkout import git
-from clients.report import machine
+from clients.provenance import git, machine
 
 MIN_REPEATS: Final = 5
 

@@ -10,8 +10,8 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from blobzero.console import plain_console
+from clients.files import write_json
 from clients.lock import sole_writer
-from clients.report import write_json
 
 Level = Literal["engine", "search", "inference", "selfplay", "quality", "swap"]
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of a learning loop, each as the bytes of a PNG."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from blobzero.figures import new_figure, png, thousands
 
 Generations = Sequence[Mapping[str, Any]]
 
@@ -146,35 +147,3 @@ def _marked(mark: str, points: Sequence[float]) -> str:
 
 def _is_fit(seconds: NDArray[np.float64], unit: int) -> bool:
     return unit == 1 or float(seconds.max(initial=0.0)) >= 10 * unit
-
-
-def thousands(axis: Any) -> None:
-    axis.set_major_formatter("{x:,.0f}")
-
-
-def new_figure(across: str, *up: str, height: float = 4) -> tuple[Any, tuple[Any, ...]]:
-    """A figure of as many panels, one above the other, as there are labels for them."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
-    figure, found = plt.subplots(len(up), 1, figsize=(8, height), layout="constrained", sharex=True, squeeze=False)
-    panels = tuple(found[:, 0])
-    for axes, label in zip(panels, up, strict=True):
-        axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-    panels[-1].set_xlabel(across)
-    figure.align_ylabels()
-    return figure, panels
-
-
-def png(figure: Any) -> bytes:
-    import matplotlib.pyplot as plt
-
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110)
-    plt.close(figure)
-    return image.getvalue()

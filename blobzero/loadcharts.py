@@ -4,7 +4,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from blobzero.charts import new_figure, png, thousands
+from blobzero.figures import new_figure, png, thousands
 from clients.load import Point, Slo
 
 

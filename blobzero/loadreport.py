@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from blobzero import loadcharts
-from blobzero.decoration import decoration
-from blobzero.report import PAGE
-from clients.files import reason, write_whole
+from blobzero.console import decoration
+from blobzero.figures import PAGE
+from clients.files import reason, write_json, write_whole
 from clients.load import Point, Slo, knee
-from clients.report import write_json
 from mcts_ext.errors import BlobError
 
 CLIENT = ("load", "by", "requests/s", "rows/s", "p50", "p90", "p95", "p99", "max", "errors", "CPU us", "late p99")

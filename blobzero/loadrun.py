@@ -20,7 +20,7 @@ from blobzero.stopping import interrupting_signals
 from clients.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
 from clients.load.plan import TransportName
 from clients.lock import sole_writer
-from clients.report import machine
+from clients.provenance import machine
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 

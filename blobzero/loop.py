@@ -39,10 +39,9 @@ from blobzero.runfolder import RunFolder
 from blobzero.selfplay import SelfPlayConfig, selfplay
 from blobzero.stopping import INTERRUPTED
 from clients.child import python_command
-from clients.files import read_json, reason
+from clients.files import read_json, reason, write_json
 from clients.lock import sole_writer
 from clients.match import seed_of
-from clients.report import write_json
 from clients.sizing import Auto, choose_size
 from mcts_ext.config import check_seed
 from mcts_ext.errors import BlobError, InvalidConfig

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from blobzero import charts
 from blobzero.again import quoted
 from blobzero.console import plain_console
-from clients.files import read_json, read_small, reason, write_whole
-from clients.jsontext import json_object
+from blobzero.figures import PAGE
+from clients.files import json_object, read_json, read_small, reason, write_whole
 from clients.lock import sole_writer
+from clients.provenance import machine
 from clients.records import ShardError, readable
-from clients.report import machine
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
 
@@ -28,17 +28,6 @@ REFERENCE_ROUNDS: Final = 5_000_000
 """Of the preset `reference`."""
 MADE_BID: Final = 10
 """The score of a made bid of 0; one that is missed scores 0."""
-
-PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
-img {{ max-width: 100%; }} p.note {{ color: #666; font-size: 0.9rem; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: 0.2rem 0.8rem; border-bottom: 1px solid #ddd; }}
-td {{ text-align: right; }} th {{ text-align: left; font-weight: normal; }}
-</style></head><body><h1>{title}</h1>{body}</body></html>
-"""
 
 
 class ReportError(BlobError):

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from clients.files import read_json, reason
+from blobzero.figures import plain
+from clients.files import read_json, reason, write_json
 from clients.records import finished_rounds
-from clients.report import plain, write_json
 from mcts_ext.config import SearchConfig, check_seed
 from mcts_ext.errors import BlobError, InvalidConfig
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from blobzero.decoration import decoration
+from blobzero.console import decoration
 from blobzero.display import Display
 from blobzero.metrics import FleetMetrics, serve_metrics
 from blobzero.runfolder import RunFolder, RunFolderError, fresh_folder
@@ -20,10 +20,11 @@ from blobzero.searchflags import SearchFlags
 from blobzero.stopping import stop_signals
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
+from clients.files import write_json
 from clients.fleet import Fleet, FleetError
 from clients.limits import allow_open_files
 from clients.lock import sole_writer
-from clients.report import draw, summarize, write_json
+from clients.report import draw, summarize
 from clients.sizing import Auto, Size, choose_size
 from clients.statistics import ModelCounts, ModelStatistics
 from clients.telemetry import History

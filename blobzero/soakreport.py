@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from blobzero.again import command_line
-from blobzero.charts import new_figure, png, thousands
-from blobzero.decoration import decoration
+from blobzero.console import decoration
+from blobzero.figures import new_figure, png, thousands
 from blobzero.soak import SoakConfig
 from blobzero.soakmemory import GROWTH, Life, Memory, judge_memory
 from blobzero.soakrounds import Rounds
-from clients.files import reason, write_whole
-from clients.report import machine, write_json
+from clients.files import reason, write_json, write_whole
+from clients.provenance import machine
 from mcts_ext.errors import BlobError
 
 PLAIN_WIDTH: Final = 140

@@ -16,13 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from blobzero.again import command_line, quoted
-from blobzero.charts import png
-from blobzero.decoration import decoration
+from blobzero.console import decoration
+from blobzero.figures import png
 from blobzero.tune import TuneConfig
 from blobzero.tunespace import Space, client_flags
 from blobzero.tunestudy import Verdict, finished
-from clients.files import reason, write_whole
-from clients.report import write_json
+from clients.files import reason, write_json, write_whole
 from mcts_ext.errors import BlobError
 
 SHOWN: Final = 6

@@ -29,10 +29,10 @@ from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, open_study
 from clients.errors import EvaluatorError
-from clients.files import read_json, reason, write_whole
+from clients.files import read_json, reason, write_json, write_whole
 from clients.load import Slo, Target
 from clients.lock import sole_writer
-from clients.report import machine, write_json
+from clients.provenance import machine
 from export.config import config_path
 from export.repository import require_repository
 from export.server import ModelServer

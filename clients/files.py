@@ -5,12 +5,12 @@ A FIFO would be waited for, opening a device does things, and a file of 3 GB tak
 """
 
 import errno
+import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final
-
-from clients.jsontext import json_object
 
 MOST_BYTES: Final = 64 << 20
 """Of a file that is read whole: a registry of 50,000 versions."""
@@ -134,3 +134,23 @@ def sync(path: Path) -> None:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file aside, sync it and rename it."""
+    write_whole(path, json.dumps(value, indent=2).encode() + b"\n")
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The object in a JSON text.
+
+    Raises:
+        ValueError: no JSON, not an object, or nested too deeply to be read.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("JSON that is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"a {type(found).__name__}, not a JSON object")
+    return found

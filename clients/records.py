@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clients.contents import fault_in
-from clients.files import Unfit, open_regular, write_whole
-from clients.jsontext import json_object
+from clients.files import Unfit, json_object, open_regular, write_whole
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
 from mcts_ext.records import Records

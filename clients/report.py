@@ -1,29 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a self-play run leaves for people and programs: summary, JSON and a picture."""
+"""What a self-play run leaves for people and programs: summary and picture."""
 
 import io
-import json
-import os
-import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clients.files import write_whole
+from clients.provenance import machine
 from clients.telemetry import History
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "gpu": None, "python": platform.python_version()}
 
 
 def summarize(history: History, **extra: Any) -> dict[str, Any]:
@@ -46,16 +30,6 @@ def summarize(history: History, **extra: Any) -> dict[str, Any]:
         "machine": machine(),
         **extra,
     }
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file aside, sync it and rename it."""
-    write_whole(path, json.dumps(value, indent=2).encode() + b"\n")
-
-
-def plain(text: str) -> str:
-    """A path for a picture or a page: as UTF-8 has it, and without what matplotlib reads as mathematics."""
-    return text.encode(errors="replace").decode().replace("$", r"\$")
 
 
 def draw(history: History, path: Path, *, title: str) -> None:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from clients.errors import EvaluatorError
-from clients.jsontext import json_object
+from clients.files import json_object
 from export.candidate import Candidate
 from export.config import ensure_config
 from export.errors import ExportError, PublishFailed, RepositoryError

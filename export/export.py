@@ -19,10 +19,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.checkout import git
-from clients.files import reason
+from clients.files import reason, write_json
 from clients.lock import sole_writer
-from clients.report import machine, write_json
+from clients.provenance import git, machine
 from export.errors import ExportError
 from export.graph import metadata_of
 from export.parity import ParityReport

@@ -16,8 +16,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from clients.checkout import git
 from clients.files import open_regular, reason, write_whole
+from clients.provenance import git
 from export.errors import ExportError, InvalidModel
 from export.torchscript import read_torchscript
 from mcts_ext.contract import (

@@ -21,8 +21,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from clients.files import open_regular, reason, write_whole
-from clients.jsontext import json_object
+from clients.files import json_object, open_regular, reason, write_whole
 from export.errors import ExportError, InvalidModel
 from mcts_ext.contract import INPUT_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blobzero.runfolder import RunFolder, RunFolderError
-from clients.jsontext import json_object
+from clients.files import json_object
 from export.errors import RegistryError
 from export.registry import Registry
 from mcts_ext.errors import BlobError

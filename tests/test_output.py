@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
-from blobzero.decoration import decoration
+from blobzero.console import decoration
 from blobzero.runfolder import RunFolder
 from clients.report import draw
 from clients.telemetry import History

@@ -16,8 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from clients.files import reason, write_whole
-from clients.jsontext import json_object
+from clients.files import json_object, reason, write_whole
 from mcts_ext.config import LARGEST_SEED
 from mcts_ext.contract import OBSERVATION_VERSION
 from mcts_ext.errors import BlobError

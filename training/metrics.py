@@ -18,8 +18,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from clients.files import read_small, write_whole
-from clients.jsontext import json_object
+from clients.files import json_object, read_small, write_whole
 from training.header import integer
 
 

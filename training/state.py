@@ -17,8 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from clients.files import reason, write_whole
-from clients.jsontext import json_object
+from clients.files import json_object, reason, write_whole
 from mcts_ext.config import LARGEST_SEED
 from mcts_ext.errors import BlobError
 from training.header import check_shapes, integer, network_config, open_safetensors

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pictures of all reports share, each the bytes of a PNG, and the page that holds them."""
+
+import io
+from typing import Any, Final
+
+PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
+img {{ max-width: 100%; }} p.note {{ color: #666; font-size: 0.9rem; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: 0.2rem 0.8rem; border-bottom: 1px solid #ddd; }}
+td {{ text-align: right; }} th {{ text-align: left; font-weight: normal; }}
+</style></head><body><h1>{title}</h1>{body}</body></html>
+"""
+
+
+def thousands(axis: Any) -> None:
+    axis.set_major_formatter("{x:,.0f}")
+
+
+def new_figure(across: str, *up: str, height: float = 4) -> tuple[Any, tuple[Any, ...]]:
+    """A figure of as many panels, one above the other, as there are labels for them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    figure, found = plt.subplots(len(up), 1, figsize=(8, height), layout="constrained", sharex=True, squeeze=False)
+    panels = tuple(found[:, 0])
+    for axes, label in zip(panels, up, strict=True):
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+    panels[-1].set_xlabel(across)
+    figure.align_ylabels()
+    return figure, panels
+
+
+def png(figure: Any) -> bytes:
+    import matplotlib.pyplot as plt
+
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    plt.close(figure)
+    return image.getvalue()
+
+
+def plain(text: str) -> str:
+    """A path for a picture or a page: as UTF-8 has it, and without what matplotlib reads as mathematics."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")
