@@ -3,6 +3,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -12,7 +13,9 @@ from rich.table import Table
 
 from blobzero.again import quoted
 from blobzero.console import plain_console
+from blobzero.figures import new_figure, plain, png, thousands
 from blobzero.runfolder import RunFolder
+from clients.files import write_whole
 from clients.telemetry import History
 
 PLAIN_INTERVAL_S = 10.0
@@ -118,3 +121,27 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if summary["restarts"]:
         rows.append(("workers restarted", str(summary["restarts"])))
     return rows
+
+
+def draw(history: History, path: Path, *, title: str) -> None:
+    """A picture of throughput and batch sizes over the run."""
+    total, steps = history.total, history.steps()
+    seconds = [at for at, _ in steps]
+    figure, (top, bottom) = new_figure("seconds of play", "rounds finished", "evaluations / s", height=6)
+    title = f"{plain(title)}: {total.rounds_per_min:,.0f} rounds/min, {total.evaluations_per_s:,.0f} evaluations/s"
+    figure.suptitle(title)
+    top.plot([sample.seconds for sample in history.samples], [sample.rounds for sample in history.samples])
+    bottom.plot(seconds, [step.evaluations_per_s for _, step in steps], color="tab:orange")
+    if not steps:  # too short a run to be cut into steps
+        bottom.axhline(total.evaluations_per_s, color="tab:orange")
+    bottom.yaxis.label.set_color("tab:orange")
+    for axes in (top, bottom):
+        axes.set_ylim(bottom=0)
+        thousands(axes.yaxis)
+    rows = [(at, step.mean_execution_rows) for at, step in steps if step.mean_execution_rows is not None]
+    if rows:
+        right = bottom.twinx()
+        right.plot([at for at, _ in rows], [n for _, n in rows], color="tab:green")
+        right.set_ylabel("rows per execution", color="tab:green")
+        right.set_ylim(bottom=0)
+    write_whole(path, png(figure))

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from blobzero.figures import plain
 from clients.files import read_json, reason, write_json
 from clients.records import finished_rounds
 from mcts_ext.config import SearchConfig, check_seed
@@ -96,4 +95,4 @@ class RunFolder:
     def title(self, workers: int, search: SearchConfig) -> str:
         """A line for pictures."""
         setting = f"{search.determinizations} x {search.simulations}"
-        return f"{plain(self.path.name)}: {setting}, {workers} worker{'s' if workers != 1 else ''}"
+        return f"{self.path.name}: {setting}, {workers} worker{'s' if workers != 1 else ''}"

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from blobzero.console import decoration
-from blobzero.display import Display
+from blobzero.display import Display, draw
 from blobzero.metrics import FleetMetrics, serve_metrics
 from blobzero.runfolder import RunFolder, RunFolderError, fresh_folder
 from blobzero.searchflags import SearchFlags
@@ -24,7 +24,7 @@ from clients.files import write_json
 from clients.fleet import Fleet, FleetError
 from clients.limits import allow_open_files
 from clients.lock import sole_writer
-from clients.report import draw, summarize
+from clients.report import summarize
 from clients.sizing import Auto, Size, choose_size
 from clients.statistics import ModelCounts, ModelStatistics
 from clients.telemetry import History
