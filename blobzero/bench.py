@@ -9,9 +9,9 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
-from blobzero.console import plain_console
 from clients.files import write_json
 from clients.lock import sole_writer
+from ui.console import plain_console
 
 Level = Literal["engine", "search", "inference", "selfplay", "quality", "swap"]
 

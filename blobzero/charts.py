@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from blobzero.figures import new_figure, png, thousands
+from ui.figures import new_figure, png, thousands
 
 Generations = Sequence[Mapping[str, Any]]
 

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from blobzero.arguments import check_arguments
 from blobzero.output import Output, OutputLost, guarded
-from blobzero.stopping import INTERRUPTED, exit_status, interrupting_signals
 from clients.files import fault
 from clients.keys import exposure
 from clients.limits import is_of_processes
 from mcts_ext.errors import BlobError
+from ui.stopping import INTERRUPTED, exit_status, interrupting_signals
 
 
 @dataclass(frozen=True)

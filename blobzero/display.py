@@ -11,12 +11,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from blobzero.again import quoted
-from blobzero.console import plain_console
-from blobzero.figures import new_figure, plain, png, thousands
 from blobzero.runfolder import RunFolder
 from clients.files import write_whole
 from clients.telemetry import History
+from ui.console import plain_console
+from ui.figures import new_figure, plain, png, thousands
+from ui.next_step import quoted
 
 PLAIN_INTERVAL_S = 10.0
 """Where there is no terminal to redraw, a line this often."""

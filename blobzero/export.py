@@ -11,9 +11,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from blobzero.again import quoted
-from blobzero.console import plain_console
 from export.precisions import Format, Precision
+from ui.console import plain_console
+from ui.next_step import quoted
 
 if TYPE_CHECKING:
     from export.export import ExportReport, Served

@@ -4,8 +4,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from blobzero.figures import new_figure, png, thousands
 from clients.load import Point, Slo
+from ui.figures import new_figure, png, thousands
 
 
 def latency(curves: Mapping[str, Sequence[Point]], knees: Mapping[str, int], slo: Slo | None) -> bytes:

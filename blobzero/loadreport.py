@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from blobzero import loadcharts
-from blobzero.console import decoration
-from blobzero.figures import PAGE
 from clients.files import reason, write_json, write_whole
 from clients.load import Point, Slo, knee
 from mcts_ext.errors import BlobError
+from ui.console import decoration
+from ui.figures import PAGE
 
 CLIENT = ("load", "by", "requests/s", "rows/s", "p50", "p90", "p95", "p99", "max", "errors", "CPU us", "late p99")
 SERVER = ("load", "by", "queue", "input", "compute", "output", "executions", "rows each", "CPU us", "cores", "GPU")

@@ -12,17 +12,17 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from blobzero.again import command_line
-from blobzero.console import plain_console
 from blobzero.loadreport import Results, tell, write
 from blobzero.loadtest import LoadTestConfig
-from blobzero.stopping import interrupting_signals
 from clients.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
 from clients.load.plan import TransportName
 from clients.lock import sole_writer
 from clients.provenance import machine
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
+from ui.console import plain_console
+from ui.next_step import command_line
+from ui.stopping import interrupting_signals
 
 CAPACITY_CONCURRENCY: Final = 16
 """A search for a rate that has no rate to begin with measures a closed loop of so many first."""

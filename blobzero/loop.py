@@ -29,15 +29,12 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from blobzero.again import quoted
-from blobzero.console import plain_console
 from blobzero.loopconfig import LoopSettings, load_settings
 from blobzero.match import MatchConfig
 from blobzero.metrics import LoopMetrics, serve_metrics
 from blobzero.others import RecordedRounds, wait_for_rounds
 from blobzero.runfolder import RunFolder
 from blobzero.selfplay import SelfPlayConfig, selfplay
-from blobzero.stopping import INTERRUPTED
 from clients.child import python_command
 from clients.files import read_json, reason, write_json
 from clients.lock import sole_writer
@@ -45,6 +42,9 @@ from clients.match import seed_of
 from clients.sizing import Auto, choose_size
 from mcts_ext.config import check_seed
 from mcts_ext.errors import BlobError, InvalidConfig
+from ui.console import plain_console
+from ui.next_step import quoted
+from ui.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
     from training.trainer import TrainReport

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from blobzero.console import plain_console
 from blobzero.searchflags import PlayerFlags
 from clients.files import reason, write_json
 from clients.lock import sole_writer_of
@@ -31,6 +30,7 @@ from clients.rating import Estimate, anytime_estimate, decided_after, elo, estim
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
+from ui.console import plain_console
 
 PLAIN_INTERVAL_S = 10.0
 """Where there is no terminal to redraw, a line this often."""

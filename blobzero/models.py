@@ -12,11 +12,11 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from blobzero.again import in_repository
-from blobzero.console import plain_console
 from blobzero.publish import DOING, tell, untold
 from export.registry import Entry, Registry
 from export.repository import numbers, require_repository
+from ui.console import plain_console
+from ui.next_step import in_repository
 
 COLUMNS: Final = ("no.", "state", "file", "step", "KL", "same top", "since", "source", "server")
 NUMBERS: Final = ("no.", "step", "KL", "same top")

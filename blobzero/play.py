@@ -11,7 +11,6 @@ from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
-from blobzero.console import plain_console
 from blobzero.searchflags import PlayerFlags
 from blobzero.seat import OPPONENTS, Left, Seat
 from clients.connect import EvaluatorConfig, connect
@@ -23,6 +22,7 @@ from mcts_ext.game import TRUMPS, Game
 from mcts_ext.memory import check_memory
 from mcts_ext.rules import Round
 from mcts_ext.search import memory_of_search
+from ui.console import plain_console
 
 SERVER_TIMEOUT_S: Final = 10.0
 """How long a person waits for a server that is away."""

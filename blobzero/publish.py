@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import tyro
 from rich.console import Console
 
-from blobzero.again import in_repository
-from blobzero.console import plain_console
 from export.precisions import Precision
 from mcts_ext.errors import InvalidConfig
+from ui.console import plain_console
+from ui.next_step import in_repository
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to be needed
     from export.change import PublishReport

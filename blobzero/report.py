@@ -14,15 +14,15 @@ import tyro
 from numpy.typing import NDArray
 
 from blobzero import charts
-from blobzero.again import quoted
-from blobzero.console import plain_console
-from blobzero.figures import PAGE
 from clients.files import json_object, read_json, read_small, reason, write_whole
 from clients.lock import sole_writer
 from clients.provenance import machine
 from clients.records import ShardError, readable
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
+from ui.console import plain_console
+from ui.figures import PAGE
+from ui.next_step import quoted
 
 REFERENCE_ROUNDS: Final = 5_000_000
 """Of the preset `reference`."""

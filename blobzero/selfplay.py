@@ -12,12 +12,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from blobzero.console import decoration
 from blobzero.display import Display, draw
 from blobzero.metrics import FleetMetrics, serve_metrics
 from blobzero.runfolder import RunFolder, RunFolderError, fresh_folder
 from blobzero.searchflags import SearchFlags
-from blobzero.stopping import stop_signals
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
 from clients.files import write_json
@@ -35,6 +33,8 @@ from mcts_ext.deals import games_for
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.memory import check_memory
 from mcts_ext.pool import memory_of_pool
+from ui.console import decoration
+from ui.stopping import stop_signals
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,15 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from blobzero.again import command_line
-from blobzero.console import decoration
-from blobzero.figures import new_figure, png, thousands
 from blobzero.soak import SoakConfig
 from blobzero.soakmemory import GROWTH, Life, Memory, judge_memory
 from blobzero.soakrounds import Rounds
 from clients.files import reason, write_json, write_whole
 from clients.provenance import machine
 from mcts_ext.errors import BlobError
+from ui.console import decoration
+from ui.figures import new_figure, png, thousands
+from ui.next_step import command_line
 
 PLAIN_WIDTH: Final = 140
 COLORS: Final = ("tab:red", "tab:orange", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan", "tab:gray")

@@ -8,18 +8,18 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from blobzero.console import plain_console
 from blobzero.smalldisk import NoSmallDisk, SmallDisk
 from blobzero.soak import SoakConfig
 from blobzero.soakplay import Soak
 from blobzero.soakreport import SoakResult, report
 from blobzero.soakrounds import Rounds
-from blobzero.stopping import stop_signals
 from clients.files import reason
 from clients.limits import allow_open_files
 from clients.lock import LOCK, sole_writer
 from mcts_ext.errors import BlobError, InvalidConfig
 from training.network import PRESETS
+from ui.console import plain_console
+from ui.stopping import stop_signals
 
 MOST_MINUTES: Final = 10_000
 """A week: for each minute the workers keep a megabyte, of rounds that might be played."""

@@ -11,8 +11,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from blobzero.console import plain_console
 from mcts_ext.errors import InvalidConfig
+from ui.console import plain_console
 
 if TYPE_CHECKING:
     from serving.stack import Member, Stack

@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from blobzero.console import plain_console
 from blobzero.scrape import Change, EndpointAway, Scrape, Span, scrape, whole_url
 from mcts_ext.errors import InvalidConfig
+from ui.console import plain_console
 
 WINDOW_S = 10.0
 """Rates are over so long: rounds end in waves, and workers report once a second."""

@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from blobzero.again import quoted
-from blobzero.console import plain_console
-from blobzero.stopping import stop_signals
 from mcts_ext.errors import InvalidConfig
 from training.config import TrainConfig
+from ui.console import plain_console
+from ui.next_step import quoted
+from ui.stopping import stop_signals
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to be needed
     from training.trainer import Progress, TrainReport

@@ -15,14 +15,14 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from blobzero.again import command_line, quoted
-from blobzero.console import decoration
-from blobzero.figures import png
 from blobzero.tune import TuneConfig
 from blobzero.tunespace import Space, client_flags
 from blobzero.tunestudy import Verdict, finished
 from clients.files import reason, write_json, write_whole
 from mcts_ext.errors import BlobError
+from ui.console import decoration
+from ui.figures import png
+from ui.next_step import command_line, quoted
 
 SHOWN: Final = 6
 LEAST_TRIALS: Final = 8

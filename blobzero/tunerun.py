@@ -21,8 +21,6 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from blobzero.console import plain_console
-from blobzero.stopping import interrupting_signals
 from blobzero.tune import TuneConfig
 from blobzero.tunemeasure import Bench
 from blobzero.tunereport import TuneResult, report
@@ -42,6 +40,8 @@ from mcts_ext.versions import version_number
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.errors import ServingError
+from ui.console import plain_console
+from ui.stopping import interrupting_signals
 
 LEAST_PAIRS: Final = 6
 PROBE_S: Final = 5.0

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
-from blobzero.console import decoration
 from blobzero.display import draw
-from blobzero.figures import plain
 from clients.telemetry import History
+from ui.console import decoration
+from ui.figures import plain
 
 COMMAND = [sys.executable, "-m", "blobzero.cli"]
 SELFPLAY = ["selfplay", "--evaluator", "uniform", "--rounds", "20", "--workers", "1", "--games", "4", "--out"]

@@ -8,7 +8,7 @@ import pytest
 
 TWICE = """
 import signal, sys
-from blobzero.stopping import stop_signals
+from ui.stopping import stop_signals
 number = signal.Signals[sys.argv[1]]
 signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
 with stop_signals() as was_stopped:
@@ -24,7 +24,7 @@ with stop_signals() as was_stopped:
 
 INTERRUPTED = """
 import signal, sys
-from blobzero.stopping import interrupting_signals
+from ui.stopping import interrupting_signals
 signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[2] == "nohup" else signal.SIG_DFL)
 try:
     with interrupting_signals():

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blobzero.again import command_line
 from blobzero.cli import main
 from blobzero.tune import TuneConfig
 from blobzero.tunemeasure import Measured, Refused, penalized
@@ -17,6 +16,7 @@ from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Setting, Space, UnreadableConfig, apply, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, finished, open_study
 from export.config import render_config
+from ui.next_step import command_line
 
 Rate = Callable[[Setting], float]
 
