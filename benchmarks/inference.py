@@ -31,15 +31,15 @@ from benchmarks.served import (
     served,
     served_repository,
 )
-from clients.channel import open_channel
 from clients.evaluator import Evaluator
 from clients.local import LocalEvaluator, latest_model_file
-from clients.triton import TritonEvaluator
-from clients.wire import encode_request
+from clients.triton.evaluator.channel import open_channel
+from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.evaluator.wire import encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
 from serving.embedded import EmbeddedTriton
 
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.channel sets how gRPC loads)
+from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 BATCHES: Final = (1, 8, 32, 128, 512, 1024)
 IN_PROCESS: Final = ("openvino", "onnxruntime")

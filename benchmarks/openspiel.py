@@ -7,7 +7,7 @@ rollouts and its search are driven by that.
 
 from typing import Any, Final
 
-from clients.ismcts import deal, load_pyspiel
+from clients.arena.ismcts import deal, load_pyspiel
 from mcts_ext.rules import Round
 
 MAX_MEMORY_MB: Final = 1000

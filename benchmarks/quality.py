@@ -27,7 +27,7 @@ from benchmarks.measure import MIN_REPEATS, Figure, Plan, Result, interleave
 from benchmarks.served import served_repository
 from clients.evaluator import Evaluator, HashEvaluator, evaluate
 from clients.local import LocalEvaluator, latest_model_file
-from clients.worker import play
+from clients.selfplay.worker import play
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.pool import SelfPlayPool

@@ -40,12 +40,12 @@ from benchmarks.served import (
     served_repository,
 )
 from clients.connect import EvaluatorConfig
-from clients.fleet import Fleet
 from clients.local import latest_model_file
-from clients.sizing import Size, choose_size
-from clients.statistics import ModelStatistics
-from clients.triton import TritonEvaluator
-from clients.worker import WorkerConfig, play
+from clients.selfplay.fleet import Fleet
+from clients.selfplay.sizing import Size, choose_size
+from clients.selfplay.worker import WorkerConfig, play
+from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.evaluator.statistics import ModelStatistics
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.pool import SelfPlayPool

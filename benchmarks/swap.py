@@ -24,11 +24,11 @@ from rich.table import Table
 
 from benchmarks.measure import Figure, Plan, Result
 from benchmarks.served import positions_in_play, served
-from clients.child import python_command
 from clients.errors import EvaluatorError
 from clients.evaluator import evaluate
 from clients.local import LocalEvaluator
-from clients.triton import TritonEvaluator
+from clients.processes import python_command
+from clients.triton.evaluator.evaluator import TritonEvaluator
 from mcts_ext.errors import BlobError
 
 PUBLISH: Final = python_command("blobzero.cli", "publish")

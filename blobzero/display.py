@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from blobzero.runfolder import RunFolder
 from clients.files import write_whole
-from clients.telemetry import History
+from clients.selfplay.folder import RunFolder
+from clients.selfplay.telemetry import History
 from ui.console import plain_console
 from ui.figures import new_figure, plain, png, thousands
 from ui.next_step import quoted

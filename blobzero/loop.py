@@ -33,13 +33,13 @@ from blobzero.loopconfig import LoopSettings, load_settings
 from blobzero.match import MatchConfig
 from blobzero.metrics import LoopMetrics, serve_metrics
 from blobzero.others import RecordedRounds, wait_for_rounds
-from blobzero.runfolder import RunFolder
 from blobzero.selfplay import SelfPlayConfig, selfplay
-from clients.child import python_command
+from clients.arena.match import seed_of
 from clients.files import read_json, reason, write_json
 from clients.lock import sole_writer
-from clients.match import seed_of
-from clients.sizing import Auto, choose_size
+from clients.processes import python_command
+from clients.selfplay.folder import RunFolder
+from clients.selfplay.sizing import Auto, choose_size
 from mcts_ext.config import check_seed
 from mcts_ext.errors import BlobError, InvalidConfig
 from ui.console import plain_console

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
+from clients.arena.players import parse
 from clients.files import read_small, reason
-from clients.players import parse
 from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.errors import InvalidConfig
 from training.config import TrainConfig

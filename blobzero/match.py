@@ -21,12 +21,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from blobzero.searchflags import PlayerFlags
+from clients.arena.match import DealResult, MatchCounts, Player, play
+from clients.arena.players import Source, Spec, open_players, parse
+from clients.arena.rating import Estimate, anytime_estimate, decided_after, elo, estimate
 from clients.files import reason, write_json
 from clients.lock import sole_writer_of
-from clients.match import DealResult, MatchCounts, Player, play
-from clients.players import Source, Spec, open_players, parse
 from clients.provenance import machine
-from clients.rating import Estimate, anytime_estimate, decided_after, elo, estimate
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig

@@ -20,8 +20,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from clients.address import LOOPBACK, split_url
-from clients.fleet import Fleet
-from clients.requestcounts import LATENCY_BOUNDS_S
+from clients.selfplay.fleet import Fleet
+from clients.triton.evaluator.counts import LATENCY_BOUNDS_S
 from mcts_ext.errors import InvalidConfig
 
 OUTCOMES: Final = ("ok", "refused", "rolled_back")

@@ -11,10 +11,10 @@ from typing import Any
 
 from clients.errors import EvaluatorError
 from clients.files import read_small
-from clients.records import ShardError, ShardGone, ShardUnavailable, rounds_of
-from clients.report import summarize
-from clients.statistics import ModelStatistics
-from clients.telemetry import History
+from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable, rounds_of
+from clients.selfplay.summary import summarize
+from clients.selfplay.telemetry import History
+from clients.triton.evaluator.statistics import ModelStatistics
 from mcts_ext.contract import MODEL_NAME
 from training.shards import find_shards
 

@@ -13,9 +13,9 @@ from typing import Final, Literal
 
 from blobzero.searchflags import PlayerFlags
 from blobzero.seat import OPPONENTS, Left, Seat
+from clients.arena.game import Player, SearchPlayer, play_game, play_round
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import EvaluatorError
-from clients.table import Player, SearchPlayer, play_game, play_round
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.game import TRUMPS, Game

@@ -17,7 +17,7 @@ from blobzero import charts
 from clients.files import json_object, read_json, read_small, reason, write_whole
 from clients.lock import sole_writer
 from clients.provenance import machine
-from clients.records import ShardError, readable
+from clients.selfplay.records import ShardError, readable
 from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
 from ui.console import plain_console

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blobzero.moves import SUIT_NAMES, SYMBOLS, Unreadable, card_name, forbidden_bid, read_bid, read_card, sorted_hand
-from clients.table import View
+from clients.arena.game import View
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.game import hand_sizes
 from mcts_ext.names import SUITS
@@ -49,7 +49,7 @@ class Left(Exception):
 
 
 class Seat:
-    """The person, as a player and as a watcher (clients/table.py)."""
+    """The person, as a player and as a watcher (clients/arena/game.py)."""
 
     def __init__(self, *, name: str, n_players: int, look: Callable[[Round], View]) -> None:
         both = sys.stdin.isatty() and sys.stdout.isatty()

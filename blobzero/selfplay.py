@@ -14,19 +14,19 @@ import tyro
 
 from blobzero.display import Display, draw
 from blobzero.metrics import FleetMetrics, serve_metrics
-from blobzero.runfolder import RunFolder, RunFolderError, fresh_folder
 from blobzero.searchflags import SearchFlags
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
 from clients.files import write_json
-from clients.fleet import Fleet, FleetError
 from clients.limits import allow_open_files
 from clients.lock import sole_writer
-from clients.report import summarize
-from clients.sizing import Auto, Size, choose_size
-from clients.statistics import ModelCounts, ModelStatistics
-from clients.telemetry import History
-from clients.worker import WorkerConfig
+from clients.selfplay.fleet import Fleet, FleetError
+from clients.selfplay.folder import RunFolder, RunFolderError, fresh_folder
+from clients.selfplay.sizing import Auto, Size, choose_size
+from clients.selfplay.summary import summarize
+from clients.selfplay.telemetry import History
+from clients.selfplay.worker import WorkerConfig
+from clients.triton.evaluator.statistics import ModelCounts, ModelStatistics
 from mcts_ext.config import DealConfig, Unit
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.deals import games_for

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from blobzero.runfolder import fresh_folder
+from clients.selfplay.folder import fresh_folder
 
 FaultName = Literal[
     "server-kill", "backend-kill", "worker-kill", "network-cut", "network-stall", "slow-link", "model-swap", "disk-full"

@@ -26,8 +26,8 @@ import psutil
 
 from blobzero.proxy import Proxy
 from blobzero.smalldisk import SmallDisk
-from clients.child import python_command
-from clients.fleet import Fleet
+from clients.processes import python_command
+from clients.selfplay.fleet import Fleet
 from mcts_ext.contract import MODEL_NAME
 from serving.embedded import EmbeddedTriton
 

@@ -28,8 +28,8 @@ from blobzero.soakmemory import Scales, judge_memory
 from blobzero.soakreport import FaultReport, Moment
 from blobzero.soakrounds import Bookkeeper, Rounds
 from clients.connect import EvaluatorConfig
-from clients.fleet import Fleet, FleetError
-from clients.worker import WorkerConfig
+from clients.selfplay.fleet import Fleet, FleetError
+from clients.selfplay.worker import WorkerConfig
 from export.publish import SERVED_VERSIONS, publish
 from mcts_ext.config import DealConfig
 from mcts_ext.errors import BlobError

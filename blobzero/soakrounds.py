@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import ShardError, ShardGone, ShardUnavailable, read_keys, shard_paths
+from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable, read_keys, shard_paths
 
 SHOWN: Final = 10
 """Numbers of rounds that are named; the others are counted."""

@@ -15,9 +15,9 @@ import numpy as np
 from blobzero.tunespace import Setting, apply, as_json
 from clients.connect import EvaluatorConfig
 from clients.errors import EvaluatorError
-from clients.fleet import Fleet, FleetError
 from clients.load import Generator, Load, LoadError, Patience, Slo, Target, Traffic
-from clients.worker import WorkerConfig
+from clients.selfplay.fleet import Fleet, FleetError
+from clients.selfplay.worker import WorkerConfig
 from export.server import ModelServer
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import OBSERVATION_BYTES

@@ -22,12 +22,12 @@ import optuna
 from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 
-from clients.channel import CHANNEL_OPTIONS as _  # noqa: F401  (sets how gRPC loads)
 from clients.files import read_small, reason
-from clients.sizing import choose_size
+from clients.selfplay.sizing import choose_size
+from clients.triton.evaluator.channel import CHANNEL_OPTIONS as _  # noqa: F401  (sets how gRPC loads)
 from mcts_ext.errors import BlobError
 
-from tritonclient.grpc import model_config_pb2  # isort: skip  (clients.channel is first)
+from tritonclient.grpc import model_config_pb2  # isort: skip  (clients.triton.channel is first)
 
 Setting = Mapping[str, int | str]
 

@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from blobzero.tunemeasure import Measure, Measured, Refused, penalized
 from blobzero.tunespace import Setting, Space
+from clients.arena.rating import Estimate, estimate
 from clients.files import read_small, reason
-from clients.rating import Estimate, estimate
 from mcts_ext.errors import BlobError
 
 BLOCK: Final = 3

@@ -186,7 +186,7 @@ def _await_workers(folder: Path, advice: str) -> None:
     except BlockingIOError as error:
         raise FolderBusy(
             f"expected to be alone in writing {folder}, got workers of an earlier run that was killed still at it "
-            f"(python -m clients.worker); {advice}"
+            f"(python -m clients.selfplay.worker); {advice}"
         ) from error
     except OSError as error:
         raise FolderUnwritable(f"expected a folder to write at {folder}, got {error.strerror or error}") from error

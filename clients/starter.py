@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a module as a process that does not outlive its starter: `python -m clients.starter clients.worker`.
+"""Run a module as a process that does not outlive its starter: `python -m clients.starter clients.selfplay.worker`.
 
 Its standard input is a pipe whose other end the starter keeps; once that closes, however the starter ended, the process
 has `PARTING_S` to end by itself. It is watched from before the module's imports, which take seconds on a busy machine.

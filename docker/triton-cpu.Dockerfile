@@ -20,7 +20,7 @@ LABEL org.opencontainers.image.title="BlobZero's Triton for CPUs" \
 RUN useradd --uid 1000 --create-home triton-server && install -d -o triton-server -g triton-server /models /keys
 COPY --from=packages /opt/venv /opt/venv
 COPY mcts_ext/*.py /opt/app/mcts_ext/
-COPY clients/*.py /opt/app/clients/
+COPY clients /opt/app/clients
 COPY serving /opt/app/serving
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1
 USER 1000:1000

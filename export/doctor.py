@@ -11,7 +11,7 @@ from google.protobuf import text_format
 
 from clients.errors import EvaluatorError, ServerUnreachable
 from clients.files import read_small
-from clients.served_model import check_served_model
+from clients.triton.evaluator.served_model import check_served_model
 from export.candidate import read_candidate
 from export.change import Change
 from export.config import config_names, config_path
@@ -34,7 +34,7 @@ from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError
 from mcts_ext.versions import is_left_out, is_mistaken, version_number
 
-from tritonclient.grpc import model_config_pb2  # isort: skip  (clients.channel sets how gRPC loads)
+from tritonclient.grpc import model_config_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 MEND: Final = "blobzero doctor --mend, or any publish, rollback or unpublish, sets it right"
 RELOAD: Final = "blobzero doctor --mend with this --url makes it read the repository again"

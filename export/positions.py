@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import ShardError, read_observations
+from clients.selfplay.records import ShardError, read_observations
 from export.errors import InvalidPositions
 from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS, OBSERVATION_BYTES
 from mcts_ext.observe import observation

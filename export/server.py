@@ -10,16 +10,16 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.channel import key_metadata
-from clients.connection import Connection
 from clients.errors import EvaluatorError, ModelNotFound
 from clients.evaluator import evaluate
-from clients.triton import TritonEvaluator
+from clients.triton.evaluator.channel import key_metadata
+from clients.triton.evaluator.connection import Connection
+from clients.triton.evaluator.evaluator import TritonEvaluator
 from export.errors import PublishFailed
 from export.parity import Answers
 from mcts_ext.contract import MODEL_NAME
 
-from tritonclient.grpc import model_config_pb2, service_pb2  # isort: skip  (clients.channel is first)
+from tritonclient.grpc import model_config_pb2, service_pb2  # isort: skip  (clients.triton.channel is first)
 
 LOAD_TIMEOUT_S: Final = 120.0
 """Of a load, warm-up included: TensorRT builds its engine then."""

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from clients.channel import open_channel
+from clients.triton.evaluator.channel import open_channel
 from mcts_ext import contract
 from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerUnreachable
 
-import grpc  # isort: skip  (clients.channel sets how it loads)
+import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 from tritonclient.grpc import service_pb2, service_pb2_grpc  # isort: skip
 
 
@@ -35,7 +35,7 @@ class Probe:
     """A connection to one server for questions about its health, one at a time.
 
     After a question without an answer the next one has a new channel: the old one may be dead without a word, and gRPC
-    without its event engine (clients/channel.py) tries one that was refused again only in 10 s.
+    without its event engine (clients/triton/channel.py) tries one that was refused again only in 10 s.
     """
 
     def __init__(self, url: str, *, model: str) -> None:

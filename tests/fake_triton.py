@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
-import clients.channel  # noqa: F401  (sets how gRPC loads)
+import clients.triton.channel  # noqa: F401  (sets how gRPC loads)
 
 import grpc  # isort: skip
 import numpy as np

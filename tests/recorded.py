@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from clients.connect import EvaluatorConfig, Kind
-from clients.worker import WorkerConfig, run
+from clients.selfplay.worker import WorkerConfig, run
 from mcts_ext.config import DealConfig, SearchConfig, Unit
 
 SMALL_SEARCH = SearchConfig(determinizations=2, simulations=8)

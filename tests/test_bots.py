@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.bots import Bot, HeuristicBot, RandomBot
-from clients.ismcts import FairISMCTSBot, ISMCTSBot, load_pyspiel, mirror, our_action, their_action
-from clients.match import BotPlayer, play
-from clients.players import parse
-from clients.rating import estimate
+from clients.arena.bots import Bot, HeuristicBot, RandomBot
+from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot, load_pyspiel, mirror, our_action, their_action
+from clients.arena.match import BotPlayer, play
+from clients.arena.players import parse
+from clients.arena.rating import estimate
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import FIRST_CARD_ACTION, N_ACTIONS
 from mcts_ext.errors import InvalidConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import clients.child
-from clients.child import python_command
+import clients.processes
+from clients.processes import python_command
 
 COMMAND = [sys.executable, "-P", "-m", "blobzero.cli"]
 SELFPLAY = ["selfplay", "--evaluator", "uniform", "--rounds", "16", "--games", "2", "--out", "run", "--json"]
@@ -51,7 +51,7 @@ def test_children_run_what_their_starter_is_a_part_of_installed_or_not(
     checkout = folder / "a checkout: of another version"
     checkout.mkdir()
     (checkout / "clients.py").write_text("import queue, sys; print(__name__, sys.argv[1:], queue.__file__)")
-    monkeypatch.setattr(clients.child, "ROOT", checkout)
+    monkeypatch.setattr(clients.processes, "ROOT", checkout)
     done = subprocess.run(python_command("clients", "a", "b c"), cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("__main__ ['a', 'b c'] ")
     assert str(folder) not in done.stdout

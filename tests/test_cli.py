@@ -19,7 +19,7 @@ from blobzero.metrics import FleetMetrics
 from blobzero.play import PlayConfig
 from blobzero.searchflags import SearchFlags
 from blobzero.selfplay import SelfPlayConfig, selfplay
-from clients.records import finished_rounds, read_provenance, shard_paths
+from clients.selfplay.records import finished_rounds, read_provenance, shard_paths
 from mcts_ext.config import LARGEST_SEED, SearchConfig
 from mcts_ext.errors import InvalidConfig
 

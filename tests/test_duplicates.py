@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from clients.records import read_provenance, read_shards, shard_paths, write_shard
+from clients.selfplay.records import read_provenance, read_shards, shard_paths, write_shard
 from mcts_ext.records import Records
 from tests.recorded import record
 from tests.train_and_kill import CONFIG

@@ -13,9 +13,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import clients.records
+import clients.selfplay.records
 from blobzero.cli import main
-from clients.records import read_shards, shard_paths, write_shard
+from clients.selfplay.records import read_shards, shard_paths, write_shard
 from export.errors import InvalidPositions
 from export.export import REPORT_FILE, Served, _fastest, export_variants
 from export.graph import read_metadata
@@ -114,7 +114,7 @@ def test_parity_and_calibration_share_no_position(run: Path) -> None:
 def test_a_folder_without_records_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
     with pytest.raises(InvalidPositions, match="expected shards of records under"):
         recorded_rows(tmp_path, 10, seed=1)
-    monkeypatch.setattr(clients.records, "OBSERVATION_VERSION", 3)
+    monkeypatch.setattr(clients.selfplay.records, "OBSERVATION_VERSION", 3)
     with pytest.raises(InvalidPositions, match=r"that can't .* got observation version 2 where this code has 3"):
         recorded_rows(run, 10, seed=1)
 

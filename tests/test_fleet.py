@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from clients.connect import EvaluatorConfig, Kind
-from clients.fleet import Fleet, FleetError
-from clients.records import read_shards, shard_paths
-from clients.worker import WorkerConfig
+from clients.selfplay.fleet import Fleet, FleetError
+from clients.selfplay.records import read_shards, shard_paths
+from clients.selfplay.worker import WorkerConfig
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.deals import ROUNDS_APART, games_for
 from mcts_ext.records import Records
@@ -125,8 +125,8 @@ def test_a_killed_worker_is_replaced_and_no_round_is_lost_or_doubled(deal: DealC
 def test_deaths_long_ago_are_forgiven(
     within_s: float, ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clients.fleet.MAX_RESTARTS", 1)
-    monkeypatch.setattr("clients.fleet.RESTARTS_WITHIN_S", within_s)
+    monkeypatch.setattr("clients.selfplay.fleet.MAX_RESTARTS", 1)
+    monkeypatch.setattr("clients.selfplay.fleet.RESTARTS_WITHIN_S", within_s)
     workers = configs(tmp_path, workers=1, rounds=10**6, games=16)
     with Fleet(workers, logs=tmp_path / "logs") as fleet:
         fleet.wait_ready()
@@ -179,7 +179,7 @@ def test_a_worker_that_gives_up_says_why(tmp_path: Path) -> None:
 def test_a_worker_ends_when_its_fleet_is_gone(tmp_path: Path) -> None:
     config = configs(tmp_path, workers=1, rounds=10**6)[0]
     worker = subprocess.Popen(
-        [sys.executable, "-m", "clients.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "clients.selfplay.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert worker.stdin is not None
     assert worker.stdout is not None
@@ -206,7 +206,7 @@ def test_a_worker_that_hangs_does_not_keep_the_fleet_from_ending(
     twice: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is killed after a while, at once where that is asked for; what the others have finished is written."""
-    monkeypatch.setattr("clients.fleet.STOP_TIMEOUT_S", 60.0 if twice else 2.0)
+    monkeypatch.setattr("clients.selfplay.fleet.STOP_TIMEOUT_S", 60.0 if twice else 2.0)
     workers = configs(tmp_path, workers=2, rounds=10**6, games=16)
     began = float("inf")
     with (
@@ -247,7 +247,7 @@ def test_a_fleet_that_cannot_start_leaves_no_worker_behind(tmp_path: Path) -> No
 LIMITED = """
 import os, resource, subprocess, sys, threading
 from pathlib import Path
-from clients.fleet import Fleet, FleetError
+from clients.selfplay.fleet import Fleet, FleetError
 from clients.limits import is_of_processes
 from tests.test_fleet import configs
 folder = Path(sys.argv[1])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
-from clients.fleet import Fleet
+from clients.selfplay.fleet import Fleet
 from tests.recorded import record
 from tests.test_fleet import ROUNDS, assert_all_once, configs, in_order
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from clients.records import write_shard
-from clients.shares import Share
+from clients.selfplay.records import write_shard
+from clients.selfplay.shares import Share
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.deals import ROUNDS_APART, games_for
 from mcts_ext.decode import decode

@@ -14,8 +14,8 @@ import pytest
 from safetensors.torch import save_file
 from torch import Tensor
 
-from blobzero.runfolder import RunFolder, RunFolderError
 from clients.files import json_object
+from clients.selfplay.folder import RunFolder, RunFolderError
 from export.errors import RegistryError
 from export.registry import Registry
 from mcts_ext.errors import BlobError

@@ -10,7 +10,6 @@ import pytest
 
 from blobzero.cli import main
 from clients import keys
-from clients.channel import key_metadata
 from clients.keys import (
     KeyUnreadable,
     draw_key,
@@ -21,6 +20,7 @@ from clients.keys import (
     read_key,
     runtime_folder,
 )
+from clients.triton.evaluator.channel import key_metadata
 
 PORT = 28_001
 

@@ -63,11 +63,11 @@ def packages(path: Path) -> set[str]:
 
 def test_imports_are_read_from_python_and_cython(tmp_path: Path) -> None:
     python, cython = tmp_path / "a.py", tmp_path / "a.pyx"
-    python.write_text("import os.path, torch as t\ndef f():\n    from clients.wire import pack\n")
+    python.write_text("import os.path, torch as t\ndef f():\n    from clients.triton.wire import pack\n")
     cython.write_text("cimport cython\nfrom libc.string cimport (memset,\n    memcpy)\nfrom clients import wire\n")
-    assert modules(python) == {"os.path", "torch", "clients.wire", "clients.wire.pack"}
+    assert modules(python) == {"os.path", "torch", "clients.triton.wire", "clients.triton.wire.pack"}
     assert packages(cython) == {"cython", "libc", "clients"}
-    assert "clients.wire" in modules(cython)
+    assert "clients.triton.wire" in modules(cython)
     python.write_text("from . import wire\n")
     with pytest.raises(AssertionError, match="relative import"):
         modules(python)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from clients.records import write_shard
+from clients.selfplay.records import write_shard
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.legal import legal_actions
 from mcts_ext.observe import observation

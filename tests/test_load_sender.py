@@ -9,12 +9,12 @@ import time
 import numpy as np
 import pytest
 
-from clients.channel import Failure
 from clients.errors import ServerUnreachable
 from clients.load import Load
 from clients.load.schedule import arrivals
 from clients.load.transports import Done
 from clients.load.worker import Sender
+from clients.triton.evaluator.channel import Failure
 
 
 class Refusing:

@@ -20,7 +20,7 @@ import pytest
 
 from clients import lock
 from clients.lock import LOCK, WORKERS_LOCK, FolderBusy, FolderUnwritable, sole_writer, sole_writer_of, worker_in
-from clients.records import read_keys, shard_paths
+from clients.selfplay.records import read_keys, shard_paths
 from tests.recorded import record
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +101,7 @@ def test_a_run_waits_for_the_workers_of_one_that_was_killed(tmp_path: Path) -> N
     out = tmp_path / "run"
     flags = [*ENDLESS, "--shard-seconds", "1", "--out", str(out)]
     with ExitStack() as stack, running(out, *flags, until="shards/*.parquet") as first:
-        (worker,) = (one for one in psutil.Process(first.pid).children() if "clients.worker" in one.cmdline())
+        (worker,) = (one for one in psutil.Process(first.pid).children() if "clients.selfplay.worker" in one.cmdline())
         stack.callback(resume, worker)
         time.sleep(0.5)
         worker.suspend()

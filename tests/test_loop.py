@@ -15,9 +15,9 @@ from blobzero.loop import LoopConfig, LoopError, LoopRun, loop
 from blobzero.loopconfig import PRESETS, LoopSettings, load_settings
 from blobzero.metrics import FleetMetrics
 from blobzero.report import ReportConfig, ReportError, bids_made, report
-from blobzero.runfolder import RunFolder, RunFolderError
 from blobzero.selfplay import SelfPlayConfig, selfplay
-from clients.records import shard_paths, write_shard
+from clients.selfplay.folder import RunFolder, RunFolderError
+from clients.selfplay.records import shard_paths, write_shard
 from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.decode import decode
 from mcts_ext.errors import InvalidConfig

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from blobzero.cli import main
 from blobzero.match import MatchConfig
 from blobzero.play import PlayConfig
-from clients.bots import HeuristicBot, RandomBot
+from clients.arena.bots import HeuristicBot, RandomBot
+from clients.arena.match import BotPlayer, MatchCounts, Player, SearchPlayer, arrangements, deal_of, play, seed_of
+from clients.arena.players import Source, open_players, parse
+from clients.arena.rating import estimate
 from clients.errors import ModelNotFound
 from clients.evaluator import HashEvaluator, UniformEvaluator
-from clients.match import BotPlayer, MatchCounts, Player, SearchPlayer, arrangements, deal_of, play, seed_of
-from clients.players import Source, open_players, parse
-from clients.rating import estimate
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.errors import BlobError, InvalidConfig
 from mcts_ext.rules import Round

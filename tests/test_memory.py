@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
+from clients.arena.match import SearchPlayer, play
 from clients.evaluator import UniformEvaluator
-from clients.match import SearchPlayer, play
 from mcts_ext import memory
 from mcts_ext._testing import allocate_batch
 from mcts_ext.config import DealConfig, SearchConfig

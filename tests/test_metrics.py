@@ -13,14 +13,14 @@ from blobzero.metrics import FleetMetrics, LoopMetrics, Visit, serve_metrics
 from blobzero.scrape import scrape
 from clients.errors import ServerUnreachable
 from clients.evaluator import evaluate
-from clients.requestcounts import LATENCY_BOUNDS_S, MIXED, PASSING, RequestCounts, RequestTotals
-from clients.triton import TritonEvaluator
+from clients.triton.evaluator.counts import LATENCY_BOUNDS_S, MIXED, PASSING, RequestCounts, RequestTotals
+from clients.triton.evaluator.evaluator import TritonEvaluator
 from mcts_ext.errors import InvalidConfig
 from tests.fake_triton import FakeTriton, answer, fail
 from tests.integration.tiny_model import random_rows
 from tests.test_fleet import configs, play
 
-import grpc  # isort: skip  (clients.channel sets how it loads)
+import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 
 
 def samples(text: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pytest
 
 from blobzero import others
 from blobzero.others import RecordedRounds, wait_for_rounds
-from clients.records import write_shard
+from clients.selfplay.records import write_shard
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.pool import SelfPlayPool
 from tests.evaluators import run_pool, uniform

@@ -12,7 +12,7 @@ import pytest
 
 from blobzero.cli import main
 from blobzero.display import draw
-from clients.telemetry import History
+from clients.selfplay.telemetry import History
 from ui.console import decoration
 from ui.figures import plain
 

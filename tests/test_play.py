@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from blobzero.moves import Unreadable, card_name, parse_card, read_bid, read_card
 from blobzero.seat import OPPONENTS, percentages
+from clients.arena.game import Player, SearchPlayer, play_game
 from clients.evaluator import HashEvaluator, UniformEvaluator
-from clients.table import Player, SearchPlayer, play_game
 from mcts_ext.config import SearchConfig
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.errors import InvalidDeal

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.rating import FIRST_LOOK, anytime_estimate, anytime_estimates, decided_after, elo, estimate
+from clients.arena.rating import FIRST_LOOK, anytime_estimate, anytime_estimates, decided_after, elo, estimate
 
 
 def deals_like(rng: np.random.Generator, n: int, shape: str) -> NDArray[np.float64]:

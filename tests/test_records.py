@@ -8,8 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients import records as shards
-from clients.records import SCHEMA, ShardError, finished_rounds, read_provenance, read_shards, rounds_of, write_shard
+from clients.selfplay import records as shards
+from clients.selfplay.records import (
+    SCHEMA,
+    ShardError,
+    finished_rounds,
+    read_provenance,
+    read_shards,
+    rounds_of,
+    write_shard,
+)
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.pool import SelfPlayPool
 from mcts_ext.records import Records

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clients.records import PROVENANCE_KEY, read_shards, write_shard
+from clients.selfplay.records import PROVENANCE_KEY, read_shards, write_shard
 from mcts_ext.records import Records
 from tests.recorded import record
 from training.replay import Replay, ReplayError, window_size

@@ -4,7 +4,7 @@
 from collections import Counter
 from random import Random
 
-from clients.ismcts import deal, their_action
+from clients.arena.ismcts import deal, their_action
 from mcts_ext.rules import Round
 
 SHAPES = [(players, cards) for players in range(3, 8) for cards in range(1, min(13, 52 // players) + 1)]

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clients.contents import fault_in_observations
-from clients.records import (
+from clients.selfplay.checks import fault_in_observations
+from clients.selfplay.records import (
     MAX_ROWS,
     PROVENANCE_KEY,
     SCHEMA,
@@ -318,7 +318,7 @@ def spoil_at_random(good: Path) -> None:
 
 
 def test_a_worker_that_has_much_to_write_splits_between_rounds(found: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clients.records.MAX_ROWS", 100)
+    monkeypatch.setattr("clients.selfplay.records.MAX_ROWS", 100)
     parts = list(in_shards(found))
     assert sum(map(len, parts)) == len(found)
     assert all(0 < len(part) <= 100 for part in parts)

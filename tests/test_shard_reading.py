@@ -15,9 +15,9 @@ import pytest
 
 from blobzero.others import RecordedRounds
 from blobzero.soakrounds import Bookkeeper
-from clients import records as reading
-from clients.records import ShardGone, ShardUnavailable, finished_rounds, read_shards, shard_paths
-from clients.shares import Share
+from clients.selfplay import records as reading
+from clients.selfplay.records import ShardGone, ShardUnavailable, finished_rounds, read_shards, shard_paths
+from clients.selfplay.shares import Share
 from export.positions import recorded_rows
 from mcts_ext.config import DealConfig
 from tests.recorded import record

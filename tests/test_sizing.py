@@ -3,7 +3,7 @@
 
 import pytest
 
-from clients.sizing import Auto, Size, choose_size
+from clients.selfplay.sizing import Auto, Size, choose_size
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import pytest
 from blobzero.cli import main
 from blobzero.loopconfig import load_settings
 from blobzero.others import RecordedRounds
-from blobzero.runfolder import RunFolder
 from clients.files import MOST_BYTES, Unfit, fault, read_json, read_small
 from clients.keys import read_key
 from clients.lock import is_held, sole_writer
-from clients.records import read_shard
+from clients.selfplay.folder import RunFolder
+from clients.selfplay.records import read_shard
 from export.graph import read_metadata
 from export.registry import Registry
 from mcts_ext.errors import BlobError

@@ -22,7 +22,7 @@ from blobzero.smalldisk import NoSmallDisk, SmallDisk
 from blobzero.soakfaults import KINDS, schedule
 from blobzero.soakmemory import GROWTH, Life, Scales, judge_memory
 from blobzero.soakrounds import Bookkeeper
-from clients.records import write_shard
+from clients.selfplay.records import write_shard
 from mcts_ext.records import Records
 
 # -- the accounts -----------------------------------------------------------------------------------------------------

@@ -22,12 +22,12 @@ from clients.errors import (
     UnsoundAnswer,
 )
 from clients.evaluator import evaluate
-from clients.triton import TritonEvaluator, _pause_s
+from clients.triton.evaluator.evaluator import TritonEvaluator, _pause_s
 from mcts_ext.errors import InvalidConfig
 from tests.fake_triton import FakeTriton, Step, answer, fail
 from tests.integration.tiny_model import random_rows
 
-import grpc  # isort: skip  (clients.channel sets how it loads)
+import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 
 Code = grpc.StatusCode
 Connect = Callable[..., TritonEvaluator]

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.wire import decode_response, encode_request
+from clients.triton.evaluator.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from tests.integration.tiny_model import random_rows
 
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.channel sets how gRPC loads)
+from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 
 @given(n_rows=st.integers(1, 400), model=st.text(min_size=1, max_size=300))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import Shard
+from clients.selfplay.records import Shard
 
 DECIDES: Final = ("seed", "deal", "search", "evaluator")
 """Of a shard's provenance: what decides a round beside its number and the network."""

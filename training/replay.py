@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import ShardError, ShardGone, ShardUnavailable
+from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 from mcts_ext.errors import BlobError
 from training.duplicates import KnownRounds

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import Shard, is_shard_name, read_shard
+from clients.selfplay.records import Shard, is_shard_name, read_shard
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _named_like_shards(folders: Sequence[Path], on_error: Callable[[OSError], No
 def read_positions(path: Path) -> tuple[Positions, Shard]:
     """Read and check one shard, once: what is learned from, and all that was read, which says of what rounds it is.
 
-    Raises ShardError and its kinds as `clients.records.read_shard`.
+    Raises ShardError and its kinds as `clients.selfplay.records.read_shard`.
     """
     shard = read_shard(path, ["observation", "policy", "value", "round", "model_version"])
     found = shard.columns

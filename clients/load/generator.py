@@ -25,9 +25,6 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from clients.child import python_command
-from clients.connection import Connection
-from clients.fleet import WORKER_ENVIRONMENT
 from clients.limits import allow_open_files
 from clients.load.observed import ServerView, Snapshot, compare
 from clients.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
@@ -35,6 +32,9 @@ from clients.load.point import DONE, INTENDED, N_WINDOWS, Point, agree, summariz
 from clients.load.sharedmemory import Control
 from clients.load.signature import read_signature
 from clients.load.worker import FIELDS, LAST_S, TICK_S, WorkerConfig
+from clients.processes import python_command
+from clients.selfplay.fleet import WORKER_ENVIRONMENT
+from clients.triton.evaluator.connection import Connection
 
 READY_TIMEOUT_S: Final = 60.0
 HEAD_START_S: Final = 0.05

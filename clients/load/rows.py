@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clients.evaluator import HashEvaluator
 from clients.load.plan import LoadError, Traffic
 from clients.load.signature import Signature, Tensor, numpy_type
-from clients.records import read_observations, shard_paths
+from clients.selfplay.records import read_observations, shard_paths
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig

@@ -14,16 +14,16 @@ import os
 from collections import deque
 from typing import Any, Final
 
-from clients.channel import Failure, key_metadata
-from clients.connection import Connection
 from clients.errors import RequestTimeout
 from clients.load.plan import LoadError, Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
 from clients.load.transports import Done, GrpcUnary
+from clients.triton.evaluator.channel import Failure, key_metadata
+from clients.triton.evaluator.connection import Connection
 from mcts_ext.errors import BlobError
 
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.channel sets how it loads)
+from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how it loads)
 
 FOLDER: Final = "/dev/shm"
 ALIGNMENT: Final = 4096

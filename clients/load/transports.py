@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from clients.channel import Failure, classify
-from clients.connection import Connection
 from clients.errors import EvaluatorClosed, RequestTimeout
 from clients.load.plan import Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
-from clients.wire import encode_request
+from clients.triton.evaluator.channel import Failure, classify
+from clients.triton.evaluator.connection import Connection
+from clients.triton.evaluator.wire import encode_request
 
-import grpc  # isort: skip  (clients.channel sets how it loads)
+import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 from tritonclient.grpc import service_pb2
 
 PER_CHANNEL: Final = 4

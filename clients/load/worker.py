@@ -31,7 +31,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from clients.channel import Failure
 from clients.load.plan import Load, Target, Traffic
 from clients.load.rows import make_payloads
 from clients.load.schedule import arrivals, share
@@ -39,6 +38,7 @@ from clients.load.sharedmemory import SharedMemory
 from clients.load.signature import Signature, Tensor
 from clients.load.transports import GrpcUnary, Transport
 from clients.starter import leave
+from clients.triton.evaluator.channel import Failure
 from mcts_ext.errors import BlobError
 
 TICK_S: Final = 0.1

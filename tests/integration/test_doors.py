@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from clients.channel import key_metadata, open_channel
 from clients.keys import HTTP_HEADER, find_key
+from clients.triton.evaluator.channel import key_metadata, open_channel
 from mcts_ext.contract import MODEL_NAME
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
@@ -23,7 +23,7 @@ from serving.ports import choose_ports
 from serving.watch import Watch
 from tests.integration.tiny_model import write_repository
 
-import grpc  # isort: skip  (clients.channel sets how it loads)
+import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 pytestmark = pytest.mark.triton

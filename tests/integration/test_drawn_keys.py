@@ -19,8 +19,8 @@ from clients.evaluator import evaluate
 from clients.keys import find_key
 from clients.load.observed import ServerView
 from clients.load.plan import Target
-from clients.statistics import ModelStatistics
-from clients.triton import TritonEvaluator
+from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.evaluator.statistics import ModelStatistics
 from export.candidate import Wish
 from export.publish import publish
 from export.server import ModelServer

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from blobzero.proxy import Proxy
-from clients.channel import Failure
 from clients.errors import RequestTimeout
 from clients.evaluator import evaluate
 from clients.load.plan import Target, Traffic
@@ -18,8 +17,9 @@ from clients.load.rows import make_payloads
 from clients.load.sharedmemory import SharedMemory
 from clients.load.signature import read_signature
 from clients.load.transports import GrpcUnary
-from clients.statistics import ModelStatistics
-from clients.triton import TritonEvaluator
+from clients.triton.evaluator.channel import Failure
+from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.evaluator.statistics import ModelStatistics
 from export.server import ModelServer
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
@@ -27,7 +27,7 @@ from serving.errors import ProbeTimeout
 from serving.probe import Probe
 from tests.integration.tiny_model import MODEL, random_rows, tiny_weights, write_repository
 
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.channel sets how gRPC loads)
+from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 pytestmark = pytest.mark.triton
 
@@ -75,7 +75,7 @@ def test_an_evaluator_loses_nothing(proxy: Proxy) -> None:
 
 
 def test_the_first_contact_may_meet_it_too(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clients.triton._CONTACT_S", 1.0)
+    monkeypatch.setattr("clients.triton.evaluator._CONTACT_S", 1.0)
     proxy.slow(latency_s=0.4, bytes_per_s=1e9)
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()

@@ -135,7 +135,7 @@ def test_a_worker_that_waits_for_a_server_ends_with_its_starter(tmp_path: Path, 
     (config,) = configs(tmp_path, workers=1, rounds=10, kind="triton")
     given = json.loads(config.to_json())
     given["evaluator"] |= {"url": nobody, "server_timeout_s": 20.0}
-    process = start_worker("clients.worker", json.dumps(given))
+    process = start_worker("clients.selfplay.worker", json.dumps(given))
     assert process.stdout is not None
     assert "does not answer" in process.stdout.readline()
     assert seconds_to_end(process) < AT_ONCE_S

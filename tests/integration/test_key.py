@@ -12,7 +12,7 @@ from blobzero.cli import main
 from clients.errors import KeyRefused
 from clients.evaluator import evaluate
 from clients.keys import KeyUnreadable, read_key
-from clients.triton import TritonEvaluator
+from clients.triton.evaluator.evaluator import TritonEvaluator
 from export.candidate import Wish
 from export.doctor import examine
 from export.errors import PublishFailed

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 
-from clients.records import read_shards, shard_paths
+from clients.selfplay.records import read_shards, shard_paths
 from tests.integration.tiny_model import write_repository
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -78,7 +78,7 @@ def role_of(process: psutil.Process, parent: int) -> str:
     if process.pid == parent:
         return "parent"
     words = process.cmdline()
-    if "clients.worker" in words:
+    if "clients.selfplay.worker" in words:
         return "worker"
     if any(word.endswith("guardian.py") for word in words):
         return "guardian"

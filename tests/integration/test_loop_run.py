@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from clients.records import read_shards, shard_paths
+from clients.selfplay.records import read_shards, shard_paths
 from export.doctor import examine
 from export.registry import Registry
 

@@ -14,12 +14,12 @@ from typing import Self
 import numpy as np
 import pytest
 
-from clients.channel import Failure
 from clients.connect import EvaluatorConfig
 from clients.errors import ServerUnreachable
-from clients.fleet import Fleet
-from clients.records import read_shards, shard_paths
-from clients.worker import WorkerConfig
+from clients.selfplay.fleet import Fleet
+from clients.selfplay.records import read_shards, shard_paths
+from clients.selfplay.worker import WorkerConfig
+from clients.triton.evaluator.channel import Failure
 from mcts_ext.config import SearchConfig
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

@@ -19,8 +19,8 @@ from blobzero.scrape import scrape
 from clients.evaluator import evaluate
 from clients.load.observed import ServerView
 from clients.load.plan import Target
-from clients.statistics import ModelStatistics
-from clients.triton import TritonEvaluator
+from clients.triton.statistics import ModelStatistics
+from clients.triton.evaluator import TritonEvaluator
 from export.server import ModelServer
 from mcts_ext.contract import MODEL_NAME
 from serving.config import ServerConfig

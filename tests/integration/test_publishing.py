@@ -17,8 +17,8 @@ from benchmarks.measure import Plan
 from blobzero.cli import main
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluation, evaluate
-from clients.records import read_shards, shard_paths
-from clients.triton import TritonEvaluator
+from clients.selfplay.records import read_shards, shard_paths
+from clients.triton.evaluator.evaluator import TritonEvaluator
 from export.candidate import Wish
 from export.change import STEPS
 from export.doctor import examine

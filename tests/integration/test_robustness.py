@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from clients.address import split_url
-from clients.channel import Failure
 from clients.errors import EvaluatorError, ModelNotFound, RequestRejected, RequestTimeout, ServerFailed
-from clients.requestcounts import RequestCounts, RequestTotals
-from clients.triton import TritonEvaluator
+from clients.triton.evaluator.channel import Failure
+from clients.triton.evaluator.counts import RequestCounts, RequestTotals
+from clients.triton.evaluator.evaluator import TritonEvaluator
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES, VALUE_NAME
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from clients.evaluator import evaluate
-from clients.records import finished_rounds, read_shards, shard_paths
-from clients.triton import TritonEvaluator
+from clients.selfplay.records import finished_rounds, read_shards, shard_paths
+from clients.triton.evaluator.evaluator import TritonEvaluator
 from export.candidate import Wish
 from export.config import config_path
 from export.parity import Answers, Tolerance, compare

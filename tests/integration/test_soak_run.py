@@ -14,7 +14,7 @@ import pytest
 
 from blobzero.soakfaults import KINDS
 from blobzero.soakplay import LOOK_S
-from clients.records import finished_rounds
+from clients.selfplay.records import finished_rounds
 
 
 @pytest.mark.triton
@@ -65,9 +65,8 @@ def test_what_nobody_asked_for_makes_the_verdict_bad(tmp_path: Path) -> None:
             time.sleep(0.2)
         time.sleep(LOOK_S)
         shards[0].unlink()
-        workers = [
-            one for one in psutil.Process(soak.pid).children(recursive=True) if "clients.worker" in one.cmdline()
-        ]
+        family = psutil.Process(soak.pid).children(recursive=True)
+        workers = [one for one in family if "clients.selfplay.worker" in one.cmdline()]
         workers[0].kill()
         said = soak.communicate(timeout=120)[0]
     assert soak.returncode == 1, said

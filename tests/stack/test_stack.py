@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clients.channel import open_channel
+from clients.triton.evaluator.channel import open_channel
 from mcts_ext.contract import MODEL_NAME
 from serving.ports import choose_ports
 from tests.stack.conftest import CHECKOUT, Project
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # images are built i
 
 COUNT = """
 import json, pathlib, collections
-from clients.records import read_shards
+from clients.selfplay.records import read_shards
 found = {}
 for run in sorted(pathlib.Path("/runs/selfplay").iterdir()):
     shards = sorted((run / "shards").glob("*.parquet"))

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from clients.contents import fault_in
 from clients.files import Unfit, json_object, open_regular, write_whole
+from clients.selfplay.checks import fault_in
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
 from mcts_ext.records import Records

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One self-play process: a pool of rounds, an evaluator, shards on disk.
 
-`play` is the loop. As a program (`python -m clients.starter clients.worker`) the process reads its `WorkerConfig` as
-one line of JSON from standard input, reports in lines of JSON on standard output, and stops when its input closes: so
-it never outlives the fleet that started it, however that died, by more than two seconds.
+`play` is the loop. As a program (`python -m clients.starter clients.selfplay.worker`) the process reads its
+`WorkerConfig` as one line of JSON from standard input, reports in lines of JSON on standard output, and stops when its
+input closes: so it never outlives the fleet that started it, however that died, by more than two seconds.
 
 ```
 in   {config}                     then "go", and "stop" or the end of the input
@@ -29,10 +29,10 @@ from clients.connect import EvaluatorConfig, connect
 from clients.errors import AnswerPending
 from clients.evaluator import Evaluator
 from clients.lock import worker_in
-from clients.records import NoRoom, in_shards, write_shard
-from clients.requestcounts import RequestCounts
-from clients.shares import Share
+from clients.selfplay.records import NoRoom, in_shards, write_shard
+from clients.selfplay.shares import Share
 from clients.starter import leave
+from clients.triton.evaluator.counts import RequestCounts
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.errors import BlobError
 from mcts_ext.pool import SelfPlayPool

@@ -22,8 +22,6 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.channel import Failure, classify
-from clients.connection import Connection, Link
 from clients.errors import (
     AnswerPending,
     EvaluatorClosed,
@@ -33,12 +31,14 @@ from clients.errors import (
     UnsoundAnswer,
 )
 from clients.evaluator import Evaluation, check_evaluation, check_observations
-from clients.requestcounts import MIXED, RequestCounts
-from clients.served_model import check_served_model
-from clients.wire import decode_response, encode_request
+from clients.triton.evaluator.channel import Failure, classify
+from clients.triton.evaluator.connection import Connection, Link
+from clients.triton.evaluator.counts import MIXED, RequestCounts
+from clients.triton.evaluator.served_model import check_served_model
+from clients.triton.evaluator.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 
-import grpc  # isort: skip  (clients.channel sets how it loads)
+import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 from tritonclient.grpc import service_pb2
 
 _FIRST_PAUSE_S: Final = 0.05

@@ -4,7 +4,7 @@
 from typing import Any
 
 from clients.provenance import machine
-from clients.telemetry import History
+from clients.selfplay.telemetry import History
 
 
 def summarize(history: History, **extra: Any) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
-from clients.channel import call_once, open_channel
 from clients.errors import RequestTimeout
+from clients.triton.evaluator.channel import call_once, open_channel
 
-from tritonclient.grpc import service_pb2_grpc  # isort: skip  (clients.channel sets how gRPC loads)
+from tritonclient.grpc import service_pb2_grpc  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 
 class Link:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-import clients.channel  # noqa: F401  (sets how gRPC loads, which tritonclient.grpc does)
+import clients.triton.channel  # noqa: F401  (sets how gRPC loads, which tritonclient.grpc does)
 
 from google.protobuf.message import DecodeError  # isort: skip
 from tritonclient.grpc import service_pb2  # isort: skip

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start many workers, watch them, start again those that die, and stop them all.
 
-Each worker is a program of its own (`clients/worker.py` says what it prints). One that reports an error has said why
-and ends the run; one that just dies (killed, out of memory) is started again, up to `MAX_RESTARTS` times in
-`RESTARTS_WITHIN_S`, and plays what no shard holds yet.
+Each worker is a program of its own (worker.py says what it prints). One that reports an error has said why and ends the
+run; one that just dies (killed, out of memory) is started again, up to `MAX_RESTARTS` times in `RESTARTS_WITHIN_S`, and
+plays what no shard holds yet.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from clients.child import python_command
 from clients.limits import allow_open_files
-from clients.requestcounts import RequestTotals
-from clients.worker import WorkerConfig
+from clients.processes import python_command
+from clients.selfplay.worker import WorkerConfig
+from clients.triton.evaluator.counts import RequestTotals
 from mcts_ext.errors import BlobError
 
 MAX_RESTARTS = 5
@@ -128,7 +128,7 @@ class Fleet:
             self._logs.mkdir(parents=True, exist_ok=True)
             with (self._logs / f"worker-{config.index:03d}.log").open("a") as log:
                 process = subprocess.Popen(
-                    python_command("clients.starter", "clients.worker"),
+                    python_command("clients.starter", "clients.selfplay.worker"),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

@@ -15,7 +15,7 @@ LATENCY_BOUNDS_S: Final = (
     0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0,
     5.0, 10.0, 20.0,
 )  # fmt: skip
-"""Upper bounds of the histogram's buckets; the last is a request's deadline (clients/triton.py)."""
+"""Upper bounds of the histogram's buckets; the last is a request's deadline (clients/triton/evaluator.py)."""
 MIXED: Final = "MixedVersions"
 """The kind of failure where parts of one batch were answered by different versions, around a swap."""
 PASSING: Final = ("ServerUnreachable", "ServerFailed", "RequestTimeout", "ModelNotFound", MIXED)

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.records import finished_rounds, readable
+from clients.selfplay.records import finished_rounds, readable
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import N_SEATS
 from mcts_ext.deals import ROUNDS_APART, games_for

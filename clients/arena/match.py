@@ -33,7 +33,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.bots import Bot
+from clients.arena.bots import Bot
 from clients.evaluator import Evaluation, Evaluator
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import N_SUITS

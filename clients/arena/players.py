@@ -3,8 +3,8 @@
 
 | spec | player |
 | --- | --- |
-| `random`, `heuristic` | clients/bots.py |
-| `ismcts`, `ismcts:SIMULATIONS` | OpenSpiel's, clients/ismcts.py; 1,000 simulations unless given |
+| `random`, `heuristic` | clients/arena/bots.py |
+| `ismcts`, `ismcts:SIMULATIONS` | OpenSpiel's, clients/arena/ismcts.py; 1,000 simulations unless given |
 | `ismcts-fair`, `ismcts-fair:SIMULATIONS` | the same, which is not told which cards are in play |
 | `search-uniform` | our search with an evaluator that knows nothing |
 | `latest` | our search with the version that the server answers with when the match begins |
@@ -29,10 +29,10 @@ from typing import Final, Literal
 
 import numpy as np
 
-from clients.bots import HeuristicBot, RandomBot
+from clients.arena.bots import HeuristicBot, RandomBot
+from clients.arena.match import BotPlayer, Player, SearchPlayer
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluator, UniformEvaluator, evaluate
-from clients.match import BotPlayer, Player, SearchPlayer
 from mcts_ext.config import SearchConfig
 from mcts_ext.contract import MODEL_NAME, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
@@ -142,7 +142,7 @@ def _open(spec: Spec, search: SearchConfig, networks: "_Networks") -> Player:
     if spec.kind == "heuristic":
         return BotPlayer(spec.text, HeuristicBot())
     if spec.is_openspiel:
-        from clients.ismcts import FairISMCTSBot, ISMCTSBot  # OpenSpiel is there for development alone
+        from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot  # OpenSpiel is there for development alone
 
         bot = ISMCTSBot(spec.number) if spec.kind == "ismcts" else FairISMCTSBot(spec.number)
         return BotPlayer(spec.text, bot, f"OpenSpiel, {spec.number} simulations")
@@ -198,7 +198,7 @@ class _Networks:
         return self._once(str(path), lambda: LocalEvaluator(path, threads=n_cores, on_event=self._on_event))
 
     def _triton(self, version: str) -> Evaluator:
-        from clients.triton import TritonEvaluator
+        from clients.triton.evaluator.evaluator import TritonEvaluator
 
         return TritonEvaluator(
             self._source.url,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.files import read_json, reason, write_json
-from clients.records import finished_rounds
+from clients.selfplay.records import finished_rounds
 from mcts_ext.config import SearchConfig, check_seed
 from mcts_ext.errors import BlobError, InvalidConfig
 

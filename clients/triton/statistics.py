@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from clients.connection import Connection
+from clients.triton.evaluator.connection import Connection
 
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.channel sets how gRPC loads)
+from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 
 @dataclass(frozen=True)
