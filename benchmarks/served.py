@@ -80,7 +80,7 @@ def served_repository(say: Say, *, path: Path = REPOSITORY) -> Iterator[Path]:
     else:
         yield path
         return
-    from export.publish import ensure_model  # PyTorch takes seconds to import
+    from export.publishing.publish import ensure_model  # PyTorch takes seconds to import
 
     say(f"{path} holds no model; publishing an untrained reference network aside")
     with tempfile.TemporaryDirectory(prefix="blobzero-bench-") as folder:

@@ -16,7 +16,7 @@ from ui.console import plain_console
 from ui.next_step import quoted
 
 if TYPE_CHECKING:
-    from export.export import ExportReport, Served
+    from export.exporter import ExportReport, Served
 
 COLUMNS: Final = (
     "variant", "engine", "rows/s", "(range)", "x float32", "policy KL", "p99", "max", "same top", "value off", "max",
@@ -51,7 +51,7 @@ def export(config: ExportConfig) -> int:
     """Export; the exit status."""
     console = plain_console(stderr=True)
     with console.status("starting") as status:
-        from export.export import export_variants  # PyTorch takes seconds to import
+        from export.exporter import export_variants  # PyTorch takes seconds to import
 
         report = export_variants(
             config.checkpoint,

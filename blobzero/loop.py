@@ -134,7 +134,7 @@ class LoopRun:
         Raises:
             LoopError: another loop is in the folder, or it can't be written.
         """
-        from export.publish import ensure_model  # PyTorch takes seconds to import; and it may be missing
+        from export.publishing.publish import ensure_model  # PyTorch takes seconds to import; and it may be missing
         from training.network import check_preset
 
         check_preset(self.settings.network)
@@ -233,7 +233,7 @@ class LoopRun:
                 matches[bot] = self._match(generation, bot, version, bot, deals, url)
         is_better = matches["before"]["difference"]["mean"] > 0
         if self.settings.gate == "better" and not is_better:
-            from export.publish import rollback
+            from export.publishing.publish import rollback
 
             rollback(self.models, before, url=url, key_file=self.config.key_file)
             self.metrics.published("rolled_back")
@@ -271,8 +271,8 @@ class LoopRun:
     def _publish(self, checkpoint: Path, url: str) -> tuple[int, int]:
         """The version before, and the version of this checkpoint, which is not published twice."""
         from export.errors import ExportError
-        from export.publish import publish
-        from export.registry import Registry
+        from export.publishing.publish import publish
+        from export.publishing.registry import Registry
 
         published = [entry for entry in Registry(self.models) if entry.state == "published"]
         known = [entry for entry in published if entry.source == str(checkpoint) and entry.same_as is None]

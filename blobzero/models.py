@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from blobzero.publish import DOING, tell, untold
-from export.registry import Entry, Registry
-from export.repository import numbers, require_repository
+from export.publishing.registry import Entry, Registry
+from export.publishing.repository import numbers, require_repository
 from ui.console import plain_console
 from ui.next_step import in_repository
 
@@ -90,7 +90,7 @@ def models(config: ModelsConfig) -> int:
     registry = Registry(config.repository)
     states: Mapping[int, str] = {}
     if config.url is not None:
-        from export.server import ModelServer  # gRPC takes a fifth of a second to import
+        from export.publishing.server import ModelServer  # gRPC takes a fifth of a second to import
 
         with ModelServer(config.url, key_file=config.key_file) as server:
             states = server.states()
@@ -143,7 +143,7 @@ def _cells(entry: "Entry", *, is_current: bool) -> list[str | Text]:
 
 def rollback(config: RollbackConfig) -> int:
     """Go back; the exit status."""
-    from export import publish as export
+    from export.publishing import publish as export
 
     console = plain_console(stderr=True)
     with console.status("starting") as status:
@@ -160,7 +160,7 @@ def rollback(config: RollbackConfig) -> int:
 
 def unpublish(config: UnpublishConfig) -> int:
     """Take out; the exit status."""
-    from export import publish as export
+    from export.publishing import publish as export
 
     export.unpublish(config.repository, config.version, url=config.url, key_file=config.key_file)
     console = plain_console(stderr=True)
@@ -173,7 +173,7 @@ def unpublish(config: UnpublishConfig) -> int:
 
 def doctor(config: DoctorConfig) -> int:
     """Examine; the exit status: 1 where something is wrong."""
-    from export.doctor import Finding, examine, set_right
+    from export.publishing.doctor import Finding, examine, set_right
 
     mended: list[Finding] = []
     findings = examine(config.repository, url=config.url, key_file=config.key_file)

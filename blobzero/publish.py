@@ -16,7 +16,7 @@ from ui.console import plain_console
 from ui.next_step import in_repository
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to be needed
-    from export.change import PublishReport
+    from export.publishing.transaction import PublishReport
 
 DOING: Final = {
     "lock": "locking the repository",
@@ -67,18 +67,18 @@ def publish(config: PublishConfig) -> int:
     if config.source is not None and config.preset is not None:
         raise InvalidConfig("expected a checkpoint or --preset, got both; a checkpoint knows its shape")
     console = plain_console(stderr=True)
-    from export.repository import versions
+    from export.publishing.repository import versions
 
     present = versions(config.repository)
     if config.if_absent and present:
         console.print(f"{config.repository} has version {present[-1]} already; nothing to do", soft_wrap=True)
         return 0
-    from export import publish as export
-    from export.candidate import Wish
+    from export.publishing import publish as export
+    from export.publishing.candidate import Wish
     from training.network import create_network
 
     with console.status("starting") as status:
-        report = export.publish(
+        report = export.publishing.publish(
             config.source or create_network(config.preset or "reference", seed=config.seed),
             repository=config.repository,
             url=config.url,

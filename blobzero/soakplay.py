@@ -30,7 +30,7 @@ from blobzero.soakrounds import Bookkeeper, Rounds
 from clients.connect import EvaluatorConfig
 from clients.selfplay.fleet import Fleet, FleetError
 from clients.selfplay.worker import WorkerConfig
-from export.publish import SERVED_VERSIONS, publish
+from export.publishing.publish import SERVED_VERSIONS, publish
 from mcts_ext.config import DealConfig
 from mcts_ext.errors import BlobError
 from serving.config import ServerConfig

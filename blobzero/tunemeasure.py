@@ -18,7 +18,7 @@ from clients.errors import EvaluatorError
 from clients.load import Generator, Load, LoadError, Patience, Slo, Target, Traffic
 from clients.selfplay.fleet import Fleet, FleetError
 from clients.selfplay.worker import WorkerConfig
-from export.server import ModelServer
+from export.publishing.server import ModelServer
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import OBSERVATION_BYTES
 from mcts_ext.errors import BlobError

@@ -31,9 +31,9 @@ from clients.files import read_json, reason, write_json, write_whole
 from clients.load import Slo, Target
 from clients.lock import sole_writer
 from clients.provenance import machine
-from export.config import config_path
-from export.repository import require_repository
-from export.server import ModelServer
+from export.publishing.config import config_path
+from export.publishing.repository import require_repository
+from export.publishing.server import ModelServer
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 from mcts_ext.versions import version_number

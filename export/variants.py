@@ -23,7 +23,7 @@ from clients.files import reason, write_whole
 from clients.local import LocalEvaluator
 from export.errors import ExportError, InvalidModel
 from export.graph import export_onnx, properties_of, read_metadata
-from export.halves import HalfNet
+from export.half_precision import HalfNet
 from export.parity import BATCH, Answers, ParityReport, compare
 from export.positions import export_positions
 from export.precisions import VARIANTS, Precision, Variant

@@ -13,8 +13,8 @@ settings.load_profile("fixed")
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Exported files of three networks."""
-    from export.candidate import Wish  # PyTorch takes seconds to import
-    from export.publish import publish
+    from export.publishing.candidate import Wish  # PyTorch takes seconds to import
+    from export.publishing.publish import publish
     from training.network import create_network
 
     folder = tmp_path_factory.mktemp("files")
@@ -26,7 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def repository(tmp_path: Path, files: list[Path]) -> Path:
     """Versions 1, 2 and 3 of three networks."""
-    from export.publish import publish
+    from export.publishing.publish import publish
 
     for file in files:
         publish(file, repository=tmp_path / "models")

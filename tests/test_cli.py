@@ -107,7 +107,7 @@ def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from export.config import ensure_config
+    from export.publishing.config import ensure_config
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     ensure_config(tmp_path / "models")
@@ -128,7 +128,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_an_empty_repository_is_to_be_published_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from blobzero.cli import main
-    from export.config import ensure_config
+    from export.publishing.config import ensure_config
 
     for _ in range(2):  # no configuration, then no version
         assert main(["serve", "--repository", str(tmp_path / "my models")]) == 1

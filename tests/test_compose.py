@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from export.graph import read_metadata
-from export.repository import model_path
+from export.publishing.repository import model_path
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 
 ROOT = Path(__file__).parents[1]

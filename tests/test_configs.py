@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from clients.triton.evaluator.served_model import check_served_model
-from export.config import MAX_BATCH_SIZE, config_names, config_path, ensure_config, render_config
+from export.publishing.config import MAX_BATCH_SIZE, config_names, config_path, ensure_config, render_config
 from mcts_ext.contract import MODEL_NAME
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,7 @@ import clients.selfplay.records
 from blobzero.cli import main
 from clients.selfplay.records import read_shards, shard_paths, write_shard
 from export.errors import InvalidPositions
-from export.export import REPORT_FILE, Served, _fastest, export_variants
+from export.exporter import REPORT_FILE, Served, _fastest, export_variants
 from export.graph import read_metadata
 from export.parity import ParityReport
 from export.positions import export_positions, recorded_rows, sample_rows
@@ -50,7 +50,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times for a moment only."""
     monkeypatch.setattr(
-        "export.export.time_engines", lambda *given, **named: time_engines(*given, **named, repeats=2, seconds=0.01)
+        "export.exporter.time_engines", lambda *given, **named: time_engines(*given, **named, repeats=2, seconds=0.01)
     )
 
 
@@ -231,7 +231,7 @@ def test_a_refusal_that_nobody_asked_for_is_no_failure(
         records=run,
     )
     assert list(report.refused) == [Variant("torchscript", "float16")]
-    monkeypatch.setattr("export.export.export_variants", lambda *given, **named: report)
+    monkeypatch.setattr("export.exporter.export_variants", lambda *given, **named: report)
     assert export(ExportConfig(tmp_path / "wild.safetensors")) == 0
     assert export(ExportConfig(tmp_path / "wild.safetensors", formats=("torchscript",))) == 1
 

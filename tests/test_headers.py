@@ -17,7 +17,7 @@ from torch import Tensor
 from clients.files import json_object
 from clients.selfplay.folder import RunFolder, RunFolderError
 from export.errors import RegistryError
-from export.registry import Registry
+from export.publishing.registry import Registry
 from mcts_ext.errors import BlobError
 from training.checkpoint import FORMAT, CheckpointError, describe, load_checkpoint, save_checkpoint
 from training.metrics import read_metrics

@@ -10,15 +10,15 @@ import onnx
 import pytest
 
 from blobzero.cli import main
-from export.candidate import Wish, build_candidate
-from export.config import config_path, ensure_config
-from export.doctor import examine, set_right
 from export.errors import InvalidModel, RegistryError, RepositoryBusy, RepositoryError
 from export.graph import read_metadata
 from export.precisions import PRECISIONS
-from export.publish import ensure_model, publish, rollback, unpublish
-from export.registry import Entry, Registry, exclusive
-from export.repository import model_path, version_folder, versions
+from export.publishing.candidate import Wish, build_candidate
+from export.publishing.config import config_path, ensure_config
+from export.publishing.doctor import examine, set_right
+from export.publishing.publish import ensure_model, publish, rollback, unpublish
+from export.publishing.registry import Entry, Registry, exclusive
+from export.publishing.repository import model_path, version_folder, versions
 from mcts_ext.errors import InvalidConfig
 from training.checkpoint import CheckpointError, describe, save_checkpoint
 from training.network import create_network

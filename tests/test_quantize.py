@@ -9,17 +9,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import export.candidate
+import export.publishing.candidate
 from clients.local import Engine, LocalEvaluator
-from export.candidate import Wish
 from export.errors import ParityFailed
 from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import Answers, compare
 from export.positions import sample_rows
 from export.precisions import PRECISIONS
-from export.publish import publish
+from export.publishing.candidate import Wish
+from export.publishing.publish import publish
+from export.publishing.repository import versions
 from export.quantize import quantize
-from export.repository import versions
 from export.variants import evaluate as run_file
 from export.variants import run_torch
 from serving.backends.openvino.model import padded
@@ -104,11 +104,11 @@ def test_both_files_of_a_network_are_the_same_function(int8_file: Path) -> None:
 def test_auto_takes_int8_where_the_processor_has_it(
     network: BlobNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.candidate, "cpu_flags", lambda: WITH_VNNI)
+    monkeypatch.setattr(export.publishing.candidate, "cpu_flags", lambda: WITH_VNNI)
     fast = publish(network, repository=tmp_path)
     assert list(fast.candidate.parity) == ["onnx int8"]
     assert read_metadata(fast.path / "model.onnx")["precision"] == "int8"
-    monkeypatch.setattr(export.candidate, "cpu_flags", lambda: WITHOUT)
+    monkeypatch.setattr(export.publishing.candidate, "cpu_flags", lambda: WITHOUT)
     slow = publish(network, repository=tmp_path)
     assert list(slow.candidate.parity) == ["onnx float32"]
     assert read_metadata(slow.path / "model.onnx")["precision"] == "float32"
@@ -116,7 +116,7 @@ def test_auto_takes_int8_where_the_processor_has_it(
 
 
 def test_auto_falls_back_where_int8_answers_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.candidate, "cpu_flags", lambda: WITH_VNNI)
+    monkeypatch.setattr(export.publishing.candidate, "cpu_flags", lambda: WITH_VNNI)
     report = publish(unfit_for_int8(), repository=tmp_path)
     assert "expected the onnx int8 file in openvino within" in report.candidate.why
     assert read_metadata(report.path / "model.onnx")["precision"] == "float32"

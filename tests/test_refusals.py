@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from blobzero.cli import main
-from export.candidate import Wish
-from export.doctor import examine
 from export.errors import ParityFailed, PublishFailed
-from export.publish import publish
-from export.registry import Registry
-from export.repository import versions
+from export.publishing.candidate import Wish
+from export.publishing.doctor import examine
+from export.publishing.publish import publish
+from export.publishing.registry import Registry
+from export.publishing.repository import versions
 from export.variants import build
 from training.checkpoint import save_checkpoint
 from training.network import BlobNet, create_network

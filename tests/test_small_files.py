@@ -20,7 +20,7 @@ from clients.lock import is_held, sole_writer
 from clients.selfplay.folder import RunFolder
 from clients.selfplay.records import read_shard
 from export.graph import read_metadata
-from export.registry import Registry
+from export.publishing.registry import Registry
 from mcts_ext.errors import BlobError
 from training.metrics import read_metrics
 

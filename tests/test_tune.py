@@ -15,7 +15,7 @@ from blobzero.tunemeasure import Measured, Refused, penalized
 from blobzero.tunereport import TuneResult, report
 from blobzero.tunespace import Setting, Space, UnreadableConfig, apply, as_text, client_flags, read_config, space_of
 from blobzero.tunestudy import StudyError, Tuning, Verdict, finished, open_study
-from export.config import render_config
+from export.publishing.config import render_config
 from ui.next_step import command_line
 
 Rate = Callable[[Setting], float]

@@ -8,11 +8,11 @@ import pytest
 
 from clients.errors import ModelNotFound
 from clients.local import latest_model_file
-from export.doctor import examine, set_right
 from export.errors import RepositoryError
-from export.publish import publish
-from export.registry import Registry
-from export.repository import numbers, versions
+from export.publishing.doctor import examine, set_right
+from export.publishing.publish import publish
+from export.publishing.registry import Registry
+from export.publishing.repository import numbers, versions
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import LAST_VERSION, is_left_out, is_mistaken, version_number
 from training.checkpoint import save_checkpoint

@@ -21,9 +21,9 @@ from clients.load.observed import ServerView
 from clients.load.plan import Target
 from clients.triton.evaluator.evaluator import TritonEvaluator
 from clients.triton.evaluator.statistics import ModelStatistics
-from export.candidate import Wish
-from export.publish import publish
-from export.server import ModelServer
+from export.publishing.candidate import Wish
+from export.publishing.publish import publish
+from export.publishing.server import ModelServer
 from mcts_ext.errors import InvalidConfig
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

@@ -20,7 +20,7 @@ from clients.load.transports import GrpcUnary
 from clients.triton.evaluator.channel import Failure
 from clients.triton.evaluator.evaluator import TritonEvaluator
 from clients.triton.evaluator.statistics import ModelStatistics
-from export.server import ModelServer
+from export.publishing.server import ModelServer
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.errors import ProbeTimeout

@@ -11,8 +11,8 @@ import pytest
 
 from blobzero.cli import main
 from clients.keys import RESTRICTED
-from export.candidate import Wish
-from export.publish import publish
+from export.publishing.candidate import Wish
+from export.publishing.publish import publish
 from serving.errors import ServingError
 from training.network import create_network
 

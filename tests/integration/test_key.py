@@ -13,14 +13,14 @@ from clients.errors import KeyRefused
 from clients.evaluator import evaluate
 from clients.keys import KeyUnreadable, read_key
 from clients.triton.evaluator.evaluator import TritonEvaluator
-from export.candidate import Wish
-from export.doctor import examine
 from export.errors import PublishFailed
 from export.positions import sample_rows
-from export.publish import publish
-from export.registry import Registry
-from export.repository import versions
-from export.server import ModelServer
+from export.publishing.candidate import Wish
+from export.publishing.doctor import examine
+from export.publishing.publish import publish
+from export.publishing.registry import Registry
+from export.publishing.repository import versions
+from export.publishing.server import ModelServer
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.ports import choose_ports

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from export.publish import ensure_model
-from export.registry import Registry
+from export.publishing.publish import ensure_model
+from export.publishing.registry import Registry
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from tests.integration.test_loop_run import SETTINGS

@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from clients.selfplay.records import read_shards, shard_paths
-from export.doctor import examine
-from export.registry import Registry
+from export.publishing.doctor import examine
+from export.publishing.registry import Registry
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from export.candidate import Wish
-from export.publish import publish
+from export.publishing.candidate import Wish
+from export.publishing.publish import publish
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.errors import ModelNotFound, ServerFailed, ServingError

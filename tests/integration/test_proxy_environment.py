@@ -21,7 +21,7 @@ from clients.load.observed import ServerView
 from clients.load.plan import Target
 from clients.triton.statistics import ModelStatistics
 from clients.triton.evaluator import TritonEvaluator
-from export.server import ModelServer
+from export.publishing.server import ModelServer
 from mcts_ext.contract import MODEL_NAME
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

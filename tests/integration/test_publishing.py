@@ -19,16 +19,16 @@ from clients.errors import ModelNotFound
 from clients.evaluator import Evaluation, evaluate
 from clients.selfplay.records import read_shards, shard_paths
 from clients.triton.evaluator.evaluator import TritonEvaluator
-from export.candidate import Wish
-from export.change import STEPS
-from export.doctor import examine
 from export.errors import ParityFailed, PublishFailed
 from export.positions import sample_rows
 from export.precisions import PRECISIONS
-from export.publish import publish, rollback, unpublish
-from export.registry import Entry, Registry
-from export.repository import model_path, versions
-from export.server import ModelServer
+from export.publishing.candidate import Wish
+from export.publishing.doctor import examine
+from export.publishing.publish import publish, rollback, unpublish
+from export.publishing.registry import Entry, Registry
+from export.publishing.repository import model_path, versions
+from export.publishing.server import ModelServer
+from export.publishing.transaction import STEPS
 from export.variants import run_torch
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
@@ -111,7 +111,7 @@ def test_answers_that_differ_are_withdrawn(
     before, known = ask(server), versions(repository)
     row = PRECISIONS["float32"]
     strict = replace(row, served=replace(row.served, value=-1.0))
-    monkeypatch.setattr("export.candidate.PRECISIONS", {**PRECISIONS, "float32": strict})
+    monkeypatch.setattr("export.publishing.candidate.PRECISIONS", {**PRECISIONS, "float32": strict})
     with pytest.raises(ParityFailed, match="the server's answers"):
         publish(create_network("small", seed=4), repository=repository, url=server.url, wish=Wish("float32"))
     assert versions(repository) == known
@@ -147,7 +147,7 @@ def test_a_server_of_another_repository_is_noticed(server: EmbeddedTriton, repos
 def test_a_server_killed_in_the_middle(
     server: EmbeddedTriton, repository: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.change.COMEBACK_S", 0.5)
+    monkeypatch.setattr("export.publishing.transaction.COMEBACK_S", 0.5)
     before, known = ask(server), versions(repository)
 
     def kill(at: str) -> None:
@@ -171,7 +171,7 @@ def test_a_server_killed_in_the_middle(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from export.publish import publish
+from export.publishing.publish import publish
 step, source, repository, url = sys.argv[1:]
 if step == "replace":  # in the middle of writing the registry
     Path.replace = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)

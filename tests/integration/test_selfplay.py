@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from clients.evaluator import evaluate
 from clients.selfplay.records import finished_rounds, read_shards, shard_paths
 from clients.triton.evaluator.evaluator import TritonEvaluator
-from export.candidate import Wish
-from export.config import config_path
 from export.parity import Answers, Tolerance, compare
 from export.precisions import PRECISIONS, SERVED
-from export.publish import publish
+from export.publishing.candidate import Wish
+from export.publishing.config import config_path
+from export.publishing.publish import publish
 from export.variants import Precision, run_torch
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import inference, selfplay
 from benchmarks.measure import Plan
 from benchmarks.selfplay import Case, Pace
-from export.publish import ensure_model
+from export.publishing.publish import ensure_model
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from clients.precision import cpu_flags
-from export.config import config_path, ensure_config
 from export.graph import export_onnx, metadata_of
 from export.parity import Answers, compare
 from export.positions import sample_rows
 from export.precisions import PRECISIONS, SERVED
+from export.publishing.config import config_path, ensure_config
 from export.variants import run_torch
 from mcts_ext.contract import (
     INPUT_NAME,

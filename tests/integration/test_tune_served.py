@@ -18,8 +18,8 @@ from blobzero.tunerun import host
 from blobzero.tunespace import Space, read_config, space_of
 from clients.load import Target
 from clients.lock import sole_writer
-from export.config import config_path
-from export.server import ModelServer
+from export.publishing.config import config_path
+from export.publishing.server import ModelServer
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from tests.integration.tiny_model import write_repository

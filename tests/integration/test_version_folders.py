@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from export.repository import numbers
-from export.server import ModelServer
+from export.publishing.repository import numbers
+from export.publishing.server import ModelServer
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.errors import ModelNotFound

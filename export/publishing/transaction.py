@@ -21,14 +21,14 @@ from typing import Any, Final, Self
 
 from clients.errors import EvaluatorError
 from clients.files import json_object
-from export.candidate import Candidate
-from export.config import ensure_config
 from export.errors import ExportError, PublishFailed, RepositoryError
 from export.graph import read_metadata
-from export.mend import mend, withdraw
 from export.parity import ParityReport, compare
-from export.registry import Entry, Registry, exclusive, now
-from export.repository import (
+from export.publishing.candidate import Candidate
+from export.publishing.config import ensure_config
+from export.publishing.recovery import mend, withdraw
+from export.publishing.registry import Entry, Registry, exclusive, now
+from export.publishing.repository import (
     file_hashes,
     gather,
     incoming,
@@ -38,7 +38,7 @@ from export.repository import (
     rename_in,
     version_folder,
 )
-from export.server import ModelServer
+from export.publishing.server import ModelServer
 from export.variants import PARITY_KEY
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import LAST_VERSION

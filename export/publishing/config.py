@@ -31,7 +31,7 @@ from mcts_ext.contract import (
 MAX_BATCH_SIZE: Final = 1024
 
 _TEMPLATE: Final = """\
-# Generated from mcts_ext/contract.py by export/config.py; a test compares the two.
+# Generated from mcts_ext/contract.py by export/publishing/config.py; a test compares the two.
 # Serves with $how
 name: "$model"
 backend: "$backend"

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from export.candidate import Wish, build_candidate, read_candidate
-from export.change import Change, OnStep, PublishReport, retire
-from export.config import ensure_config
 from export.errors import PublishFailed, RepositoryError
 from export.graph import read_metadata
 from export.precisions import FILE_NAMES
-from export.repository import model_files, model_path, numbers, require_repository, version_folder, versions
+from export.publishing.candidate import Wish, build_candidate, read_candidate
+from export.publishing.config import ensure_config
+from export.publishing.repository import model_files, model_path, numbers, require_repository, version_folder, versions
+from export.publishing.transaction import Change, OnStep, PublishReport, retire
 from mcts_ext.errors import InvalidConfig
 from training.checkpoint import describe, load_checkpoint
 from training.network import BlobNet, create_network

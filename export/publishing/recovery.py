@@ -14,8 +14,8 @@ from pathlib import Path
 
 from export.errors import InvalidModel
 from export.graph import read_metadata
-from export.registry import Entry, Registry, now
-from export.repository import (
+from export.publishing.registry import Entry, Registry, now
+from export.publishing.repository import (
     file_hashes,
     model_files,
     model_path,
@@ -24,7 +24,7 @@ from export.repository import (
     sweep,
     version_folder,
 )
-from export.server import ModelServer
+from export.publishing.server import ModelServer
 
 INTERRUPTED = "the command that published it was interrupted"
 

@@ -12,15 +12,14 @@ from google.protobuf import text_format
 from clients.errors import EvaluatorError, ServerUnreachable
 from clients.files import read_small
 from clients.triton.evaluator.served_model import check_served_model
-from export.candidate import read_candidate
-from export.change import Change
-from export.config import config_names, config_path
 from export.errors import ExportError, PublishFailed
 from export.graph import read_metadata
 from export.parity import compare
-from export.publish import SERVED_VERSIONS
-from export.registry import Registry, is_busy
-from export.repository import (
+from export.publishing.candidate import read_candidate
+from export.publishing.config import config_names, config_path
+from export.publishing.publish import SERVED_VERSIONS
+from export.publishing.registry import Registry, is_busy
+from export.publishing.repository import (
     file_hashes,
     leftovers,
     model_files,
@@ -29,7 +28,8 @@ from export.repository import (
     require_repository,
     version_folder,
 )
-from export.server import READY, ModelServer
+from export.publishing.server import READY, ModelServer
+from export.publishing.transaction import Change
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError
 from mcts_ext.versions import is_left_out, is_mistaken, version_number
