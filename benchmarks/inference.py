@@ -33,9 +33,9 @@ from benchmarks.served import (
 )
 from clients.evaluator import Evaluator
 from clients.local import LocalEvaluator, latest_model_file
-from clients.triton.evaluator.channel import open_channel
-from clients.triton.evaluator.evaluator import TritonEvaluator
-from clients.triton.evaluator.wire import encode_request
+from clients.triton.channel import open_channel
+from clients.triton.evaluator import TritonEvaluator
+from clients.triton.wire import encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
 from serving.embedded import EmbeddedTriton
 

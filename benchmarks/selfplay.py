@@ -44,8 +44,8 @@ from clients.local import latest_model_file
 from clients.selfplay.fleet import Fleet
 from clients.selfplay.sizing import Size, choose_size
 from clients.selfplay.worker import WorkerConfig, play
-from clients.triton.evaluator.evaluator import TritonEvaluator
-from clients.triton.evaluator.statistics import ModelStatistics
+from clients.triton.evaluator import TritonEvaluator
+from clients.triton.statistics import ModelStatistics
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.pool import SelfPlayPool

@@ -20,7 +20,7 @@ from benchmarks.measure import Say
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluator
 from clients.local import latest_model_file
-from clients.triton.evaluator.statistics import ModelStatistics
+from clients.triton.statistics import ModelStatistics
 from mcts_ext.contract import MODEL_NAME, OBSERVATION_BYTES
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round

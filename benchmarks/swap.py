@@ -28,7 +28,7 @@ from clients.errors import EvaluatorError
 from clients.evaluator import evaluate
 from clients.local import LocalEvaluator
 from clients.processes import python_command
-from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.evaluator import TritonEvaluator
 from mcts_ext.errors import BlobError
 
 PUBLISH: Final = python_command("blobzero.cli", "publish")

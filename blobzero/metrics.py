@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from clients.address import LOOPBACK, split_url
 from clients.selfplay.fleet import Fleet
-from clients.triton.evaluator.counts import LATENCY_BOUNDS_S
+from clients.triton.counts import LATENCY_BOUNDS_S
 from mcts_ext.errors import InvalidConfig
 
 OUTCOMES: Final = ("ok", "refused", "rolled_back")

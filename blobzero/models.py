@@ -143,11 +143,11 @@ def _cells(entry: "Entry", *, is_current: bool) -> list[str | Text]:
 
 def rollback(config: RollbackConfig) -> int:
     """Go back; the exit status."""
-    from export.publishing import publish as export
+    from export.publishing import publish as publishing
 
     console = plain_console(stderr=True)
     with console.status("starting") as status:
-        report = export.rollback(
+        report = publishing.rollback(
             config.repository,
             config.version,
             url=config.url,
@@ -160,9 +160,9 @@ def rollback(config: RollbackConfig) -> int:
 
 def unpublish(config: UnpublishConfig) -> int:
     """Take out; the exit status."""
-    from export.publishing import publish as export
+    from export.publishing import publish as publishing
 
-    export.unpublish(config.repository, config.version, url=config.url, key_file=config.key_file)
+    publishing.unpublish(config.repository, config.version, url=config.url, key_file=config.key_file)
     console = plain_console(stderr=True)
     console.print(f"version {config.version} is out of {config.repository}", soft_wrap=True)
     if config.url is None:

@@ -14,7 +14,7 @@ from clients.files import read_small
 from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable, rounds_of
 from clients.selfplay.summary import summarize
 from clients.selfplay.telemetry import History
-from clients.triton.evaluator.statistics import ModelStatistics
+from clients.triton.statistics import ModelStatistics
 from mcts_ext.contract import MODEL_NAME
 from training.shards import find_shards
 

@@ -73,12 +73,12 @@ def publish(config: PublishConfig) -> int:
     if config.if_absent and present:
         console.print(f"{config.repository} has version {present[-1]} already; nothing to do", soft_wrap=True)
         return 0
-    from export.publishing import publish as export
+    from export.publishing import publish as publishing
     from export.publishing.candidate import Wish
     from training.network import create_network
 
     with console.status("starting") as status:
-        report = export.publishing.publish(
+        report = publishing.publish(
             config.source or create_network(config.preset or "reference", seed=config.seed),
             repository=config.repository,
             url=config.url,

@@ -26,7 +26,7 @@ from clients.selfplay.sizing import Auto, Size, choose_size
 from clients.selfplay.summary import summarize
 from clients.selfplay.telemetry import History
 from clients.selfplay.worker import WorkerConfig
-from clients.triton.evaluator.statistics import ModelCounts, ModelStatistics
+from clients.triton.statistics import ModelCounts, ModelStatistics
 from mcts_ext.config import DealConfig, Unit
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.deals import games_for

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clients.evaluator import Evaluator, HashEvaluator, UniformEvaluator
-from clients.triton.evaluator.counts import RequestCounts
+from clients.triton.counts import RequestCounts
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import InvalidConfig
 
@@ -40,7 +40,7 @@ def connect(
     """
     # Each import here only for whom needs it: gRPC takes a third of a second, OpenVINO more.
     if config.kind == "triton":
-        from clients.triton.evaluator.evaluator import TritonEvaluator
+        from clients.triton.evaluator import TritonEvaluator
 
         return TritonEvaluator(
             config.url,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from clients.triton.evaluator.channel import open_channel
+from clients.triton.channel import open_channel
 from mcts_ext import contract
 from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerUnreachable
 

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from clients.triton.evaluator.served_model import check_served_model
+from clients.triton.served_model import check_served_model
 from export.publishing.config import MAX_BATCH_SIZE, config_names, config_path, ensure_config, render_config
 from mcts_ext.contract import MODEL_NAME
 

@@ -20,7 +20,7 @@ from clients.keys import (
     read_key,
     runtime_folder,
 )
-from clients.triton.evaluator.channel import key_metadata
+from clients.triton.channel import key_metadata
 
 PORT = 28_001
 

@@ -20,7 +20,7 @@ from clients.load.schedule import arrivals, share
 from clients.load.signature import Signature, Tensor, parse_shape
 from clients.load.transports import request_head
 from clients.load.worker import WorkerConfig
-from clients.triton.evaluator.wire import encode_request
+from clients.triton.wire import encode_request
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
 

@@ -14,7 +14,7 @@ from clients.load import Load
 from clients.load.schedule import arrivals
 from clients.load.transports import Done
 from clients.load.worker import Sender
-from clients.triton.evaluator.channel import Failure
+from clients.triton.channel import Failure
 
 
 class Refusing:

@@ -13,8 +13,8 @@ from blobzero.metrics import FleetMetrics, LoopMetrics, Visit, serve_metrics
 from blobzero.scrape import scrape
 from clients.errors import ServerUnreachable
 from clients.evaluator import evaluate
-from clients.triton.evaluator.counts import LATENCY_BOUNDS_S, MIXED, PASSING, RequestCounts, RequestTotals
-from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.counts import LATENCY_BOUNDS_S, MIXED, PASSING, RequestCounts, RequestTotals
+from clients.triton.evaluator import TritonEvaluator
 from mcts_ext.errors import InvalidConfig
 from tests.fake_triton import FakeTriton, answer, fail
 from tests.integration.tiny_model import random_rows

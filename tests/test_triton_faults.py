@@ -22,7 +22,7 @@ from clients.errors import (
     UnsoundAnswer,
 )
 from clients.evaluator import evaluate
-from clients.triton.evaluator.evaluator import TritonEvaluator, _pause_s
+from clients.triton.evaluator import TritonEvaluator, _pause_s
 from mcts_ext.errors import InvalidConfig
 from tests.fake_triton import FakeTriton, Step, answer, fail
 from tests.integration.tiny_model import random_rows

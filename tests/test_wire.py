@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.triton.evaluator.wire import decode_response, encode_request
+from clients.triton.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from tests.integration.tiny_model import random_rows
 

@@ -198,7 +198,7 @@ class _Networks:
         return self._once(str(path), lambda: LocalEvaluator(path, threads=n_cores, on_event=self._on_event))
 
     def _triton(self, version: str) -> Evaluator:
-        from clients.triton.evaluator.evaluator import TritonEvaluator
+        from clients.triton.evaluator import TritonEvaluator
 
         return TritonEvaluator(
             self._source.url,

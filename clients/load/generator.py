@@ -34,7 +34,7 @@ from clients.load.signature import read_signature
 from clients.load.worker import FIELDS, LAST_S, TICK_S, WorkerConfig
 from clients.processes import python_command
 from clients.selfplay.fleet import WORKER_ENVIRONMENT
-from clients.triton.evaluator.connection import Connection
+from clients.triton.connection import Connection
 
 READY_TIMEOUT_S: Final = 60.0
 HEAD_START_S: Final = 0.05

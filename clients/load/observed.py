@@ -11,7 +11,7 @@ from clients.address import is_loopback, split_url
 from clients.direct import fetch
 from clients.load.plan import Target
 from clients.load.point import Server
-from clients.triton.evaluator.statistics import ModelCounts, ModelStatistics
+from clients.triton.statistics import ModelCounts, ModelStatistics
 from mcts_ext.errors import BlobError
 
 

@@ -19,8 +19,8 @@ from clients.load.plan import LoadError, Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
 from clients.load.transports import Done, GrpcUnary
-from clients.triton.evaluator.channel import Failure, key_metadata
-from clients.triton.evaluator.connection import Connection
+from clients.triton.channel import Failure, key_metadata
+from clients.triton.connection import Connection
 from mcts_ext.errors import BlobError
 
 from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how it loads)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from clients.load.plan import LoadError, Target
-from clients.triton.evaluator.channel import call_once, open_channel
+from clients.triton.channel import call_once, open_channel
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
 

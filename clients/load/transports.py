@@ -13,9 +13,9 @@ from clients.errors import EvaluatorClosed, RequestTimeout
 from clients.load.plan import Target, Traffic
 from clients.load.rows import Payload
 from clients.load.signature import Signature
-from clients.triton.evaluator.channel import Failure, classify
-from clients.triton.evaluator.connection import Connection
-from clients.triton.evaluator.wire import encode_request
+from clients.triton.channel import Failure, classify
+from clients.triton.connection import Connection
+from clients.triton.wire import encode_request
 
 import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 from tritonclient.grpc import service_pb2

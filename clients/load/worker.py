@@ -38,7 +38,7 @@ from clients.load.sharedmemory import SharedMemory
 from clients.load.signature import Signature, Tensor
 from clients.load.transports import GrpcUnary, Transport
 from clients.starter import leave
-from clients.triton.evaluator.channel import Failure
+from clients.triton.channel import Failure
 from mcts_ext.errors import BlobError
 
 TICK_S: Final = 0.1

@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 from clients.limits import allow_open_files
 from clients.processes import python_command
 from clients.selfplay.worker import WorkerConfig
-from clients.triton.evaluator.counts import RequestTotals
+from clients.triton.counts import RequestTotals
 from mcts_ext.errors import BlobError
 
 MAX_RESTARTS = 5

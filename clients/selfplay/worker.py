@@ -32,7 +32,7 @@ from clients.lock import worker_in
 from clients.selfplay.records import NoRoom, in_shards, write_shard
 from clients.selfplay.shares import Share
 from clients.starter import leave
-from clients.triton.evaluator.counts import RequestCounts
+from clients.triton.counts import RequestCounts
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.errors import BlobError
 from mcts_ext.pool import SelfPlayPool

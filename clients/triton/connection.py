@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from clients.errors import RequestTimeout
-from clients.triton.evaluator.channel import call_once, open_channel
+from clients.triton.channel import call_once, open_channel
 
 from tritonclient.grpc import service_pb2_grpc  # isort: skip  (clients.triton.channel sets how gRPC loads)
 

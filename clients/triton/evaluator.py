@@ -31,11 +31,11 @@ from clients.errors import (
     UnsoundAnswer,
 )
 from clients.evaluator import Evaluation, check_evaluation, check_observations
-from clients.triton.evaluator.channel import Failure, classify
-from clients.triton.evaluator.connection import Connection, Link
-from clients.triton.evaluator.counts import MIXED, RequestCounts
-from clients.triton.evaluator.served_model import check_served_model
-from clients.triton.evaluator.wire import decode_response, encode_request
+from clients.triton.channel import Failure, classify
+from clients.triton.connection import Connection, Link
+from clients.triton.counts import MIXED, RequestCounts
+from clients.triton.served_model import check_served_model
+from clients.triton.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 
 import grpc  # isort: skip  (clients.triton.channel sets how it loads)

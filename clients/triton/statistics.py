@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from clients.triton.evaluator.connection import Connection
+from clients.triton.connection import Connection
 
 from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 

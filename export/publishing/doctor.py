@@ -11,7 +11,7 @@ from google.protobuf import text_format
 
 from clients.errors import EvaluatorError, ServerUnreachable
 from clients.files import read_small
-from clients.triton.evaluator.served_model import check_served_model
+from clients.triton.served_model import check_served_model
 from export.errors import ExportError, PublishFailed
 from export.graph import read_metadata
 from export.parity import compare

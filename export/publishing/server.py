@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from clients.errors import EvaluatorError, ModelNotFound
 from clients.evaluator import evaluate
-from clients.triton.evaluator.channel import key_metadata
-from clients.triton.evaluator.connection import Connection
-from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.channel import key_metadata
+from clients.triton.connection import Connection
+from clients.triton.evaluator import TritonEvaluator
 from export.errors import PublishFailed
 from export.parity import Answers
 from mcts_ext.contract import MODEL_NAME

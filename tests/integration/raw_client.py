@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import psutil
 
-from clients.triton.evaluator.channel import Failure, classify, key_metadata, open_channel
+from clients.triton.channel import Failure, classify, key_metadata, open_channel
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 from serving.embedded import EmbeddedTriton
 from tests.integration.tiny_model import random_rows, tiny_weights

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from clients.triton.evaluator.channel import open_channel
+from clients.triton.channel import open_channel
 from serving.install import find_installation
 from serving.ports import choose_ports
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from clients.keys import HTTP_HEADER, find_key
-from clients.triton.evaluator.channel import key_metadata, open_channel
+from clients.triton.channel import key_metadata, open_channel
 from mcts_ext.contract import MODEL_NAME
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

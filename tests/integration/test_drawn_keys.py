@@ -19,8 +19,8 @@ from clients.evaluator import evaluate
 from clients.keys import find_key
 from clients.load.observed import ServerView
 from clients.load.plan import Target
-from clients.triton.evaluator.evaluator import TritonEvaluator
-from clients.triton.evaluator.statistics import ModelStatistics
+from clients.triton.evaluator import TritonEvaluator
+from clients.triton.statistics import ModelStatistics
 from export.publishing.candidate import Wish
 from export.publishing.publish import publish
 from export.publishing.server import ModelServer

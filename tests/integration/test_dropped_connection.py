@@ -17,9 +17,9 @@ from clients.load.rows import make_payloads
 from clients.load.sharedmemory import SharedMemory
 from clients.load.signature import read_signature
 from clients.load.transports import GrpcUnary
-from clients.triton.evaluator.channel import Failure
-from clients.triton.evaluator.evaluator import TritonEvaluator
-from clients.triton.evaluator.statistics import ModelStatistics
+from clients.triton.channel import Failure
+from clients.triton.evaluator import TritonEvaluator
+from clients.triton.statistics import ModelStatistics
 from export.publishing.server import ModelServer
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

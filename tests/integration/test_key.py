@@ -12,7 +12,7 @@ from blobzero.cli import main
 from clients.errors import KeyRefused
 from clients.evaluator import evaluate
 from clients.keys import KeyUnreadable, read_key
-from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.evaluator import TritonEvaluator
 from export.errors import PublishFailed
 from export.positions import sample_rows
 from export.publishing.candidate import Wish

@@ -22,7 +22,7 @@ from clients.load import Generator, Load, LoadError, NoAnswers, Patience, Target
 from clients.load.plan import TransportName
 from clients.load.point import DONE, INTENDED
 from clients.load.sharedmemory import region_prefix
-from clients.triton.evaluator.channel import key_metadata, open_channel
+from clients.triton.channel import key_metadata, open_channel
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from tests.integration.plain_client import closed_loop

@@ -18,7 +18,7 @@ from blobzero.cli import main
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluation, evaluate
 from clients.selfplay.records import read_shards, shard_paths
-from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.evaluator import TritonEvaluator
 from export.errors import ParityFailed, PublishFailed
 from export.positions import sample_rows
 from export.precisions import PRECISIONS

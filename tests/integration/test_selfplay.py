@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clients.evaluator import evaluate
 from clients.selfplay.records import finished_rounds, read_shards, shard_paths
-from clients.triton.evaluator.evaluator import TritonEvaluator
+from clients.triton.evaluator import TritonEvaluator
 from export.parity import Answers, Tolerance, compare
 from export.precisions import PRECISIONS, SERVED
 from export.publishing.candidate import Wish

@@ -23,8 +23,8 @@ from clients.errors import (
     ServerUnreachable,
 )
 from clients.evaluator import Evaluation, Evaluator, evaluate
-from clients.triton.evaluator.evaluator import TritonEvaluator
-from clients.triton.evaluator.statistics import ModelCounts, ModelStatistics
+from clients.triton.evaluator import TritonEvaluator
+from clients.triton.statistics import ModelCounts, ModelStatistics
 from mcts_ext.contract import MODEL_NAME, POLICY_NAME, VALUE_NAME
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

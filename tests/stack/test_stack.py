@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clients.triton.evaluator.channel import open_channel
+from clients.triton.channel import open_channel
 from mcts_ext.contract import MODEL_NAME
 from serving.ports import choose_ports
 from tests.stack.conftest import CHECKOUT, Project
