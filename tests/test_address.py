@@ -5,8 +5,8 @@ import pytest
 
 from blobzero.cli import main
 from clients.address import is_loopback, join_url, split_url
-from clients.load.plan import Target
 from mcts_ext.errors import InvalidConfig
+from perf.load.plan import Target
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import engine, openspiel, quality, search
-from benchmarks.deals import N_MOVES, deals, mid_round
-from benchmarks.measure import Figure, Plan, Result, interleave, rate
 from clients.evaluator import HashEvaluator
 from mcts_ext._bench import FreeSearch, random_playouts
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.rules import Round
+from perf.bench import engine, openspiel, quality, search
+from perf.bench.deals import N_MOVES, deals, mid_round
+from perf.bench.measure import Figure, Plan, Result, interleave, rate
 
 
 def silent(text: str) -> None:

@@ -59,7 +59,7 @@ def test_children_run_what_their_starter_is_a_part_of_installed_or_not(
 
 def test_every_python_that_is_started_leaves_out_the_working_folder() -> None:
     root = Path(__file__).parent.parent
-    packages = ("clients", "training", "export", "serving", "blobzero", "benchmarks")
+    packages = ("clients", "training", "export", "serving", "perf", "blobzero", "ui")
     files = [path for package in packages for path in (root / package).rglob("*.py")]
     started = [line for path in files for line in path.read_text().splitlines() if "sys.executable, " in line]
     assert len(started) >= 2

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from clients.load import Load, NoAnswers, Patience, Point, Slo, Target, Traffic, highest_rate, knee, parse_sweep
-from clients.load.observed import ServerView, compare
-from clients.load.point import agree, quantile, summarize, within
-from clients.load.rows import SIZES, make_payloads, request_sizes
-from clients.load.schedule import arrivals, share
-from clients.load.signature import Signature, Tensor, parse_shape
-from clients.load.transports import request_head
-from clients.load.worker import WorkerConfig
 from clients.triton.wire import encode_request
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
+from perf.load import Load, NoAnswers, Patience, Point, Slo, Target, Traffic, highest_rate, knee, parse_sweep
+from perf.load.observed import ServerView, compare
+from perf.load.point import agree, quantile, summarize, within
+from perf.load.sender.rows import SIZES, make_payloads, request_sizes
+from perf.load.sender.schedule import arrivals, share
+from perf.load.sender.signature import Signature, Tensor, parse_shape
+from perf.load.sender.transports import request_head
+from perf.load.sender.worker import WorkerConfig
 
 from tritonclient.grpc import service_pb2  # isort: skip
 

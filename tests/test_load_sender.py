@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from clients.errors import ServerUnreachable
-from clients.load import Load
-from clients.load.schedule import arrivals
-from clients.load.transports import Done
-from clients.load.worker import Sender
 from clients.triton.channel import Failure
+from perf.load import Load
+from perf.load.sender.schedule import arrivals
+from perf.load.sender.transports import Done
+from perf.load.sender.worker import Sender
 
 
 class Refusing:

@@ -11,7 +11,7 @@ import pytest
 from blobzero.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("benchmarks", "blobzero", "clients", "export", "mcts_ext", "serving", "training")
+PACKAGES = ("blobzero", "clients", "export", "mcts_ext", "perf", "serving", "training", "ui")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "compose*.yaml", "docker/*", "Makefile")
 COMMAND = re.compile(r"(?<![\w/.'-])blobzero ([a-z]+)\b([^`\n;()#,]*?)(?=[`\n;()#,]|\s{3}| or |$)")
 NO_VERBS = {"checkpoint", "training", "command", "process"}

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from blobzero.others import RecordedRounds
-from blobzero.soakrounds import Bookkeeper
 from clients.selfplay import records as reading
 from clients.selfplay.records import ShardGone, ShardUnavailable, finished_rounds, read_shards, shard_paths
 from clients.selfplay.shares import Share
 from export.positions import recorded_rows
 from mcts_ext.config import DealConfig
+from perf.soak.rounds import Bookkeeper
 from tests.recorded import record
 from training.replay import Replay
 from training.shards import find_shards
@@ -88,7 +88,7 @@ def test_too_many_open_files_is_no_fault_of_a_shard(tmp_path: Path) -> None:
     with no_files_left(), pytest.raises(ShardUnavailable, match="Too many open files"):
         read_shards(present)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("blobzero.soakrounds.shard_paths", lambda _: present)
+        patch.setattr("perf.soak.rounds.shard_paths", lambda _: present)
         patch.setattr("blobzero.others.find_shards", lambda *_, **__: present)
         with no_files_left():
             assert books.look().unreadable == [shard.name]

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from blobzero.cli import main
-from blobzero.proxy import Proxy
-from blobzero.smalldisk import NoSmallDisk, SmallDisk
-from blobzero.soakfaults import KINDS, schedule
-from blobzero.soakmemory import GROWTH, Life, Scales, judge_memory
-from blobzero.soakrounds import Bookkeeper
 from clients.selfplay.records import write_shard
 from mcts_ext.records import Records
+from perf.soak.disk import NoSmallDisk, SmallDisk
+from perf.soak.faults import KINDS, schedule
+from perf.soak.memory import GROWTH, Life, Scales, judge_memory
+from perf.soak.proxy import Proxy
+from perf.soak.rounds import Bookkeeper
 
 # -- the accounts -----------------------------------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ def test_a_slow_network_takes_its_time(proxy: Proxy) -> None:
 FILL = """
 import sys
 from pathlib import Path
-from blobzero.smalldisk import SmallDisk
+from perf.soak.disk import SmallDisk
 folder = Path(sys.argv[1])
 with SmallDisk(folder) as disk:
     (folder / "kept").write_bytes(bytes(300_000))
@@ -306,7 +306,7 @@ def test_where_nothing_may_be_mounted_it_says_so(tmp_path: Path, monkeypatch: py
         def unshare(self, _flags: int) -> int:
             return -1
 
-    monkeypatch.setattr("blobzero.smalldisk.ctypes.CDLL", lambda *_a, **_k: Libc())
+    monkeypatch.setattr("perf.soak.disk.ctypes.CDLL", lambda *_a, **_k: Libc())
     with pytest.raises(NoSmallDisk), SmallDisk(tmp_path):
         pass
 

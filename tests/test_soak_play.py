@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from blobzero.soak import SoakConfig
-from blobzero.soakfaults import Inflicted
-from blobzero.soakplay import POLL_S, BrokenOff, Soak
-from blobzero.soakreport import Moment
+from perf.soak.config import SoakConfig
+from perf.soak.faults import Inflicted
+from perf.soak.report import Moment
+from perf.soak.soak import POLL_S, BrokenOff, Soak
 
 NO_STACK: Any = SimpleNamespace()
 

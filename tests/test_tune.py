@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from blobzero.cli import main
-from blobzero.tune import TuneConfig
-from blobzero.tunemeasure import Measured, Refused, penalized
-from blobzero.tunereport import TuneResult, report
-from blobzero.tunespace import Setting, Space, UnreadableConfig, apply, as_text, client_flags, read_config, space_of
-from blobzero.tunestudy import StudyError, Tuning, Verdict, finished, open_study
 from export.publishing.config import render_config
+from perf.tune.config import TuneConfig
+from perf.tune.measure import Measured, Refused, penalized
+from perf.tune.report import TuneResult, report
+from perf.tune.space import Setting, Space, UnreadableConfig, apply, as_text, client_flags, read_config, space_of
+from perf.tune.study import StudyError, Tuning, Verdict, finished, open_study
 from ui.next_step import command_line
 
 Rate = Callable[[Setting], float]

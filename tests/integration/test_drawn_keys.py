@@ -17,14 +17,14 @@ import pytest
 from blobzero.cli import main
 from clients.evaluator import evaluate
 from clients.keys import find_key
-from clients.load.observed import ServerView
-from clients.load.plan import Target
 from clients.triton.evaluator import TritonEvaluator
 from clients.triton.statistics import ModelStatistics
 from export.publishing.candidate import Wish
 from export.publishing.publish import publish
 from export.publishing.server import ModelServer
 from mcts_ext.errors import InvalidConfig
+from perf.load.observed import ServerView
+from perf.load.plan import Target
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.health import is_ready

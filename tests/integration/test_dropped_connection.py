@@ -9,18 +9,18 @@ from functools import partial
 import numpy as np
 import pytest
 
-from blobzero.proxy import Proxy
 from clients.errors import RequestTimeout
 from clients.evaluator import evaluate
-from clients.load.plan import Target, Traffic
-from clients.load.rows import make_payloads
-from clients.load.sharedmemory import SharedMemory
-from clients.load.signature import read_signature
-from clients.load.transports import GrpcUnary
 from clients.triton.channel import Failure
 from clients.triton.evaluator import TritonEvaluator
 from clients.triton.statistics import ModelStatistics
 from export.publishing.server import ModelServer
+from perf.load.plan import Target, Traffic
+from perf.load.sender.rows import make_payloads
+from perf.load.sender.sharedmemory import SharedMemory
+from perf.load.sender.signature import read_signature
+from perf.load.sender.transports import GrpcUnary
+from perf.soak.proxy import Proxy
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.errors import ProbeTimeout

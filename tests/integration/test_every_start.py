@@ -64,7 +64,7 @@ def test_every_verb_starts_its_server_with_a_key(
 
 def test_nothing_else_starts_one() -> None:
     """Who finds the binary can start it: one file does, with the command that cannot be had without a key."""
-    files = [path for folder in ("blobzero", "benchmarks", "clients", "export", "serving", "training")
+    files = [path for folder in ("blobzero", "clients", "export", "perf", "serving", "training", "ui")
              for path in (ROOT / folder).rglob("*.py")]  # fmt: skip
     finding = {str(path.relative_to(ROOT)) for path in files if "find_installation" in path.read_text()}
     assert finding == {"serving/install.py", "serving/embedded.py"}

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from blobzero.proxy import Proxy
-from clients.load.plan import Target, Traffic
-from clients.load.signature import Signature, Tensor, read_signature
-from clients.load.worker import WorkerConfig as LoadConfig
+from perf.load.plan import Target, Traffic
+from perf.load.sender.signature import Signature, Tensor, read_signature
+from perf.load.sender.worker import WorkerConfig as LoadConfig
+from perf.soak.proxy import Proxy
 from serving.embedded import EmbeddedTriton
 from tests.integration.python_models import SLEEPER_CONFIG, _write
 from tests.integration.test_kills import left_in, left_of, stubs_below
@@ -149,7 +149,7 @@ def test_a_load_worker_whose_server_is_silent_ends_with_its_starter(triton_serve
         config = LoadConfig(
             Target(proxy.url, key_file=key_file), read_signature(Target(proxy.url)), Traffic("shm", rows=4), 0
         )
-        process = start_worker("clients.load.worker", config.to_json())
+        process = start_worker("perf.load.sender.worker", config.to_json())
         assert process.stdout is not None
         assert process.stdin is not None
         assert "ready" in process.stdout.readline()
@@ -163,4 +163,4 @@ def test_a_load_worker_whose_server_is_silent_ends_with_its_starter(triton_serve
 def test_a_load_worker_that_is_not_ready_ends_with_its_starter(nobody: str) -> None:
     tensor = Tensor("x", "FP32", (3_000_000,))  # a hundred rows of it take a while to make
     config = LoadConfig(Target(nobody), Signature((tensor,), (tensor,), 1000), Traffic(rows=1000, data="random"), 0)
-    assert seconds_to_end(start_worker("clients.load.worker", config.to_json())) < AT_ONCE_S + 1.5  # imports first
+    assert seconds_to_end(start_worker("perf.load.sender.worker", config.to_json())) < AT_ONCE_S + 1.5  # imports first

@@ -18,11 +18,11 @@ import pytest
 from numpy.typing import NDArray
 
 from clients.errors import KeyRefused
-from clients.load import Generator, Load, LoadError, NoAnswers, Patience, Target, Traffic, measure
-from clients.load.plan import TransportName
-from clients.load.point import DONE, INTENDED
-from clients.load.sharedmemory import region_prefix
 from clients.triton.channel import key_metadata, open_channel
+from perf.load import Generator, Load, LoadError, NoAnswers, Patience, Target, Traffic, measure
+from perf.load.plan import TransportName
+from perf.load.point import DONE, INTENDED
+from perf.load.sender.sharedmemory import region_prefix
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from tests.integration.plain_client import closed_loop

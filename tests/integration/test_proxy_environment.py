@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from blobzero.scrape import scrape
 from clients.evaluator import evaluate
-from clients.load.observed import ServerView
-from clients.load.plan import Target
+from perf.load.observed import ServerView
+from perf.load.plan import Target
 from clients.triton.statistics import ModelStatistics
 from clients.triton.evaluator import TritonEvaluator
 from export.publishing.server import ModelServer

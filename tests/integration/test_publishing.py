@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import swap
-from benchmarks.measure import Plan
 from blobzero.cli import main
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluation, evaluate
@@ -30,6 +28,8 @@ from export.publishing.repository import model_path, versions
 from export.publishing.server import ModelServer
 from export.publishing.transaction import STEPS
 from export.variants import run_torch
+from perf.bench import swap
+from perf.bench.measure import Plan
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from training.network import create_network

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import inference, selfplay
-from benchmarks.measure import Plan
-from benchmarks.selfplay import Case, Pace
 from export.publishing.publish import ensure_model
+from perf.bench import inference, selfplay
+from perf.bench.measure import Plan
+from perf.bench.selfplay import Case, Pace
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from blobzero.soakfaults import KINDS
-from blobzero.soakplay import LOOK_S
 from clients.selfplay.records import finished_rounds
+from perf.soak.faults import KINDS
+from perf.soak.soak import LOOK_S
 
 
 @pytest.mark.triton

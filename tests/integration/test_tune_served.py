@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
-from blobzero.tunemeasure import Bench, Measured, Refused
-from blobzero.tunerun import host
-from blobzero.tunespace import Space, read_config, space_of
-from clients.load import Target
 from clients.lock import sole_writer
 from export.publishing.config import config_path
 from export.publishing.server import ModelServer
+from perf.load import Target
+from perf.tune.measure import Bench, Measured, Refused
+from perf.tune.run import host
+from perf.tune.space import Space, read_config, space_of
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from tests.integration.tiny_model import write_repository
@@ -52,7 +52,7 @@ def bench(tmp_path: Path, space: Space) -> Iterator[Bench]:
 def test_a_default_that_waits_is_beaten_and_what_beats_it_is_served(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blobzero.tunespace.DEFAULT_LOAD", {"rows": 64, "in_flight": 4})  # never fills a batch
+    monkeypatch.setattr("perf.tune.space.DEFAULT_LOAD", {"rows": 64, "in_flight": 4})  # never fills a batch
     models, out = repository(tmp_path, batching=SLOW), tmp_path / "tune"
     flags = ["--objective", "rows", "--repository", str(models), "--out", str(out), "--json"]
     assert main(["tune", *QUICK, *flags]) == 0

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many positions a second the served model answers, by batch size, in this process and through Triton.
+
+Every path gets the same rows and the same number of cores. Under Triton one client process keeps a few requests in
+flight; the server may merge requests that wait into one execution, so small batches measure requests, not the network.
+"""
+
+import contextlib
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from clients.evaluator import Evaluator
+from clients.local import LocalEvaluator, latest_model_file
+from clients.triton.channel import open_channel
+from clients.triton.evaluator import TritonEvaluator
+from clients.triton.wire import encode_request
+from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
+from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result
+from perf.bench.served import (
+    IN_FLIGHT,
+    N_POSITIONS,
+    REPOSITORY,
+    Split,
+    Work,
+    closed_loop,
+    multiply_adds,
+    own_cpu,
+    positions_in_play,
+    served,
+    served_repository,
+)
+from serving.embedded import EmbeddedTriton
+
+from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
+
+BATCHES: Final = (1, 8, 32, 128, 512, 1024)
+IN_PROCESS: Final = ("openvino", "onnxruntime")
+WIRE_BATCH: Final = 512
+REST_S: Final = 0.1
+"""Between two cases: ONNX Runtime's threads spin for some 80 ms after their last batch."""
+
+Case = tuple[str, int]
+"""Path and batch."""
+
+
+def run(plan: Plan, *, repository: Path = REPOSITORY, window_s: float | None = None) -> Result:
+    """Measure every batch on every path."""
+    window_s = window_s or (0.15 if plan.quick else 1.5)
+    cores = len(os.sched_getaffinity(0))
+    positions = positions_in_play(N_POSITIONS, seed=0)
+    descriptions: list[str] = []
+    with contextlib.ExitStack() as stack:
+        repository = stack.enter_context(served_repository(plan.say, path=repository))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-bench-")))
+        model = latest_model_file(repository, MODEL_NAME)
+        plan.say(f"starting Triton on {repository}")
+        triton, _ = stack.enter_context(served(repository, log_file=folder / "triton.log"))
+        paths: dict[str, Evaluator] = {}
+        for engine in IN_PROCESS:
+            local = LocalEvaluator(model, engine=engine, threads=cores, on_event=descriptions.append)
+            paths[engine] = stack.enter_context(local)
+        paths["triton"] = stack.enter_context(TritonEvaluator(triton.url))
+        sent, answered = bytes_per_row(triton.url, positions[:WIRE_BATCH])
+        works = _measure(plan, paths, triton, positions, window_s)
+        network_madds = multiply_adds(repository)
+    points = [_point(case, found) for case, found in works.items()]
+    through_triton = _best([found for (path, _), found in works.items() if path == "triton"])
+    in_process = _best([found for (path, _), found in works.items() if path in IN_PROCESS])
+    return Result(
+        level="inference",
+        config={
+            "quick": plan.quick,
+            "window_s": window_s,
+            "cores": cores,
+            "in_flight": IN_FLIGHT,
+            "positions": "4 players, 5 cards, played at random",
+            "model_version": int(model.parent.name),
+            "multiply_adds_per_row": network_madds,
+            "wire_batch": WIRE_BATCH,
+            "in_process": descriptions,
+        },
+        repeats=MIN_REPEATS,
+        figures={
+            "rows_per_s_triton": through_triton,
+            "rows_per_s_in_process": in_process,
+            "bytes_sent_per_row": Figure.of([sent]),
+            "bytes_answered_per_row": Figure.of([answered]),
+        },
+        points=points,
+        tables=[_table(points, cores)],
+    )
+
+
+def bytes_per_row(url: str, rows: NDArray[np.uint8]) -> tuple[float, float]:
+    """Bytes of one request with these rows, and of its answer, each divided by the rows."""
+    head = service_pb2.ModelInferRequest(model_name=MODEL_NAME)
+    head.inputs.add(name=INPUT_NAME, datatype="UINT8", shape=[len(rows), OBSERVATION_BYTES])
+    request = encode_request(head, rows)
+    with open_channel(url) as channel:
+        answer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(request, timeout=20.0)  # of bytes
+    return len(request) / len(rows), len(answer) / len(rows)
+
+
+def _measure(
+    plan: Plan, paths: dict[str, Evaluator], triton: EmbeddedTriton, positions: NDArray[np.uint8], window_s: float
+) -> dict[Case, list[Work]]:
+    """Every case once, then all again; before that each once unmeasured, for engines prepare for a new batch size."""
+    works: dict[Case, list[Work]] = {(path, batch): [] for batch in BATCHES for path in paths}
+    for repeat in range(-1, MIN_REPEATS):
+        for (path, batch), found in works.items():
+            time.sleep(REST_S)
+            work = closed_loop(
+                paths[path],
+                positions,
+                batch=batch,
+                seconds=window_s if repeat >= 0 else 0.0,
+                cpu_seconds=partial(own_cpu, triton if path == "triton" else None),
+            )
+            if repeat >= 0:
+                found.append(work)
+        if repeat >= 0:
+            plan.say(f"inference: repeat {repeat + 1} of {MIN_REPEATS}")
+    return works
+
+
+def _best(cases: list[list[Work]]) -> Figure:
+    """Of the case with the highest median."""
+    return max((Figure.of([work.rows_per_s for work in works]) for works in cases), key=lambda found: found.median)
+
+
+def _point(case: Case, works: list[Work]) -> dict[str, Any]:
+    split = Split.of(works)
+    return {
+        "batch": case[1],
+        "path": case[0],
+        "rows_per_s": round(Figure.of([work.rows_per_s for work in works]).median, 1),
+        "client_us_per_row": round(split.client_us, 3),
+        "server_us_per_row": round(split.server_us, 3),
+        "backend_us_per_row": round(split.backend_us, 3),
+    }
+
+
+def _table(points: list[dict[str, Any]], cores: int) -> Table:
+    table = Table(title=f"rows/s on {cores} cores, and CPU microseconds a row in client + server + backend")
+    table.add_column("rows a request", justify="right")
+    for path in (*IN_PROCESS, "triton"):
+        table.add_column(path, justify="right")
+    table.add_column("client + server + backend", justify="right")
+    found = {(point["path"], point["batch"]): point for point in points}
+    for batch in BATCHES:
+        last = found["triton", batch]
+        split = " + ".join(f"{last[f'{part}_us_per_row']:.1f}" for part in ("client", "server", "backend"))
+        rates = [f"{found[path, batch]['rows_per_s']:,.0f}" for path in (*IN_PROCESS, "triton")]
+        table.add_row(str(batch), *rates, split)
+    return table

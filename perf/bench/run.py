@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`blobzero bench`: measure one level of the system, or all of them."""
+
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+
+from clients.files import write_json
+from clients.lock import sole_writer
+from ui.console import plain_console
+
+Level = Literal["engine", "search", "inference", "selfplay", "quality", "swap"]
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Measure a level of the system: rules, search, inference, self-play, what batching costs in quality, or a swap."""
+
+    level: Annotated[Level | Literal["all"], tyro.conf.Positional] = "all"
+    """What to measure."""
+    quick: bool = False
+    """At most 50 s a level; rougher figures."""
+    out: Path = field(default_factory=lambda: Path("data/bench"))
+    """Folder for the JSON of each level, CSV and pictures."""
+    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the result as JSON on standard output (a list for `all`), everything else on standard error."""
+
+
+def bench(config: BenchConfig) -> int:
+    """Measure, show and keep; the exit status."""
+    with sole_writer(config.out):
+        return _run(config)
+
+
+def _run(config: BenchConfig) -> int:
+    from perf.bench.measure import Plan
+
+    console = plain_console(stderr=config.json)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    plan = Plan(quick=config.quick, out=config.out, say=say)
+    levels = get_args(Level) if config.level == "all" else (config.level,)
+    found = []
+    for level in levels:
+        result = importlib.import_module(f"perf.bench.{level}").run(plan)
+        found.append(result.to_json())
+        path = config.out / f"{level}.json"
+        write_json(path, found[-1])
+        for table in result.tables:
+            console.print(table)
+        for note in result.notes:
+            say(f"note     {note}")
+        for kept in (*result.files, path):
+            say(f"written  {kept}")
+    if config.json:
+        print(json.dumps(found if config.level == "all" else found[0]))
+    return 0

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load on a Triton server: client processes that send in a closed or an open loop, and what came of it.
+
+`measure(target, traffic, load)` runs one point; `Generator` keeps its client processes from point to point.
+"""
+
+from perf.load.generator import Generator, measure
+from perf.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
+from perf.load.point import Point
+from perf.load.sweep import Slo, highest_rate, knee, parse_sweep
+
+__all__ = [
+    "Generator", "Load", "LoadError", "NoAnswers", "Patience", "Point", "Slo", "Target", "Traffic",
+    "highest_rate", "knee", "measure", "parse_sweep",
+]  # fmt: skip

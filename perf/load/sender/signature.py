@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The inputs and outputs of any served model, as its server describes them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from clients.triton.channel import call_once, open_channel
+from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
+from mcts_ext.errors import InvalidConfig
+from perf.load.plan import LoadError, Target
+
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc  # isort: skip
+
+ITEM_BYTES: Final[Mapping[str, int]] = {
+    "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,
+    "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8,
+}  # fmt: skip
+"""By type on the wire; BYTES is not among them: its items have lengths of their own."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output."""
+
+    name: str
+    datatype: str
+    """As on the wire: UINT8, FP32, BYTES."""
+    shape: tuple[int, ...]
+    """Of one row, or of the whole tensor where the model has no batch dimension; -1 is any size."""
+
+    @property
+    def n_items(self) -> int | None:
+        """Numbers in a row; None where the server alone knows."""
+        return None if min(self.shape, default=1) < 0 else math.prod(self.shape)
+
+    @property
+    def row_bytes(self) -> int | None:
+        """Bytes of a row; None where the server alone knows."""
+        size = ITEM_BYTES.get(self.datatype)
+        return None if size is None or self.n_items is None else size * self.n_items
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch_size: int
+    """0: the model has no batch dimension, and a request is one row."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it takes our positions."""
+        return self.inputs == (Tensor(INPUT_NAME, "UINT8", (OBSERVATION_BYTES,)),) and self.max_batch_size > 0
+
+    @property
+    def most_rows(self) -> int:
+        return max(1, self.max_batch_size)
+
+    def dims(self, tensor: Tensor, n_rows: int) -> list[int]:
+        """The shape of a tensor in a request."""
+        return [n_rows, *tensor.shape] if self.max_batch_size else list(tensor.shape)
+
+
+def read_signature(target: Target, *, shapes: Sequence[str] = (), timeout_s: float = 10.0) -> Signature:
+    """Ask the server.
+
+    Raises:
+        EvaluatorError: no server, or no such model.
+        LoadError: an input has a dimension of any size, and `shapes` says nothing of it.
+    """
+    with open_channel(target.url) as channel:
+        reply = call_once(
+            service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelConfig,
+            service_pb2.ModelConfigRequest(name=target.model, version=target.version),
+            url=target.url,
+            model=target.model,
+            timeout_s=timeout_s,
+        )
+    wanted = dict(map(parse_shape, shapes))
+    inputs = [_tensor(entry) for entry in reply.config.input if not entry.optional]
+    if unknown := wanted.keys() - {tensor.name for tensor in inputs}:
+        known = ", ".join(tensor.name for tensor in inputs)
+        raise InvalidConfig(f"expected --shape of an input of {target.model} ({known}), got {', '.join(unknown)}")
+    inputs = [Tensor(one.name, one.datatype, wanted.get(one.name, one.shape)) for one in inputs]
+    for one in inputs:
+        if one.n_items is None:
+            dims = ",".join(map(str, one.shape))
+            raise LoadError(
+                f"expected input {one.name} of {target.model} to have a fixed shape, got [{dims}]; "
+                f"say which, for example --shape {one.name}:{dims.replace('-1', '128')}"
+            )
+    return Signature(tuple(inputs), tuple(map(_tensor, reply.config.output)), int(reply.config.max_batch_size))
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """NAME:3,224,224."""
+    name, _, dims = text.rpartition(":")
+    found = dims.split(",")
+    if not name or not all(one.isdecimal() and int(one) for one in found):
+        raise InvalidConfig(
+            f"expected --shape NAME:DIMENSIONS, for example tokens:128 or image:3,224,224, got {text!r}"
+        )
+    return name, tuple(map(int, found))
+
+
+def _tensor(entry: Any) -> Tensor:
+    datatype = str(model_config_pb2.DataType.Name(entry.data_type)).removeprefix("TYPE_")
+    return Tensor(entry.name, "BYTES" if datatype == "STRING" else datatype, tuple(map(int, entry.dims)))
+
+
+def numpy_type(datatype: str) -> np.dtype[Any]:
+    """The type of arrays that hold a wire type; BF16 goes as its bits."""
+    names = {"BOOL": "bool", "FP16": "float16", "BF16": "uint16", "FP32": "float32", "FP64": "float64"}
+    return np.dtype(names.get(datatype, datatype.lower()))

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The faults of a soak test: what each does to the stack under test, for how long, and when it is cured.
+
+| kind | what is done |
+| --- | --- |
+| server-kill | SIGKILL to Triton |
+| backend-kill | SIGKILL to one of its backend processes: Triton goes on, says READY, and answers nothing |
+| worker-kill | SIGKILL to a self-play process |
+| network-cut | connections break and new ones are refused |
+| network-stall | connections stay, and no byte arrives |
+| slow-link | bytes arrive late and few at a time |
+| model-swap | another network is exported and published while everybody plays |
+| disk-full | the players' disk has no room for a shard |
+"""
+
+import contextlib
+import random
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from clients.processes import python_command
+from clients.selfplay.fleet import Fleet
+from mcts_ext.contract import MODEL_NAME
+from perf.soak.disk import SmallDisk
+from perf.soak.proxy import Proxy
+from serving.embedded import EmbeddedTriton
+
+CUT_S: Final = 4.0
+STALL_S: Final = 6.0
+SLOW_S: Final = 8.0
+SLOW_LATENCY_S: Final = 0.02
+SLOW_BYTES_PER_S: Final = 2e6
+FULL_S: Final = 5.0
+"""Longer than a worker takes from shard to shard, so that it meets the full disk."""
+
+
+@dataclass
+class Stack:
+    """What faults are inflicted on."""
+
+    triton: EmbeddedTriton
+    proxy: Proxy
+    fleet: Fleet
+    disk: SmallDisk | None
+    repository: Path
+    preset: str
+    random: random.Random
+    next_seed: int
+    """Of the next network that is published."""
+    n_workers_killed: int = 0
+
+
+@dataclass(frozen=True)
+class Inflicted:
+    """A fault under way."""
+
+    what: str
+    seconds: float = 0.0
+    """How long it lasts at least."""
+    is_over: Callable[[], bool] = lambda: True
+    is_cured: Callable[[], bool] = lambda: True
+    """Whether what it broke is whole again, beside the rate of play."""
+    failure: Callable[[], str | None] = lambda: None
+    """Why it could not be inflicted as meant; asked when it is over."""
+    stops_play: bool = False
+    """Whether nobody can play while it lasts."""
+
+
+def _kill(pid: int) -> Callable[[], str | None]:
+    """SIGKILL to a process that should live; what to say where it does not."""
+    try:
+        psutil.Process(pid or -1).kill()
+    except (psutil.Error, ValueError):
+        return lambda: f"process {pid} was not there to be killed"
+    return lambda: None
+
+
+@contextlib.contextmanager
+def _server_kill(stack: Stack) -> Iterator[Inflicted]:
+    pid = stack.triton.pid
+    yield Inflicted(
+        f"SIGKILL to Triton, process {pid}",
+        failure=_kill(pid),
+        is_cured=lambda: stack.triton.pid not in (0, pid),
+    )
+
+
+@contextlib.contextmanager
+def _backend_kill(stack: Stack) -> Iterator[Inflicted]:
+    server = stack.triton.pid
+    # Of the version that is asked: another one's death would be noticed by the watch alone.
+    current = f"/{MODEL_NAME}/{stack.fleet.model_version}/"
+    victims: list[int] = []
+    with contextlib.suppress(psutil.Error, ValueError):
+        children = psutil.Process(server or -1).children(recursive=True)
+        victims = [one.pid for one in children if any(current in word for word in one.cmdline())]
+    victim = stack.random.choice(victims) if victims else 0
+    yield Inflicted(
+        f"SIGKILL to backend process {victim} of {len(victims)} of version {stack.fleet.model_version}",
+        failure=_kill(victim),
+        is_cured=lambda: stack.triton.pid not in (0, server),
+    )
+
+
+@contextlib.contextmanager
+def _worker_kill(stack: Stack) -> Iterator[Inflicted]:
+    before = stack.fleet.n_restarts
+    n_workers = len(stack.fleet.pids)
+    index = stack.n_workers_killed % n_workers  # in turns: one that dies too often ends a fleet
+    pid = stack.fleet.pids[index]
+    stack.n_workers_killed += 1
+    yield Inflicted(
+        f"SIGKILL to worker {index}, process {pid}",
+        failure=_kill(pid),
+        is_cured=lambda: stack.fleet.n_restarts > before and stack.fleet.n_playing == n_workers,
+    )
+
+
+@contextlib.contextmanager
+def _network_cut(stack: Stack) -> Iterator[Inflicted]:
+    stack.proxy.cut()
+    try:
+        yield Inflicted("connections broken, new ones refused", CUT_S, stops_play=True)
+    finally:
+        stack.proxy.mend()
+
+
+@contextlib.contextmanager
+def _network_stall(stack: Stack) -> Iterator[Inflicted]:
+    stack.proxy.stall()
+    try:
+        yield Inflicted("connections stay, no byte arrives", STALL_S, stops_play=True)
+    finally:
+        stack.proxy.mend()
+
+
+@contextlib.contextmanager
+def _slow_link(stack: Stack) -> Iterator[Inflicted]:
+    stack.proxy.slow(latency_s=SLOW_LATENCY_S, bytes_per_s=SLOW_BYTES_PER_S)
+    try:
+        yield Inflicted(f"{1e3 * SLOW_LATENCY_S:g} ms later, {SLOW_BYTES_PER_S / 1e6:g} MB/s", SLOW_S)
+    finally:
+        stack.proxy.mend()
+
+
+@contextlib.contextmanager
+def _model_swap(stack: Stack) -> Iterator[Inflicted]:
+    seed, stack.next_seed = stack.next_seed, stack.next_seed + 1
+    before = max(stack.fleet.model_versions, default=0)
+    command = python_command(
+        "blobzero.child", "publish", "--preset", stack.preset, "--seed", str(seed),
+        "--repository", str(stack.repository), "--url", stack.triton.url, "--keep", "2",
+    )  # fmt: skip
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,  # Ctrl-C is ours; it ends when its input closes
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        errors = process.stderr
+
+        def failure() -> str | None:
+            said = errors.read().strip().splitlines()
+            return None if process.returncode == 0 else f"publish failed: {said[-1] if said else process.returncode}"
+
+        yield Inflicted(
+            f"network {seed} published over version {before}",
+            is_over=lambda: process.poll() is not None,
+            is_cured=lambda: max(stack.fleet.model_versions, default=0) > before,
+            failure=failure,
+        )
+
+
+@contextlib.contextmanager
+def _disk_full(stack: Stack) -> Iterator[Inflicted]:
+    assert stack.disk is not None
+    stack.disk.fill()
+    try:
+        yield Inflicted("no room for shards", FULL_S, stops_play=True)
+    finally:
+        stack.disk.empty()
+
+
+KINDS: Final[Mapping[str, Callable[[Stack], AbstractContextManager[Inflicted]]]] = {
+    "server-kill": _server_kill,
+    "backend-kill": _backend_kill,
+    "worker-kill": _worker_kill,
+    "network-cut": _network_cut,
+    "network-stall": _network_stall,
+    "slow-link": _slow_link,
+    "model-swap": _model_swap,
+    "disk-full": _disk_full,
+}
+"""By name, what inflicts a fault; leaving its context takes away what can be taken away."""
+
+
+def schedule(
+    n_faults: int, *, kinds: Sequence[str], begin_s: float, end_s: float, seed: int
+) -> list[tuple[float, str]]:
+    """Moments and kinds: every kind before any comes again, in random order, evenly spread with some jitter."""
+    rng = random.Random(seed)
+    order: list[str] = []
+    while len(order) < n_faults:
+        order += rng.sample(list(kinds), len(kinds))
+    gap = (end_s - begin_s) / max(1, n_faults)
+    return [(begin_s + gap * (i + rng.uniform(0.0, 0.3)), kind) for i, kind in enumerate(order[:n_faults])]
