@@ -11,7 +11,7 @@ import pytest
 
 STARTER = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-m", "blobzero.child", *sys.argv[1:]], stdin=subprocess.PIPE)
+child = subprocess.Popen([sys.executable, "-m", "blobzero.supervised", *sys.argv[1:]], stdin=subprocess.PIPE)
 time.sleep(60)
 """
 

@@ -14,11 +14,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from blobzero.cli import VERBS, main
-from blobzero.match import MatchConfig
-from blobzero.metrics import FleetMetrics
-from blobzero.play import PlayConfig
+from blobzero.monitor.metrics import FleetMetrics
+from blobzero.play.play import PlayConfig
 from blobzero.searchflags import SearchFlags
-from blobzero.selfplay import SelfPlayConfig, selfplay
+from blobzero.verbs.match import MatchConfig
+from blobzero.verbs.selfplay import SelfPlayConfig, selfplay
 from clients.selfplay.records import finished_rounds, read_provenance, shard_paths
 from mcts_ext.config import LARGEST_SEED, SearchConfig
 from mcts_ext.errors import InvalidConfig

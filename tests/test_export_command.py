@@ -220,7 +220,7 @@ def test_what_is_beyond_tolerance_is_refused_and_not_kept(
 def test_a_refusal_that_nobody_asked_for_is_no_failure(
     tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from blobzero.export import ExportConfig, export
+    from blobzero.verbs.export import ExportConfig, export
 
     save_checkpoint(tmp_path / "wild.safetensors", beyond_float16(create_network("small", seed=7)), step=0)
     report = export_variants(

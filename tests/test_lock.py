@@ -272,7 +272,7 @@ def test_every_command_with_a_folder_of_its_own_keeps_off_another_s(
 
 def test_names_of_folders_and_seeds_are_unique_when_many_start_at_once(tmp_path: Path) -> None:
     code = (
-        "from blobzero.selfplay import SelfPlayConfig; from perf.soak.config import SoakConfig\n"
+        "from blobzero.verbs.selfplay import SelfPlayConfig; from perf.soak.config import SoakConfig\n"
         "print(SelfPlayConfig().out, SoakConfig().out, SelfPlayConfig().seed)"
     )
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(20)]

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blobzero.loop import LoopConfig, LoopError, LoopRun, loop
-from blobzero.loopconfig import PRESETS, LoopSettings, load_settings
-from blobzero.metrics import FleetMetrics
-from blobzero.report import ReportConfig, ReportError, bids_made, report
-from blobzero.selfplay import SelfPlayConfig, selfplay
+from blobzero.loop.config import PRESETS, LoopSettings, load_settings
+from blobzero.loop.loop import LoopConfig, LoopError, LoopRun, loop
+from blobzero.loop.report import ReportConfig, ReportError, bids_made, report
+from blobzero.monitor.metrics import FleetMetrics
+from blobzero.verbs.selfplay import SelfPlayConfig, selfplay
 from clients.selfplay.folder import RunFolder, RunFolderError
 from clients.selfplay.records import shard_paths, write_shard
 from mcts_ext.config import DealConfig, SearchConfig, Unit
@@ -254,7 +254,7 @@ def test_self_play_that_is_complete_keeps_its_summary(
         played.append(config)
         return selfplay(replace(config, evaluator="uniform", url=None, workers=1), metrics=metrics)
 
-    monkeypatch.setattr("blobzero.loop.selfplay", without_network)
+    monkeypatch.setattr("blobzero.loop.loop.selfplay", without_network)
     loop = LoopRun(LoopConfig(out=tmp_path, seed=1), settings)
     assert loop.play(0, "127.0.0.1:9") == 0
     path = tmp_path / "selfplay" / "000" / "summary.json"

@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from blobzero.cli import main
-from blobzero.match import MatchConfig
-from blobzero.play import PlayConfig
+from blobzero.play.play import PlayConfig
+from blobzero.verbs.match import MatchConfig
 from clients.arena.bots import HeuristicBot, RandomBot
 from clients.arena.match import BotPlayer, MatchCounts, Player, SearchPlayer, arrangements, deal_of, play, seed_of
 from clients.arena.players import Source, open_players, parse

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from blobzero.metrics import FleetMetrics, LoopMetrics, Visit, serve_metrics
-from blobzero.scrape import scrape
+from blobzero.monitor.metrics import FleetMetrics, LoopMetrics, Visit, serve_metrics
+from blobzero.monitor.scrape import scrape
 from clients.errors import ServerUnreachable
 from clients.evaluator import evaluate
 from clients.triton.counts import LATENCY_BOUNDS_S, MIXED, PASSING, RequestCounts, RequestTotals

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from blobzero import others
-from blobzero.others import RecordedRounds, wait_for_rounds
+from blobzero.loop.loop import recorded as others
+from blobzero.loop.recorded import RecordedRounds, wait_for_rounds
 from clients.selfplay.records import write_shard
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.pool import SelfPlayPool

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
-from blobzero.display import draw
+from blobzero.monitor.display import draw
 from clients.selfplay.telemetry import History
 from ui.console import decoration
 from ui.figures import plain

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobzero.moves import Unreadable, card_name, parse_card, read_bid, read_card
-from blobzero.seat import OPPONENTS, percentages
+from blobzero.play.entry import Unreadable, card_name, parse_card, read_bid, read_card
+from blobzero.play.seat import OPPONENTS, percentages
 from clients.arena.game import Player, SearchPlayer, play_game
 from clients.evaluator import HashEvaluator, UniformEvaluator
 from mcts_ext.config import SearchConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blobzero.others import RecordedRounds
+from blobzero.loop.recorded import RecordedRounds
 from clients.selfplay import records as reading
 from clients.selfplay.records import ShardGone, ShardUnavailable, finished_rounds, read_shards, shard_paths
 from clients.selfplay.shares import Share
@@ -89,7 +89,7 @@ def test_too_many_open_files_is_no_fault_of_a_shard(tmp_path: Path) -> None:
         read_shards(present)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("perf.soak.rounds.shard_paths", lambda _: present)
-        patch.setattr("blobzero.others.find_shards", lambda *_, **__: present)
+        patch.setattr("blobzero.loop.recorded.find_shards", lambda *_, **__: present)
         with no_files_left():
             assert books.look().unreadable == [shard.name]
             assert others.count() == 0

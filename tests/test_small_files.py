@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from blobzero.cli import main
-from blobzero.loopconfig import load_settings
-from blobzero.others import RecordedRounds
+from blobzero.loop.config import load_settings
+from blobzero.loop.recorded import RecordedRounds
 from clients.files import MOST_BYTES, Unfit, fault, read_json, read_small
 from clients.keys import read_key
 from clients.lock import is_held, sole_writer

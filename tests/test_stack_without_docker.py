@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
-from serving import stack
+from blobzero.stack.verbs import compose as stack
 
 CHECKOUT = str(Path(__file__).parents[1])
 VERBS = (["up", "--cpu"], ["down"], ["status"], ["logs"], ["scale", "2"])

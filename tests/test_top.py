@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from blobzero.scrape import Change, EndpointAway, Scrape, Span, scrape
-from blobzero.top import figures
+from blobzero.monitor.scrape import Change, EndpointAway, Scrape, Span, scrape
+from blobzero.monitor.top import figures
 
 TOP = [sys.executable, "-m", "blobzero.cli", "top"]
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 ASK_ALL = """
 import sys
 from pathlib import Path
-from blobzero.scrape import scrape
+from blobzero.monitor.scrape import scrape
 from clients.evaluator import evaluate
 from perf.load.observed import ServerView
 from perf.load.plan import Target

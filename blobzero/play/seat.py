@@ -13,7 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from blobzero.moves import SUIT_NAMES, SYMBOLS, Unreadable, card_name, forbidden_bid, read_bid, read_card, sorted_hand
+from blobzero.play.entry import (
+    SUIT_NAMES,
+    SYMBOLS,
+    Unreadable,
+    card_name,
+    forbidden_bid,
+    read_bid,
+    read_card,
+    sorted_hand,
+)
 from clients.arena.game import View
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.game import hand_sizes

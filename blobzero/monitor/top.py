@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from blobzero.scrape import Change, EndpointAway, Scrape, Span, scrape, whole_url
+from blobzero.monitor.scrape import Change, EndpointAway, Scrape, Span, scrape, whole_url
 from mcts_ext.errors import InvalidConfig
 from ui.console import plain_console
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from blobzero.display import Display, draw
-from blobzero.metrics import FleetMetrics, serve_metrics
+from blobzero.monitor.display import Display, draw
+from blobzero.monitor.metrics import FleetMetrics, serve_metrics
 from blobzero.searchflags import SearchFlags
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError

@@ -15,7 +15,7 @@ from mcts_ext.errors import InvalidConfig
 from ui.console import plain_console
 
 if TYPE_CHECKING:
-    from serving.stack import Member, Stack
+    from blobzero.stack.compose import Member, Stack
 
 Project = Annotated[Path, tyro.conf.arg(help="The checkout that holds compose.yaml.")]
 TOP = "docker compose exec trainer blobzero top --url triton:8002 selfplay:9100 localhost:9100"
@@ -80,7 +80,7 @@ class ScaleConfig:
 
 def up(config: UpConfig) -> int:
     """Start and wait; the exit status."""
-    from serving.stack import Stack, has_gpu
+    from blobzero.stack.compose import Stack, has_gpu
 
     console = plain_console(stderr=True)
     cpu = config.cpu or not has_gpu()
@@ -134,7 +134,7 @@ def scale(config: ScaleConfig) -> int:
 
 def _stack(project: Path, *, cpu: bool = False) -> "Stack":
     """To look at what runs, and to stop it, it does not matter which files it was started with."""
-    from serving.stack import Stack
+    from blobzero.stack.compose import Stack
 
     return Stack(project, cpu=cpu)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
+from blobzero.play.seat import OPPONENTS, Left, Seat
 from blobzero.searchflags import PlayerFlags
-from blobzero.seat import OPPONENTS, Left, Seat
 from clients.arena.game import Player, SearchPlayer, play_game, play_round
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import EvaluatorError

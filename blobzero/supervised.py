@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A verb as part of another one: `python -m blobzero.child match ...` ends when its standard input closes.
+"""A verb as part of another one: `python -m blobzero.supervised match ...` ends when its standard input closes.
 
 Whoever starts it keeps the other end of the pipe, so it never outlives them, however they end. It ends at once, as if
 killed (clients/starter.py says why).

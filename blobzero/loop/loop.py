@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from blobzero.loopconfig import LoopSettings, load_settings
-from blobzero.match import MatchConfig
-from blobzero.metrics import LoopMetrics, serve_metrics
-from blobzero.others import RecordedRounds, wait_for_rounds
-from blobzero.selfplay import SelfPlayConfig, selfplay
+from blobzero.loop.config import LoopSettings, load_settings
+from blobzero.loop.recorded import RecordedRounds, wait_for_rounds
+from blobzero.monitor.metrics import LoopMetrics, serve_metrics
+from blobzero.verbs.match import MatchConfig
+from blobzero.verbs.selfplay import SelfPlayConfig, selfplay
 from clients.arena.match import seed_of
 from clients.files import read_json, reason, write_json
 from clients.lock import sole_writer
@@ -290,7 +290,7 @@ class LoopRun:
         """Play one match, unless its file is there; what it says."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
         command = python_command(
-            "blobzero.child", "match", f"version:{version}", opponent,
+            "blobzero.supervised", "match", f"version:{version}", opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             *MatchConfig.typed(self.settings.search_of_matches()),

@@ -12,7 +12,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from blobzero.publish import DOING, tell, untold
+from blobzero.verbs.publish import DOING, tell, untold
 from export.publishing.registry import Entry, Registry
 from export.publishing.repository import numbers, require_repository
 from ui.console import plain_console

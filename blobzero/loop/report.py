@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from blobzero import charts
+from blobzero.loop import charts
 from clients.files import json_object, read_json, read_small, reason, write_whole
 from clients.lock import sole_writer
 from clients.provenance import machine
