@@ -13,9 +13,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help build run test stack bench debug sanitize check clean
 
 FUZZ_SECONDS ?= 600
-SANITIZED_TESTS ?= tests/test_rules.py tests/test_rules_twin.py tests/test_rng.py tests/test_determinize.py \
-  tests/test_observe.py tests/test_search.py tests/test_maxn.py tests/test_weighing.py tests/test_pool.py \
-  tests/test_games.py tests/test_numbers.py tests/test_arguments.py
+engine_tests = $(addsuffix .py,$(addprefix tests/mcts_ext/test_,$(1)))
+DEBUGGED_TESTS := $(call engine_tests,rules rules_twin determinize observe search maxn pool games)
+SANITIZED_TESTS ?= $(DEBUGGED_TESTS) $(call engine_tests,rng weighing numbers arguments)
 # The sanitizers come with the compiler, and before anything else in the process. Python's own allocator would hide what
 # is read past an end. Leaks are left to test_pool.py: Python itself frees little at its end. Left out is what limits
 # time or the address space (test_memory.py): AddressSanitizer is slow, and takes terabytes of the latter.
@@ -58,14 +58,13 @@ bench: build  ## measure rules, search, inference, self-play and search quality 
 
 debug: build  ## the engine's tests with checks of indices and divisions compiled in
 	BLOBZERO_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
-	pytest -n 2 tests/test_rules.py tests/test_rules_twin.py tests/test_determinize.py tests/test_observe.py \
-	  tests/test_search.py tests/test_maxn.py tests/test_pool.py tests/test_games.py; \
+	pytest -n 2 $(DEBUGGED_TESTS); \
 	  status=$$?; $(BIN)/python setup.py -q build_ext --inplace --force; exit $$status
 
 sanitize: build  ## the engine's tests, and a fuzzer over extreme settings, under AddressSanitizer and UBSan
 	BLOBZERO_SANITIZE=1 $(BIN)/python setup.py -q build_ext -j 2 --build-lib build/sanitized --build-temp build/objects
 	cp mcts_ext/*.py mcts_ext/*.pxd build/sanitized/mcts_ext/
-	$(SANITIZED) python -P -m tests.fuzz_engine --seconds $(FUZZ_SECONDS)
+	$(SANITIZED) python -P -m tests.support.fuzz_engine --seconds $(FUZZ_SECONDS)
 	$(SANITIZED) pytest -o pythonpath="build/sanitized ." -m 'not slow and not timing' -k 'not stay_fast' $(SANITIZED_TESTS)
 
 check: build  ## lint and types

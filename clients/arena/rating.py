@@ -65,7 +65,7 @@ def anytime_estimates(
 
         s_t sqrt(2 (t rho^2 + 1) / (t^2 rho^2) log(sqrt(t rho^2 + 1) / alpha))
 
-    tests/test_rating.py simulates its error.
+    tests/clients/arena/test_rating.py simulates its error.
     """
     n, alpha = len(values), 1 - confidence
     t = np.arange(1, n + 1)

@@ -12,8 +12,8 @@ from typing import Any
 from mcts_ext import names
 from mcts_ext.config import SearchConfig
 from mcts_ext.search import Search
-from tests.evaluators import hashed, run_search
-from tests.positions import SHAPES, position
+from tests.support.evaluators import hashed, run_search
+from tests.support.positions import SHAPES, position
 
 GOLDEN = Path(__file__).parent / "search.json"
 

@@ -24,8 +24,8 @@ import pytest
 import yaml
 
 from serving.ports import choose_ports
-from tests.integration.test_loop_run import SETTINGS
 from tests.monitoring.stack import GPU_METRICS, PROMETHEUS, dashboard_queries, names, needs_prometheus, rule_queries
+from tests.system.test_loop_run import SETTINGS
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow, needs_prometheus]
 

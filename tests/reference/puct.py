@@ -13,7 +13,7 @@ import numpy as np
 from mcts_ext.config import SearchConfig
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
-from tests.evaluators import Evaluate
+from tests.support.evaluators import Evaluate
 
 
 @dataclass
