@@ -12,7 +12,6 @@ other in one place of the pool, each with the totals of those before it.
 """
 
 cimport cython
-from libc.math cimport pow
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
@@ -21,7 +20,7 @@ from mcts_ext.batch cimport BatchC, batch_alloc, batch_answer, batch_bytes, batc
 from mcts_ext.cards cimport lowest, nth_bit
 from mcts_ext.deals cimport ROUNDS_APART, DealsC, deals_check, deals_n_rounds, deals_set, deals_start
 from mcts_ext.observe cimport observe
-from mcts_ext.rng cimport RngC, rng_uniform
+from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport (
     StateC, state_action_offset, state_apply, state_is_over, state_score, state_skip_forced,
 )
@@ -29,6 +28,7 @@ from mcts_ext.search cimport (
     CountsC, SearchC, SearchParamsC, search_alloc, search_apply, search_bytes, search_collect, search_free,
     search_params, search_policy, search_start,
 )
+from mcts_ext.selection cimport draw_action, temperature_at
 from mcts_ext.tree cimport check_tree
 from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
 from mcts_ext.weighing cimport MAX_ACTIONS
@@ -283,6 +283,7 @@ cdef class SelfPlayPool:
         """The search is done: record it, draw a move by the visits, play it and the forced ones after it."""
         cdef StateC* state = &game.state
         cdef RecordC* record = &game.records[game.n_records]
+        cdef double temperature
         cdef int chosen
         memset(record, 0, sizeof(RecordC))
         observe(state, record.observation)
@@ -293,16 +294,15 @@ cdef class SelfPlayPool:
         record.decision = <int16_t>(state.n_bids + state.n_plays)
         record.seat = state.seat_to_act
         record.offset = <uint8_t>state_action_offset(state)
-        chosen = _draw(record.policy, game.search.n_legal, self._temperature(state), &game.rng)
+        temperature = temperature_at(
+            self.params.temperature, self.params.temperature_final,
+            <double>(state.n_bids + state.n_plays) / (state.n_players * (1 + state.n_cards)))
+        chosen = draw_action(record.policy, game.search.n_legal, temperature, &game.rng)
         record.action = <uint8_t>(record.offset + nth_bit(record.legal, chosen))
         game.n_records += 1
         self.counts.decisions += 1
         state_apply(state, record.action)
         state_skip_forced(state)
-
-    cdef double _temperature(self, const StateC* state) noexcept nogil:
-        cdef double progress = <double>(state.n_bids + state.n_plays) / (state.n_players * (1 + state.n_cards))
-        return self.params.temperature + (self.params.temperature_final - self.params.temperature) * progress
 
     cdef int _finish_round(self, GameC* game) except -1 nogil:
         """Give every record its outcome, hand the round over and begin the next of its game."""
@@ -335,28 +335,6 @@ cdef class SelfPlayPool:
             game.is_playing = False
             self.n_playing -= 1
         return 0
-
-
-cdef int _draw(const float* policy, int n, double temperature, RngC* rng) noexcept nogil:
-    """An index drawn in proportion to policy ** (1 / temperature); near 0 the first of the likeliest."""
-    cdef double[MAX_LEGAL] weights
-    cdef double total = 0.0
-    cdef double pick
-    cdef int i, best = 0
-    for i in range(1, n):
-        if policy[i] > policy[best]:
-            best = i
-    if temperature < 0.01:
-        return best
-    for i in range(n):
-        weights[i] = pow(<double>policy[i] / policy[best], 1.0 / temperature)
-        total += weights[i]
-    pick = rng_uniform(rng) * total
-    for i in range(n):
-        pick -= weights[i]
-        if pick < 0.0 and weights[i] > 0.0:
-            return i
-    return best
 
 
 def memory_of_pool(deal, search, *, int64_t n_games, int64_t n_groups):

@@ -8,7 +8,6 @@
 """
 
 cimport cython
-from libc.math cimport INFINITY, expf, logf
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -18,12 +17,14 @@ from mcts_ext.batch cimport (
 )
 from mcts_ext.cards cimport lowest, popcount
 from mcts_ext.determinize cimport determinize
+from mcts_ext.node cimport NodeC
 from mcts_ext.rng cimport FOR_SEARCH, RngC, any_int, rng_dirichlet, rng_seed
 from mcts_ext.rules cimport (
     Round, StateC, state_action_offset, state_is_over, state_legal, state_values,
 )
+from mcts_ext.selection cimport improved_policy, mix_noise
 from mcts_ext.tree cimport (
-    NodeC, TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
+    TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
 from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
 from mcts_ext.weighing cimport (
@@ -183,8 +184,7 @@ cdef void _finish_wave(SearchC* search, const SearchParamsC* params, int i, cons
         if tree.nodes[leaf.node].n_children == 0:
             priors = &evaluation.priors[0]
             if leaf.node == 0 and fraction > 0.0:
-                for k in range(search.n_legal):
-                    noisy[k] = (1 - fraction) * priors[k] + fraction * search.noise[k]
+                mix_noise(priors, search.noise, fraction, search.n_legal, noisy)
                 priors = &noisy[0]
             tree_expand(tree, leaf.node, &leaf.state, leaf.legal, priors, evaluation.values[0])
         seat = leaf.state.seat_to_act
@@ -207,26 +207,14 @@ cdef void search_visits(const SearchC* search, const SearchParamsC* params, int6
 
 
 cdef void search_policy(const SearchC* search, const SearchParamsC* params, float* policy) noexcept nogil:
-    """The policy over the legal actions in rising order, `[n_legal]`: it sums to 1.
-
-    softmax(log prior + q_scale * Q) after Danihelka et al. 2022 (Gumbel AlphaZero), prior and Q over all trees; an
-    unvisited action takes the mean Q of the others, weighted by their priors, or by their visits where all these
-    priors are 0. With q_scale 0, shares of visits. Before the first visit all actions are alike.
-    """
+    """The policy over the legal actions in rising order, `[n_legal]`, of all trees together (selection.pxd)."""
     cdef int i, k
     cdef const TreeC* tree
     cdef const NodeC* child
     cdef int64_t[MAX_LEGAL] n_visits
     cdef double[MAX_LEGAL] value_sum
     cdef double[MAX_LEGAL] prior
-    cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -INFINITY
     search_visits(search, params, n_visits)
-    for k in range(search.n_legal):
-        total += n_visits[k]
-    if params.q_scale <= 0.0 or total == 0.0:
-        for k in range(search.n_legal):
-            policy[k] = <float>(n_visits[k] / total if total > 0.0 else 1.0 / search.n_legal)
-        return
     memset(value_sum, 0, sizeof(value_sum))
     memset(prior, 0, sizeof(prior))
     for i in range(params.determinizations):
@@ -235,26 +223,7 @@ cdef void search_policy(const SearchC* search, const SearchParamsC* params, floa
             child = &tree.nodes[tree.nodes[0].first_child + k]
             value_sum[k] += child.value_sum
             prior[k] += child.prior / params.determinizations
-    for k in range(search.n_legal):
-        if n_visits[k] > 0:
-            weight += prior[k]
-            mean += prior[k] * value_sum[k] / n_visits[k]
-    if weight == 0.0:
-        weight = total
-        for k in range(search.n_legal):
-            mean += value_sum[k]
-    mean /= weight
-    total = 0.0
-    for k in range(search.n_legal):
-        policy[k] = logf(<float>prior[k] + <float>1e-9) + params.q_scale * <float>(
-            value_sum[k] / n_visits[k] if n_visits[k] > 0 else mean)
-        if policy[k] > highest:
-            highest = policy[k]
-    for k in range(search.n_legal):
-        policy[k] = expf(policy[k] - <float>highest)
-        total += policy[k]
-    for k in range(search.n_legal):
-        policy[k] /= <float>total
+    improved_policy(n_visits, value_sum, prior, search.n_legal, params.q_scale, policy)
 
 
 @cython.final

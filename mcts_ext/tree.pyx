@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """One search tree over one determinization: nodes in an arena, PUCT selection, expansion, max^n backup."""
 
-from libc.math cimport fabs, sqrtf
+from libc.math cimport fabs
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from mcts_ext.cards cimport lowest
+from mcts_ext.node cimport NodeC
 from mcts_ext.rules cimport StateC, state_action_offset, state_apply, state_skip_forced
+from mcts_ext.selection cimport select_evenly, select_puct
 
 from mcts_ext.errors import NoMemory
 
@@ -41,45 +43,6 @@ cdef void tree_reset(TreeC* tree) noexcept nogil:
     tree.n_waiting = 0
 
 
-cdef inline int32_t _select(const NodeC* nodes, const NodeC* node, float c_puct, float fpu_reduction) noexcept nogil:
-    """The child that maximises Q + c_puct * P * sqrt(N + n) / (1 + N_child + n_child); the first of equals.
-
-    N are the finished visits of the node, the one that expanded it included, and n >= 1 those in flight, this one
-    included. So with one leaf at a time the root is sqrt(2 + sum N_child). PUCT of Silver et al. 2017 (AlphaZero),
-    https://arxiv.org/abs/1712.01815, has sqrt(N) with N = sum N_child: there the prior has no say in the first choice.
-    Q is from the view of the seat that chooses; a visit in flight counts as one of value 0 (virtual loss).
-    """
-    cdef float scale = c_puct * sqrtf(<float>(node.n_visits + node.n_in_flight))
-    cdef float unvisited = node.value - fpu_reduction
-    cdef float best_score = -1e30
-    cdef float score, n
-    cdef int32_t best = node.first_child
-    cdef int32_t index
-    cdef const NodeC* child
-    for index in range(node.first_child, node.first_child + node.n_children):
-        child = &nodes[index]
-        n = <float>(child.n_visits + child.n_in_flight)
-        score = unvisited if n == 0.0 else <float>child.value_sum / n
-        score += scale * child.prior / (1.0 + n)
-        if score > best_score:
-            best_score = score
-            best = index
-    return best
-
-
-cdef inline int32_t _least_visited(const NodeC* nodes, const NodeC* node) noexcept nogil:
-    """The child with the fewest visits, those in flight included; the likeliest of equals."""
-    cdef int32_t best = node.first_child
-    cdef int32_t index, difference
-    cdef const NodeC* child
-    for index in range(node.first_child + 1, node.first_child + node.n_children):
-        child = &nodes[index]
-        difference = child.n_visits + child.n_in_flight - nodes[best].n_visits - nodes[best].n_in_flight
-        if difference < 0 or (difference == 0 and child.prior > nodes[best].prior):
-            best = index
-    return best
-
-
 cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint even_root,
                           StateC* state) noexcept nogil:
     """Begin one simulation: walk to a leaf, an unexpanded node or the end of the round.
@@ -94,9 +57,9 @@ cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint e
     while nodes[index].n_children > 0:
         nodes[index].n_in_flight += 1
         if even_root and index == 0:
-            index = _least_visited(nodes, &nodes[0])
+            index = select_evenly(nodes, &nodes[0])
         else:
-            index = _select(nodes, &nodes[index], c_puct, fpu_reduction)
+            index = select_puct(nodes, &nodes[index], c_puct, fpu_reduction)
         _prefetch(&nodes[nodes[index].first_child])    # its children, while the move is made
         _prefetch(&nodes[nodes[index].first_child + 2])
         state_apply(state, nodes[index].action)

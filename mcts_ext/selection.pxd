@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every formula of the search, each with its source. Inlined where it is used: the first is most of a search's time.
+
+```
+descent    select_puct, at the root select_evenly where SearchConfig.even_root
+root       mix_noise into the priors
+result     improved_policy, from the visits and values of all trees
+move       temperature_at, draw_action
+```
+"""
+
+from libc.math cimport INFINITY, expf, logf, pow, sqrtf
+from libc.stdint cimport int32_t, int64_t
+
+from mcts_ext.node cimport NodeC
+from mcts_ext.rng cimport RngC, rng_uniform
+from mcts_ext.types cimport MAX_LEGAL
+
+
+cdef inline int32_t select_puct(const NodeC* nodes, const NodeC* node, float c_puct,
+                                float fpu_reduction) noexcept nogil:
+    """The child that maximises Q + c_puct * P * sqrt(N + n) / (1 + N_child + n_child); the first of equals.
+
+    N are the finished visits of the node, the one that expanded it included, and n >= 1 those in flight, this one
+    included. So with one leaf at a time the root is sqrt(2 + sum N_child). PUCT of Silver et al. 2017 (AlphaZero),
+    https://arxiv.org/abs/1712.01815, has sqrt(N) with N = sum N_child: there the prior has no say in the first choice.
+    Q is from the view of the seat that chooses; a visit in flight counts as one of value 0 (virtual loss).
+    """
+    cdef float scale = c_puct * sqrtf(<float>(node.n_visits + node.n_in_flight))
+    cdef float unvisited = node.value - fpu_reduction
+    cdef float best_score = -1e30
+    cdef float score, n
+    cdef int32_t best = node.first_child
+    cdef int32_t index
+    cdef const NodeC* child
+    for index in range(node.first_child, node.first_child + node.n_children):
+        child = &nodes[index]
+        n = <float>(child.n_visits + child.n_in_flight)
+        score = unvisited if n == 0.0 else <float>child.value_sum / n
+        score += scale * child.prior / (1.0 + n)
+        if score > best_score:
+            best_score = score
+            best = index
+    return best
+
+
+cdef inline int32_t select_evenly(const NodeC* nodes, const NodeC* node) noexcept nogil:
+    """The child with the fewest visits, those in flight included; the likeliest of equals."""
+    cdef int32_t best = node.first_child
+    cdef int32_t index, difference
+    cdef const NodeC* child
+    for index in range(node.first_child + 1, node.first_child + node.n_children):
+        child = &nodes[index]
+        difference = child.n_visits + child.n_in_flight - nodes[best].n_visits - nodes[best].n_in_flight
+        if difference < 0 or (difference == 0 and child.prior > nodes[best].prior):
+            best = index
+    return best
+
+
+cdef inline void mix_noise(const float* priors, const float* noise, float fraction, int n, float* mixed) noexcept nogil:
+    """(1 - epsilon) * P + epsilon * noise, of `n` priors (AlphaZero: noise of Dir(alpha) at the root)."""
+    cdef int k
+    for k in range(n):
+        mixed[k] = (1 - fraction) * priors[k] + fraction * noise[k]
+
+
+cdef inline void improved_policy(const int64_t* n_visits, const double* value_sum, const double* prior, int n,
+                                 float q_scale, float* policy) noexcept nogil:
+    """The policy over `n` legal actions; it sums to 1.
+
+    softmax(log prior + q_scale * Q), as the completed Q-values of Danihelka et al. 2022 (Gumbel MuZero),
+    https://openreview.net/forum?id=bERaNdoegnO. An unvisited action takes the mean Q of the others, weighted by their
+    priors, or by their visits where all these priors are 0. With q_scale 0: shares of visits. Before the first visit
+    all actions are alike.
+    """
+    cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -INFINITY
+    cdef int k
+    for k in range(n):
+        total += n_visits[k]
+    if q_scale <= 0.0 or total == 0.0:
+        for k in range(n):
+            policy[k] = <float>(n_visits[k] / total if total > 0.0 else 1.0 / n)
+        return
+    for k in range(n):
+        if n_visits[k] > 0:
+            weight += prior[k]
+            mean += prior[k] * value_sum[k] / n_visits[k]
+    if weight == 0.0:
+        weight = total
+        for k in range(n):
+            mean += value_sum[k]
+    mean /= weight
+    total = 0.0
+    for k in range(n):
+        policy[k] = logf(<float>prior[k] + <float>1e-9) + q_scale * <float>(
+            value_sum[k] / n_visits[k] if n_visits[k] > 0 else mean)
+        if policy[k] > highest:
+            highest = policy[k]
+    for k in range(n):
+        policy[k] = expf(policy[k] - <float>highest)
+        total += policy[k]
+    for k in range(n):
+        policy[k] /= <float>total
+
+
+cdef inline double temperature_at(double first, double last, double progress) noexcept nogil:
+    """The temperature of a move: linear from `first` to `last` over the moves of a round, `progress` in 0..1."""
+    return first + (last - first) * progress
+
+
+cdef inline int draw_action(const float* policy, int n, double temperature, RngC* rng) noexcept nogil:
+    """An index drawn in proportion to policy ** (1 / temperature); near 0 the first of the likeliest."""
+    cdef double[MAX_LEGAL] weights
+    cdef double total = 0.0
+    cdef double pick
+    cdef int i, best = 0
+    for i in range(1, n):
+        if policy[i] > policy[best]:
+            best = i
+    if temperature < 0.01:
+        return best
+    for i in range(n):
+        weights[i] = pow(<double>policy[i] / policy[best], 1.0 / temperature)
+        total += weights[i]
+    pick = rng_uniform(rng) * total
+    for i in range(n):
+        pick -= weights[i]
+        if pick < 0.0 and weights[i] > 0.0:
+            return i
+    return best
