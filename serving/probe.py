@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from clients.triton.channel import open_channel
+from clients.triton.protocol import grpc, service_pb2, service_pb2_grpc
 from mcts_ext import contract
 from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerUnreachable
-
-import grpc  # isort: skip  (clients.triton.channel sets how it loads)
-from tritonclient.grpc import service_pb2, service_pb2_grpc  # isort: skip
 
 
 def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
@@ -35,7 +33,7 @@ class Probe:
     """A connection to one server for questions about its health, one at a time.
 
     After a question without an answer the next one has a new channel: the old one may be dead without a word, and gRPC
-    without its event engine (clients/triton/channel.py) tries one that was refused again only in 10 s.
+    without its event engine (clients/triton/protocol.py) tries one that was refused again only in 10 s.
     """
 
     def __init__(self, url: str, *, model: str) -> None:

@@ -21,8 +21,7 @@ from typing import Any, Self
 
 from clients.errors import RequestTimeout
 from clients.triton.channel import call_once, open_channel
-
-from tritonclient.grpc import service_pb2_grpc  # isort: skip  (clients.triton.channel sets how gRPC loads)
+from clients.triton.protocol import service_pb2_grpc
 
 
 class Link:

@@ -31,15 +31,13 @@ from clients.errors import (
     UnsoundAnswer,
 )
 from clients.evaluator import Evaluation, check_evaluation, check_observations
-from clients.triton.channel import Failure, classify
 from clients.triton.connection import Connection, Link
 from clients.triton.counts import MIXED, RequestCounts
+from clients.triton.failures import Failure, classify
+from clients.triton.protocol import grpc, service_pb2
 from clients.triton.served_model import check_served_model
 from clients.triton.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
-
-import grpc  # isort: skip  (clients.triton.channel sets how it loads)
-from tritonclient.grpc import service_pb2
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0

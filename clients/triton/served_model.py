@@ -4,9 +4,8 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tritonclient.grpc import model_config_pb2
-
 from clients.errors import ModelMismatch
+from clients.triton.protocol import model_config_pb2
 from mcts_ext.contract import (
     INPUT_NAME,
     N_ACTIONS,

@@ -12,8 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from clients.triton.connection import Connection
-
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
+from clients.triton.protocol import service_pb2
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,10 @@ response   | model, version, outputs (generated class) | 0x32 | length | logits 
 from typing import Any, Final
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-import clients.triton.channel  # noqa: F401  (sets how gRPC loads, which tritonclient.grpc does)
-
-from google.protobuf.message import DecodeError  # isort: skip
-from tritonclient.grpc import service_pb2  # isort: skip
+from clients.triton.protocol import service_pb2
 
 _BYTES: Final = 2  # protobuf's wire type of bytes, strings and messages
 _RAW_INPUT: Final = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES])

@@ -11,6 +11,7 @@ from google.protobuf import text_format
 
 from clients.errors import EvaluatorError, ServerUnreachable
 from clients.files import read_small
+from clients.triton.protocol import model_config_pb2
 from clients.triton.served_model import check_served_model
 from export.errors import ExportError, PublishFailed
 from export.graph import read_metadata
@@ -33,8 +34,6 @@ from export.publishing.transaction import Change
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError
 from mcts_ext.versions import is_left_out, is_mistaken, version_number
-
-from tritonclient.grpc import model_config_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 MEND: Final = "blobzero doctor --mend, or any publish, rollback or unpublish, sets it right"
 RELOAD: Final = "blobzero doctor --mend with this --url makes it read the repository again"

@@ -15,11 +15,10 @@ from clients.evaluator import evaluate
 from clients.triton.channel import key_metadata
 from clients.triton.connection import Connection
 from clients.triton.evaluator import TritonEvaluator
+from clients.triton.protocol import model_config_pb2, service_pb2
 from export.errors import PublishFailed
 from export.parity import Answers
 from mcts_ext.contract import MODEL_NAME
-
-from tritonclient.grpc import model_config_pb2, service_pb2  # isort: skip  (clients.triton.channel is first)
 
 LOAD_TIMEOUT_S: Final = 120.0
 """Of a load, warm-up included: TensorRT builds its engine then."""

@@ -21,6 +21,7 @@ from clients.evaluator import Evaluator
 from clients.local import LocalEvaluator, latest_model_file
 from clients.triton.channel import open_channel
 from clients.triton.evaluator import TritonEvaluator
+from clients.triton.protocol import service_pb2
 from clients.triton.wire import encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result
@@ -38,8 +39,6 @@ from perf.bench.served import (
     served_repository,
 )
 from serving.embedded import EmbeddedTriton
-
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 BATCHES: Final = (1, 8, 32, 128, 512, 1024)
 IN_PROCESS: Final = ("openvino", "onnxruntime")

@@ -24,10 +24,8 @@ from google.protobuf.message import Message
 
 from clients.files import read_small, reason
 from clients.selfplay.sizing import choose_size
-from clients.triton.channel import CHANNEL_OPTIONS as _  # noqa: F401  (sets how gRPC loads)
+from clients.triton.protocol import model_config_pb2
 from mcts_ext.errors import BlobError
-
-from tritonclient.grpc import model_config_pb2  # isort: skip  (clients.triton.channel is first)
 
 Setting = Mapping[str, int | str]
 

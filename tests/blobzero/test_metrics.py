@@ -15,12 +15,11 @@ from clients.errors import ServerUnreachable
 from clients.evaluator import evaluate
 from clients.triton.counts import LATENCY_BOUNDS_S, MIXED, PASSING, RequestCounts, RequestTotals
 from clients.triton.evaluator import TritonEvaluator
+from clients.triton.protocol import grpc
 from mcts_ext.errors import InvalidConfig
 from tests.clients.selfplay.test_fleet import configs, play
 from tests.support.fake_triton import FakeTriton, answer, fail
 from tests.support.tiny_model import random_rows
-
-import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 
 
 def samples(text: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clients.errors import ServerUnreachable
-from clients.triton.channel import Failure
+from clients.triton.failures import Failure
 from perf.load import Load
 from perf.load.sender.schedule import arrivals
 from perf.load.sender.transports import Done

@@ -9,12 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
-import clients.triton.channel  # noqa: F401  (sets how gRPC loads)
-
-import grpc  # isort: skip
 import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from clients.triton.protocol import grpc, service_pb2, service_pb2_grpc
 from mcts_ext.contract import INPUT_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 
 Step = Callable[[Any, grpc.ServicerContext], Any]

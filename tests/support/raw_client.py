@@ -9,13 +9,12 @@ from typing import Any, Self
 import numpy as np
 import psutil
 
-from clients.triton.channel import Failure, classify, key_metadata, open_channel
+from clients.triton.channel import key_metadata, open_channel
+from clients.triton.failures import Failure, classify
+from clients.triton.protocol import grpc, service_pb2
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
 from serving.embedded import EmbeddedTriton
 from tests.support.tiny_model import random_rows, tiny_weights
-
-import grpc  # isort: skip  (clients.triton.channel sets how it loads)
-from tritonclient.grpc import service_pb2
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 

@@ -16,15 +16,13 @@ import pytest
 
 from clients.keys import HTTP_HEADER, find_key
 from clients.triton.channel import key_metadata, open_channel
+from clients.triton.protocol import grpc, service_pb2, service_pb2_grpc
 from mcts_ext.contract import MODEL_NAME
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from serving.ports import choose_ports
 from serving.watch import Watch
 from tests.support.tiny_model import write_repository
-
-import grpc  # isort: skip  (clients.triton.channel sets how it loads)
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 pytestmark = pytest.mark.triton
 

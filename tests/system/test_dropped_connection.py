@@ -11,8 +11,9 @@ import pytest
 
 from clients.errors import RequestTimeout
 from clients.evaluator import evaluate
-from clients.triton.channel import Failure
 from clients.triton.evaluator import TritonEvaluator
+from clients.triton.failures import Failure
+from clients.triton.protocol import service_pb2
 from clients.triton.statistics import ModelStatistics
 from export.publishing.server import ModelServer
 from perf.load.plan import Target, Traffic
@@ -26,8 +27,6 @@ from serving.embedded import EmbeddedTriton
 from serving.errors import ProbeTimeout
 from serving.probe import Probe
 from tests.support.tiny_model import MODEL, random_rows, tiny_weights, write_repository
-
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 pytestmark = pytest.mark.triton
 

@@ -19,7 +19,7 @@ from clients.errors import ServerUnreachable
 from clients.selfplay.fleet import Fleet
 from clients.selfplay.records import read_shards, shard_paths
 from clients.selfplay.worker import WorkerConfig
-from clients.triton.channel import Failure
+from clients.triton.failures import Failure
 from mcts_ext.config import SearchConfig
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

@@ -12,9 +12,9 @@ import pytest
 
 from clients.address import split_url
 from clients.errors import EvaluatorError, ModelNotFound, RequestRejected, RequestTimeout, ServerFailed
-from clients.triton.channel import Failure
 from clients.triton.counts import RequestCounts, RequestTotals
 from clients.triton.evaluator import TritonEvaluator
+from clients.triton.failures import Failure
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES, VALUE_NAME
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton

@@ -15,15 +15,15 @@ from collections import deque
 from typing import Any, Final
 
 from clients.errors import RequestTimeout
-from clients.triton.channel import Failure, key_metadata
+from clients.triton.channel import key_metadata
 from clients.triton.connection import Connection
+from clients.triton.failures import Failure
+from clients.triton.protocol import service_pb2
 from mcts_ext.errors import BlobError
 from perf.load.plan import LoadError, Target, Traffic
 from perf.load.sender.rows import Payload
 from perf.load.sender.signature import Signature
 from perf.load.sender.transports import Done, GrpcUnary
-
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how it loads)
 
 FOLDER: Final = "/dev/shm"
 ALIGNMENT: Final = 4096

@@ -9,11 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from clients.triton.channel import call_once, open_channel
+from clients.triton.protocol import model_config_pb2, service_pb2, service_pb2_grpc
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
 from perf.load.plan import LoadError, Target
-
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc  # isort: skip
 
 ITEM_BYTES: Final[Mapping[str, int]] = {
     "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,

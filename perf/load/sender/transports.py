@@ -10,15 +10,13 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from clients.errors import EvaluatorClosed, RequestTimeout
-from clients.triton.channel import Failure, classify
 from clients.triton.connection import Connection
+from clients.triton.failures import Failure, classify
+from clients.triton.protocol import grpc, service_pb2
 from clients.triton.wire import encode_request
 from perf.load.plan import Target, Traffic
 from perf.load.sender.rows import Payload
 from perf.load.sender.signature import Signature
-
-import grpc  # isort: skip  (clients.triton.channel sets how it loads)
-from tritonclient.grpc import service_pb2
 
 PER_CHANNEL: Final = 4
 MOST_CHANNELS: Final = 4

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clients.starter import leave
-from clients.triton.channel import Failure
+from clients.triton.failures import Failure
 from mcts_ext.errors import BlobError
 from perf.load.plan import Load, Target, Traffic
 from perf.load.sender.rows import make_payloads

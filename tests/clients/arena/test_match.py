@@ -248,4 +248,4 @@ def test_unknown_flags_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_opponent_at_the_table_is_the_one_that_matches_measure() -> None:
-    assert PlayConfig().search() == MatchConfig(contestants=("random", "random")).search()
+    assert PlayConfig().search == MatchConfig(contestants=("random", "random")).search

@@ -23,11 +23,10 @@ from clients.errors import (
 )
 from clients.evaluator import evaluate
 from clients.triton.evaluator import TritonEvaluator, _pause_s
+from clients.triton.protocol import grpc
 from mcts_ext.errors import InvalidConfig
 from tests.support.fake_triton import FakeTriton, Step, answer, fail
 from tests.support.tiny_model import random_rows
-
-import grpc  # isort: skip  (clients.triton.channel sets how it loads)
 
 Code = grpc.StatusCode
 Connect = Callable[..., TritonEvaluator]

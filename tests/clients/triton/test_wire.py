@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients.triton.protocol import service_pb2
 from clients.triton.wire import decode_response, encode_request
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from tests.support.tiny_model import random_rows
-
-from tritonclient.grpc import service_pb2  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 
 @given(n_rows=st.integers(1, 400), model=st.text(min_size=1, max_size=300))
