@@ -13,13 +13,22 @@ def command_line(verb: str, config: Any) -> str:
     Args:
         config: a dataclass of flags, as tyro takes it.
     """
-    words = ["blobzero", verb]
+    return shlex.join(["blobzero", verb, *flags(config)])
+
+
+def flags(config: Any, default: Any = None) -> list[str]:
+    """The flags of all fields that differ from `default`, a configuration of the same type, or from the fields' own."""
+    words = []
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name != "json" and value != field.default:
-            words.append("--" + field.name.replace("_", "-"))
-            words += map(_word, value if isinstance(value, tuple) else (value,))
-    return shlex.join(words)
+        if field.name == "json" or value == (field.default if default is None else getattr(default, field.name)):
+            continue
+        name = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", *map(_word, value if isinstance(value, tuple) else (value,))]
+    return words
 
 
 def quoted(path: Path) -> str:

@@ -109,7 +109,8 @@ class LoopSettings:
 
     def search_of_matches(self) -> SearchConfig:
         """The search of every match."""
-        return replace(self._search(*self.match_search), q_scale=self.match_q_scale, even_root=self.match_even_root)
+        search = self._search(*self.match_search).without_noise()
+        return replace(search, q_scale=self.match_q_scale, even_root=self.match_even_root)
 
     def training(self, *, seed: int) -> TrainConfig:
         """Of all generations, one cosine."""

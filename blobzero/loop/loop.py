@@ -32,9 +32,9 @@ from prometheus_client import CollectorRegistry
 from blobzero.loop.config import LoopSettings, load_settings
 from blobzero.loop.recorded import RecordedRounds, wait_for_rounds
 from blobzero.monitor.metrics import LoopMetrics, serve_metrics
-from blobzero.verbs.match import MatchConfig
 from blobzero.verbs.selfplay import SelfPlayConfig, selfplay
 from clients.arena.match import seed_of
+from clients.arena.players import PLAYER_SEARCH
 from clients.files import read_json, reason, write_json
 from clients.lock import sole_writer
 from clients.processes import python_command
@@ -43,7 +43,7 @@ from clients.selfplay.sizing import Auto, choose_size
 from mcts_ext.config import check_seed
 from mcts_ext.errors import BlobError, InvalidConfig
 from ui.console import plain_console
-from ui.next_step import quoted
+from ui.next_step import flags, quoted
 from ui.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class LoopRun:
             players=self.settings.players,
             cards=self.settings.cards,
             unit=self.settings.unit,
-            **SelfPlayConfig.of(search),
+            search=search,
             workers=size.workers,
             games=size.games,
             groups=size.groups,
@@ -293,7 +293,7 @@ class LoopRun:
             "blobzero.supervised", "match", f"version:{version}", opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
-            *MatchConfig.typed(self.settings.search_of_matches()),
+            *flags(self.settings.search_of_matches(), PLAYER_SEARCH),
             "--seed", str(self.seed_for("match", name, generation)), "--out", str(path),
         )  # fmt: skip
         if not path.exists() or _result(path, "interrupted")["interrupted"]:

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+import tyro
 
 from blobzero.play.seat import OPPONENTS, Left, Seat
-from blobzero.searchflags import PlayerFlags
 from clients.arena.game import Player, SearchPlayer, play_game, play_round
+from clients.arena.players import PLAYER_SEARCH
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import EvaluatorError
+from mcts_ext.config import SearchConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.game import TRUMPS, Game
@@ -31,8 +34,8 @@ MAX_NAME: Final = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """Who answers the search, and what is played."""
+class PlayConfig:
+    """Play Blob in the terminal against the network; it says what it thinks when asked."""
 
     url: str | None = None
     """HOST:PORT of a Triton server's gRPC endpoint; without it one is started here."""
@@ -48,20 +51,13 @@ class Table:
     """A whole game, or one round with dealer and trump drawn at random."""
     seed: int | None = None
     """Of the deals and the searches; drawn, and shown, unless given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayConfig(PlayerFlags, Table):
-    """Play Blob in the terminal against the network; it says what it thinks when asked."""
-
-    determinizations: int = 3
-    """Deals that an opponent searches for each decision."""
+    search: Annotated[SearchConfig, tyro.conf.arg(name="")] = PLAYER_SEARCH
     name: str = "You"
     """What to call you."""
 
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range."""
-        check_memory(memory_of_search(self.search(), self.cards), of="a search")
+        check_memory(memory_of_search(self.search, self.cards), of="a search")
         if self.url is not None and self.evaluator != "triton":
             raise InvalidConfig(f"expected --url only with --evaluator triton, got --evaluator {self.evaluator}")
         if not (self.name.isprintable() and 1 <= len(self.name) <= MAX_NAME) or self.name in OPPONENTS:
@@ -84,9 +80,9 @@ def play(config: PlayConfig) -> int:
         console.print(text, style="dim", soft_wrap=True)
 
     with _evaluator(config, say) as evaluator_config, connect(evaluator_config, on_event=say) as evaluator:
-        model = SearchPlayer(evaluator, config.search(), seed=seed)
+        model = SearchPlayer(evaluator, config.search, seed=seed)
         seat = Seat(name=config.name, n_players=config.players, look=model.look)
-        seat.welcome(f"seed {seed}, opponents search {config.determinizations} x {config.simulations}")
+        seat.welcome(f"seed {seed}, opponents search {config.search.determinizations} x {config.search.simulations}")
         players: list[Player] = [seat, *[model] * (config.players - 1)]
         try:
             if isinstance(game, Game):

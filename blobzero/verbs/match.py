@@ -20,14 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from blobzero.searchflags import PlayerFlags
 from clients.arena.match import DealResult, MatchCounts, Player, play
-from clients.arena.players import Source, Spec, open_players, parse
+from clients.arena.players import PLAYER_SEARCH, Source, Spec, open_players, parse
 from clients.arena.rating import Estimate, anytime_estimate, decided_after, elo, estimate
 from clients.files import reason, write_json
 from clients.lock import sole_writer_of
 from clients.provenance import machine
-from mcts_ext.config import DealConfig
+from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 from ui.console import plain_console
@@ -39,8 +38,8 @@ LOOK_EVERY = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meeting:
-    """Who meets, and over which deals."""
+class MatchConfig:
+    """Players meet over duplicate deals: everybody plays every hand, and the difference has an interval."""
 
     contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Two or more of: random, heuristic, ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest,
@@ -54,15 +53,7 @@ class Meeting:
     """Seats at the table; several numbers are drawn from uniformly."""
     cards: tuple[int, ...] = (5,)
     """Cards dealt to each; several numbers are drawn from uniformly."""
-
-    def deal(self) -> DealConfig:
-        return DealConfig(players=self.players, cards=self.cards)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchConfig(PlayerFlags, Meeting):
-    """Players meet over duplicate deals: everybody plays every hand, and the difference has an interval."""
-
+    search: Annotated[SearchConfig, tyro.conf.arg(name="")] = PLAYER_SEARCH
     stop_when_decided: bool = False
     """Stop as soon as the first two players' difference is decided, by an interval that may be watched."""
     url: str | None = None
@@ -78,6 +69,9 @@ class MatchConfig(PlayerFlags, Meeting):
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the result as JSON on standard output."""
 
+    def deal(self) -> DealConfig:
+        return DealConfig(players=self.players, cards=self.cards)
+
     def specs(self) -> list[Spec]:
         """The players, read.
 
@@ -88,7 +82,6 @@ class MatchConfig(PlayerFlags, Meeting):
             raise InvalidConfig(f"expected at least two players, got {len(self.contestants)}; name another")
         if not 1 <= self.deals <= 10**9:
             raise InvalidConfig(f"expected --deals in 1..1000000000, got {self.deals}")
-        self.search()
         self.deal()
         specs = [parse(text) for text in self.contestants]
         if max(self.players) > 7 and any(spec.is_openspiel for spec in specs):
@@ -118,7 +111,7 @@ def _run(config: MatchConfig, specs: list[Spec]) -> int:
     was_interrupted = False
     with contextlib.ExitStack() as stack:
         source = _source(config, specs, stack, say)
-        players = open_players(specs, search=config.search(), source=source, stack=stack, on_event=say)
+        players = open_players(specs, search=config.search, source=source, stack=stack, on_event=say)
         start = time.monotonic()
         try:
             with _progress(console, config.deals) as show:

@@ -14,7 +14,6 @@ import tyro
 
 from blobzero.monitor.display import Display, draw
 from blobzero.monitor.metrics import FleetMetrics, serve_metrics
-from blobzero.searchflags import SearchFlags
 from clients.connect import EvaluatorConfig, Kind
 from clients.errors import EvaluatorError
 from clients.files import write_json
@@ -27,7 +26,7 @@ from clients.selfplay.summary import summarize
 from clients.selfplay.telemetry import History
 from clients.selfplay.worker import WorkerConfig
 from clients.triton.statistics import ModelCounts, ModelStatistics
-from mcts_ext.config import DealConfig, Unit
+from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.deals import games_for
 from mcts_ext.errors import InvalidConfig
@@ -38,8 +37,8 @@ from ui.stopping import stop_signals
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dealt:
-    """What self-play deals, and how much of it."""
+class SelfPlayConfig:
+    """Play rounds against a served network; records, a summary and a picture are left in a folder."""
 
     rounds: int = 1000
     """Rounds to play in all, of whole games as many as hold so many; what the folder holds is not played again."""
@@ -51,26 +50,7 @@ class Dealt:
     """Cards dealt to each, in a game in its first round; several numbers are drawn from uniformly."""
     unit: Unit = "round"
     """Rounds each on its own, dealer and trump drawn, or whole games with the points so far in what a player sees."""
-
-    def deal(self) -> DealConfig:
-        return DealConfig(players=self.players, cards=self.cards, unit=self.unit)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelfPlayConfig(SearchFlags, Dealt):
-    """Play rounds against a served network; records, a summary and a picture are left in a folder."""
-
-    q_scale: float = 0.0
-    """Weight of the values found in the policy that is recorded, softmax(log prior + q_scale * Q); 0: shares of
-    visits."""
-    dirichlet_fraction: float = 0.25
-    """Share of the root noise in the root's priors; 0 turns it off."""
-    temperature: float = 1.0
-    """Moves are drawn from policy ** (1 / temperature) at the start of a round."""
-    temperature_final: float = 0.25
-    """The temperature that the end of the round approaches."""
-    leaves_per_tree: int = 1
-    """Leaves of one tree in flight; more than 1 costs search quality."""
+    search: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)
     workers: int | Auto = "auto"
     """Self-play processes; `auto`: one a core, or one for eight cores where the network computes on them too."""
     games: int | Auto = "auto"
@@ -101,6 +81,9 @@ class SelfPlayConfig(SearchFlags, Dealt):
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the summary as JSON on standard output, everything else on standard error."""
 
+    def deal(self) -> DealConfig:
+        return DealConfig(players=self.players, cards=self.cards, unit=self.unit)
+
     def rounds_in_all(self) -> int:
         """Rounds that the folder holds in the end: whole games may be a few more. Takes a seed that is chosen."""
         assert self.seed != "auto"
@@ -113,7 +96,6 @@ class SelfPlayConfig(SearchFlags, Dealt):
 
     def check(self) -> None:
         """Raise InvalidConfig where a setting is out of range, and what else can be said before anything is made."""
-        self.search()
         self.deal()
         for name, low, high in (
             ("rounds", 1, 10**9),
@@ -127,7 +109,7 @@ class SelfPlayConfig(SearchFlags, Dealt):
             if value != "auto" and not low <= value <= high:
                 raise InvalidConfig(f"expected --{name.replace('_', '-')} in {low}..{high}, got {value}")
         size = self.size()
-        n_bytes = memory_of_pool(self.deal(), self.search(), n_games=size.games, n_groups=size.groups)
+        n_bytes = memory_of_pool(self.deal(), self.search, n_games=size.games, n_groups=size.groups)
         check_memory(n_bytes, of="self-play", processes=size.workers)
         if self.minutes is not None and self.minutes <= 0:
             raise InvalidConfig(f"expected --minutes above 0, got {self.minutes}")
@@ -163,7 +145,7 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics, *, is_part: bool) -> int
     folder = RunFolder(config.out)
     if config.seed == "auto":
         config = replace(config, seed=folder.seed())
-    folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search())})
+    folder.open({"seed": config.seed, "deal": asdict(config.deal()), "search": asdict(config.search)})
     display = Display(to_stderr=config.json)
     display.say(f"seed {config.seed}, records in {config.out}")
     try:
@@ -183,7 +165,7 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics, *, is_part: bool) -> int
             raise RunFolderError(why) from error
         display.say(why)
     with decoration("picture", display.say):
-        draw(history, folder.picture, title=folder.title(config.size().workers, config.search()))
+        draw(history, folder.picture, title=folder.title(config.size().workers, config.search))
     display.summary(summary, folder, is_part=is_part)
     if config.json:
         print(json.dumps(summary))
@@ -272,7 +254,7 @@ def _play(
             out=config.out,
             evaluator=evaluator,
             deal=config.deal(),
-            search=config.search(),
+            search=config.search,
             games=size.games,
             groups=size.groups,
             shard_seconds=config.shard_seconds,

@@ -107,7 +107,7 @@ class SearchPlayer:
 
     def __init__(self, evaluator: Evaluator, config: SearchConfig, *, seed: int) -> None:
         self._evaluator = evaluator
-        self._config = config.without_noise()
+        self._config = config
         self._key = str(seed).encode()
 
     def choose(self, table: Round) -> int:

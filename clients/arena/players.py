@@ -39,6 +39,9 @@ from mcts_ext.errors import InvalidConfig
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
 
+PLAYER_SEARCH: Final = SearchConfig(c_puct=1.0, q_scale=10.0).without_noise()
+"""The search of a player in a match and at the table alike: the opponent you meet is the one that was measured."""
+
 Kind = Literal["random", "heuristic", "ismcts", "ismcts-fair", "search-uniform", "latest", "version", "file"]
 KNOWN: Final = (
     "random, heuristic, ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx "
@@ -133,7 +136,7 @@ def open_players(
         OpenSpielMissing, EvaluatorError: as they say.
     """
     opened = _Networks(source, stack, on_event)
-    return [_open(spec, search.without_noise(), opened) for spec in specs]
+    return [_open(spec, search, opened) for spec in specs]
 
 
 def _open(spec: Spec, search: SearchConfig, networks: "_Networks") -> Player:

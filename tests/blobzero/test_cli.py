@@ -11,17 +11,19 @@ import time
 from pathlib import Path
 
 import pytest
+import tyro
 from prometheus_client import CollectorRegistry
 
 from blobzero.cli import VERBS, main
 from blobzero.monitor.metrics import FleetMetrics
 from blobzero.play.play import PlayConfig
-from blobzero.searchflags import SearchFlags
 from blobzero.verbs.match import MatchConfig
 from blobzero.verbs.selfplay import SelfPlayConfig, selfplay
+from clients.arena.players import PLAYER_SEARCH
 from clients.selfplay.records import finished_rounds, read_provenance, shard_paths
 from mcts_ext.config import LARGEST_SEED, SearchConfig
 from mcts_ext.errors import InvalidConfig
+from ui.next_step import flags
 
 
 def blobzero(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -90,13 +92,17 @@ def test_a_package_that_is_not_installed_costs_one_line(
     assert done.stderr.splitlines() == [expected]
 
 
-@pytest.mark.parametrize("command", [SelfPlayConfig, MatchConfig, PlayConfig])
-def test_flags_make_the_search_that_they_name(command: type[SearchFlags]) -> None:
-    search = SearchConfig(determinizations=7, simulations=11, c_puct=0.3, q_scale=4.0)
-    more = {"contestants": ("random", "random")} if command is MatchConfig else {}
-    assert command(**command.of(search), **more).search() == search
+@pytest.mark.parametrize(
+    ("config", "default"), [(SelfPlayConfig, SearchConfig()), (MatchConfig, PLAYER_SEARCH), (PlayConfig, PLAYER_SEARCH)]
+)
+def test_flags_make_the_search_that_they_name(config: type, default: SearchConfig) -> None:
+    """And the flags that a command proposes, or starts another with, are read as the search that they stand for."""
+    search = SearchConfig(determinizations=7, simulations=11, c_puct=0.3, q_scale=4.0, even_root=True)
+    players = ["random", "random"] if config is MatchConfig else []
+    assert tyro.cli(config, args=players).search == default
+    assert tyro.cli(config, args=[*players, *flags(search, default)]).search == search
     with pytest.raises(InvalidConfig, match="expected simulations in"):
-        command(simulations=0, **more).search()
+        tyro.cli(config, args=[*players, "--simulations", "0"])
 
 
 def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:
@@ -137,7 +143,9 @@ def test_an_empty_repository_is_to_be_published_to(tmp_path: Path, capsys: pytes
 
 
 def test_self_play_in_a_loop_proposes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = SelfPlayConfig(evaluator="hash", rounds=4, simulations=2, workers=1, seed=1, out=tmp_path / "run")
+    config = SelfPlayConfig(
+        evaluator="hash", rounds=4, search=SearchConfig(simulations=2), workers=1, seed=1, out=tmp_path / "run"
+    )
     assert selfplay(config, metrics=FleetMetrics(CollectorRegistry())) == 0
     assert "the same command" not in capsys.readouterr().out
     assert selfplay(config) == 0

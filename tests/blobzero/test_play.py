@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,15 +20,15 @@ from hypothesis import strategies as st
 from blobzero.play.entry import Unreadable, card_name, parse_card, read_bid, read_card
 from blobzero.play.seat import OPPONENTS, percentages
 from clients.arena.game import Player, SearchPlayer, play_game
+from clients.arena.players import PLAYER_SEARCH
 from clients.evaluator import HashEvaluator, UniformEvaluator
-from mcts_ext.config import SearchConfig
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.errors import InvalidDeal
 from mcts_ext.game import Game
 from mcts_ext.names import SUITS
 from mcts_ext.rules import Round
 
-SEARCH = SearchConfig(determinizations=2, simulations=4, c_puct=1.0, q_scale=10)
+SEARCH = replace(PLAYER_SEARCH, determinizations=2, simulations=4)
 FLAGS = ("--evaluator", "uniform", "--determinizations", "2", "--simulations", "4")
 CARD = re.compile(r"(?:10|[2-9JQKA])[♠♥♣♦]")
 AS_LETTERS = re.compile(r"\b(?:(?:10|[2-9JQKA])[SHCD]|[SHCD](?:10|[2-9JQKA]))\b")
