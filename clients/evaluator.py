@@ -6,7 +6,6 @@ Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats (mcts_ext/contra
 
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
@@ -56,9 +55,7 @@ class Evaluator(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 def evaluate(evaluator: Evaluator, observations: NDArray[np.uint8]) -> Evaluation:
@@ -130,9 +127,7 @@ class InProcessEvaluator:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

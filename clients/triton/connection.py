@@ -16,7 +16,6 @@ Keepalive pings would not do: a Triton that is sent more than one in five minute
 import threading
 import time
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Self
 
 from clients.errors import RequestTimeout
@@ -101,7 +100,5 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
