@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.errors import EvaluatorClosed, EvaluatorError, RequestRejected, UnsoundAnswer
-from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
+from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, OUTPUTS
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def check_observations(observations: NDArray[np.uint8]) -> None:
 
 def check_evaluation(found: Evaluation, *, n_rows: int, source: str) -> None:
     """Raise UnsoundAnswer unless these are finite answers to `n_rows` rows; `source` names who gave them."""
-    for name, array, width in ((POLICY_NAME, found.logits, N_ACTIONS), (VALUE_NAME, found.values, N_SEATS)):
+    for (name, (_, width)), array in zip(OUTPUTS.items(), (found.logits, found.values), strict=True):
         if array.shape != (n_rows, width) or array.dtype != np.float32:
             raise UnsoundAnswer(
                 f"expected {name} [{n_rows}, {width}] float32 from {source}, got {list(array.shape)} {array.dtype}; "

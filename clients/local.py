@@ -15,10 +15,9 @@ from clients.evaluator import Evaluation, InProcessEvaluator, check_evaluation
 from clients.precision import choose_arithmetic, cpu_flags
 from mcts_ext.contract import (
     INPUT_NAME,
-    N_ACTIONS,
-    N_SEATS,
-    OBSERVATION_BYTES,
+    INPUTS,
     OBSERVATION_VERSION,
+    OUTPUTS,
     POLICY_NAME,
     PRECISION_KEY,
     VALUE_NAME,
@@ -30,11 +29,7 @@ from mcts_ext.versions import version_number
 Engine = Literal["openvino", "onnxruntime"]
 Precision = Literal["auto", "f32", "bf16"]
 
-_TENSORS: Final = {
-    INPUT_NAME: f"uint8 [B, {OBSERVATION_BYTES}]",
-    POLICY_NAME: f"float32 [B, {N_ACTIONS}]",
-    VALUE_NAME: f"float32 [B, {N_SEATS}]",
-}
+_TENSORS: Final = {name: f"{kind} [B, {width}]" for name, (kind, width) in (INPUTS | OUTPUTS).items()}
 
 
 @dataclass(frozen=True)

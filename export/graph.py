@@ -22,12 +22,13 @@ from export.errors import ExportError, InvalidModel
 from export.torchscript import read_torchscript
 from mcts_ext.contract import (
     INPUT_NAME,
-    N_ACTIONS,
-    N_SEATS,
+    INPUTS,
     OBSERVATION_BYTES,
     OBSERVATION_VERSION,
+    OUTPUTS,
     POLICY_NAME,
     VALUE_NAME,
+    VERSION_KEY,
 )
 from training.checkpoint import CheckpointInfo
 
@@ -35,11 +36,9 @@ OPSET: Final = 17
 """The first with LayerNormalization as one operator. 18 and 20, the last that the exporter writes, make a graph of the
 same operators and the same speed, so there is nothing to gain from asking more of a server's parser."""
 
-VERSION_KEY: Final = "observation_version"
 SHAPES: Final = {
-    INPUT_NAME: (onnx.TensorProto.UINT8, OBSERVATION_BYTES),
-    POLICY_NAME: (onnx.TensorProto.FLOAT, N_ACTIONS),
-    VALUE_NAME: (onnx.TensorProto.FLOAT, N_SEATS),
+    name: (onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)), width)
+    for name, (kind, width) in (INPUTS | OUTPUTS).items()
 }
 
 

@@ -39,6 +39,10 @@ N_CARDS_IN_DECK: Final = 52
 N_SUITS: Final = 4
 MAX_HAND: Final = 13
 
+INPUTS: Final = {INPUT_NAME: ("uint8", OBSERVATION_BYTES)}
+OUTPUTS: Final = {POLICY_NAME: ("float32", N_ACTIONS), VALUE_NAME: ("float32", N_SEATS)}
+"""Type and width of each tensor of a network, `[B, width]`: what a file, a server and an answer are compared with."""
+
 FIRST_CARD_ACTION: Final = 14
 """Actions 0..13 are bids, 14 + card index are cards."""
 

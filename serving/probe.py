@@ -45,7 +45,7 @@ class Probe:
         row = sample_observation()
         self._request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[row.tobytes()])
         self._request.inputs.add(name=contract.INPUT_NAME, datatype="UINT8", shape=row.shape)
-        for name in (contract.POLICY_NAME, contract.VALUE_NAME):
+        for name in contract.OUTPUTS:
             self._request.outputs.add(name=name)
 
     def infer(self, *, timeout_s: float) -> None:
@@ -56,7 +56,7 @@ class Probe:
         """
         answer = self._ask("ModelInfer", self._request, timeout_s)
         found = dict(zip((one.name for one in answer.outputs), answer.raw_output_contents, strict=False))
-        for name, width in ((contract.POLICY_NAME, contract.N_ACTIONS), (contract.VALUE_NAME, contract.N_SEATS)):
+        for name, (_, width) in contract.OUTPUTS.items():
             data = found.get(name, b"")
             numbers = np.frombuffer(data, np.float32) if len(data) == 4 * width else np.zeros(0, np.float32)
             if len(numbers) != width or not np.isfinite(numbers).all():

@@ -36,7 +36,7 @@ from clients.triton.failures import Failure, classify
 from clients.triton.protocol import grpc, service_pb2
 from clients.triton.served_model import check_served_model
 from clients.triton.wire import decode_response, encode_request
-from mcts_ext.contract import INPUT_NAME, MODEL_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES, POLICY_NAME, VALUE_NAME
+from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES, OUTPUTS
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
@@ -107,8 +107,8 @@ class TritonEvaluator:
         self._counts = counts or RequestCounts()
         self._request = service_pb2.ModelInferRequest(model_name=model, model_version=model_version)
         self._request.inputs.add(name=INPUT_NAME, datatype="UINT8", shape=[0, OBSERVATION_BYTES])
-        self._request.outputs.add(name=POLICY_NAME)
-        self._request.outputs.add(name=VALUE_NAME)
+        for name in OUTPUTS:
+            self._request.outputs.add(name=name)
         self._finished: queue.SimpleQueue[tuple[_Part, grpc.Future]] = queue.SimpleQueue()
         self._paused: list[tuple[float, int, _Part]] = []  # a heap: (when to send it again, tie-break, part)
         self._order = itertools.count()
@@ -316,7 +316,7 @@ class TritonEvaluator:
         outputs = zip(response.outputs, found, strict=False)
         tensors = {output.name: array for output, array in outputs if output.datatype == "FP32"}
         arrays = []
-        for name, width in ((POLICY_NAME, N_ACTIONS), (VALUE_NAME, N_SEATS)):
+        for name, (_, width) in OUTPUTS.items():
             size = tensors[name].size if name in tensors else 0
             if size != n_rows * width:
                 raise UnsoundAnswer(

@@ -6,24 +6,13 @@ from typing import Any, Final
 
 from clients.errors import ModelMismatch
 from clients.triton.protocol import model_config_pb2
-from mcts_ext.contract import (
-    INPUT_NAME,
-    N_ACTIONS,
-    N_SEATS,
-    OBSERVATION_BYTES,
-    OBSERVATION_VERSION,
-    POLICY_NAME,
-    VALUE_NAME,
+from mcts_ext.contract import INPUTS, OBSERVATION_VERSION, OUTPUTS, VERSION_KEY
+
+_TYPES: Final = {"uint8": "UINT8", "float32": "FP32"}
+_INPUTS, _OUTPUTS = (
+    {name: f"{name} {_TYPES[kind]} [{width}]" for name, (kind, width) in tensors.items()}
+    for tensors in (INPUTS, OUTPUTS)
 )
-
-VERSION_KEY: Final = "observation_version"
-"""A parameter of `config.pbtxt`; checked where it is given."""
-
-_INPUTS: Final = {INPUT_NAME: f"{INPUT_NAME} UINT8 [{OBSERVATION_BYTES}]"}
-_OUTPUTS: Final = {
-    POLICY_NAME: f"{POLICY_NAME} FP32 [{N_ACTIONS}]",
-    VALUE_NAME: f"{VALUE_NAME} FP32 [{N_SEATS}]",
-}
 _ADVICE: Final = "export it with this version of blobzero, or name another model"
 
 
