@@ -90,6 +90,7 @@ def test_ctrl_c_while_self_play_waits_for_room_ends_as_it_always_does(small_disk
     said = tmp_path / "said"
     command = [sys.executable, "-m", "blobzero.cli", "selfplay", "--evaluator", "hash", "--rounds", "1000000"]
     command += ["--workers", "1", "--games", "16", "--simulations", "4", "--shard-seconds", "0.2"]
+    (small_disk / "filler").write_bytes(bytes((2 << 20) - (300 << 10)))
     with said.open("w") as output:
         process = subprocess.Popen([*command, "--out", str(small_disk / "run")], stdout=output, stderr=output)
     deadline = time.monotonic() + 60

@@ -101,8 +101,9 @@ def _addresses(log: Path) -> tuple[str, str]:
 
 
 def _configure(folder: Path, targets: dict[str, str]) -> None:
-    """Our configuration with other targets."""
+    """Our configuration with other targets, and a look every second."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     for job in config["scrape_configs"]:
         del job["dns_sd_configs"]
         job["static_configs"] = [{"targets": [targets.pop(job["job_name"])]}]

@@ -25,7 +25,7 @@ from serving.embedded import EmbeddedTriton
 from tests.support.tiny_model import write_repository
 
 SLOW = "max_queue_delay_microseconds: 30000 preferred_batch_size: [ 1024 ]"
-QUICK = ["--trials", "4", "--seconds", "0.5", "--pairs", "6"]
+QUICK = ["--trials", "4", "--seconds", "0.3", "--pairs", "6"]
 
 
 def repository(folder: Path, *, batching: str = "") -> Path:
