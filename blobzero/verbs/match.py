@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 import tyro
@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from clients.arena.match import DealResult, MatchCounts, Player, play
-from clients.arena.players import PLAYER_SEARCH, Source, Spec, open_players, parse
+from clients.arena.players import KNOWN, PLAYER_SEARCH, Source, Spec, open_players, parse
 from clients.arena.rating import Estimate, anytime_estimate, decided_after, elo, estimate
 from clients.files import reason, write_json
 from clients.lock import sole_writer_of
@@ -33,6 +33,9 @@ from ui.console import plain_console
 
 PLAIN_INTERVAL_S = 10.0
 """Where there is no terminal to redraw, a line this often."""
+CONTESTANTS: Final = (
+    f"Two or more players of {KNOWN}; one that searches may end in @DxK, its own determinizations and simulations."
+)
 LOOK_EVERY = 16
 """Deals between two looks of the sequential test; a look judges all deals since the one before."""
 
@@ -41,10 +44,7 @@ LOOK_EVERY = 16
 class MatchConfig:
     """Players meet over duplicate deals: everybody plays every hand, and the difference has an interval."""
 
-    contestants: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Two or more of: random, heuristic, ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest,
-    version:N, FILE.onnx, FILE.safetensors; one that searches may end in @DxK, its own determinizations and
-    simulations."""
+    contestants: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(help=CONTESTANTS)]]
     deals: int = 1000
     """Deals; each is played once for every player in the match."""
     seed: int = 0

@@ -6,6 +6,7 @@ bids, the cards played. Ratings of months are measured against `HeuristicBot`: c
 they are no longer comparable, so give a better one another name.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, Protocol
@@ -205,3 +206,7 @@ def _distribution(chances: list[float]) -> list[float]:
     for p in chances:
         found = [a * (1 - p) + b * p for a, b in zip([*found, 0.0], [0.0, *found], strict=True)]
     return found
+
+
+BOTS: Final[Mapping[str, Callable[[], Bot]]] = {"random": RandomBot, "heuristic": HeuristicBot}
+"""By the word that names each in a match; how words are read, and the help, derive from here."""

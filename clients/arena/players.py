@@ -3,7 +3,7 @@
 
 | spec | player |
 | --- | --- |
-| `random`, `heuristic` | clients/arena/bots.py |
+| `random`, `heuristic`, ... | a bot: `BOTS` of clients/arena/bots.py |
 | `ismcts`, `ismcts:SIMULATIONS` | OpenSpiel's, clients/arena/ismcts.py; 1,000 simulations unless given |
 | `ismcts-fair`, `ismcts-fair:SIMULATIONS` | the same, which is not told which cards are in play |
 | `search-uniform` | our search with an evaluator that knows nothing |
@@ -29,7 +29,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from clients.arena.bots import HeuristicBot, RandomBot
+from clients.arena.bots import BOTS
 from clients.arena.match import BotPlayer, Player, SearchPlayer
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluator, UniformEvaluator, evaluate
@@ -42,9 +42,9 @@ from mcts_ext.rules import Round
 PLAYER_SEARCH: Final = SearchConfig(c_puct=1.0, q_scale=10.0).without_noise()
 """The search of a player in a match and at the table alike: the opponent you meet is the one that was measured."""
 
-Kind = Literal["random", "heuristic", "ismcts", "ismcts-fair", "search-uniform", "latest", "version", "file"]
+Kind = Literal["bot", "ismcts", "ismcts-fair", "search-uniform", "latest", "version", "file"]
 KNOWN: Final = (
-    "random, heuristic, ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx "
+    f"{', '.join(BOTS)}, ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx "
     "or FILE.safetensors"
 )
 ISMCTS_SIMULATIONS: Final = 1000
@@ -111,10 +111,8 @@ def parse(text: str) -> Spec:
         raise InvalidConfig(
             f"expected a search of its own for a player that searches, got {text}; leave out the suffix"
         )
-    if word == "random":
-        return Spec(text, "random")
-    if word == "heuristic":
-        return Spec(text, "heuristic")
+    if word in BOTS:
+        return Spec(text, "bot")
     if name in ("ismcts", "ismcts-fair") and (word == name or number.isdecimal()):
         kind: Kind = "ismcts" if name == "ismcts" else "ismcts-fair"
         return Spec(text, kind, number=int(number or ISMCTS_SIMULATIONS))
@@ -140,10 +138,8 @@ def open_players(
 
 
 def _open(spec: Spec, search: SearchConfig, networks: "_Networks") -> Player:
-    if spec.kind == "random":
-        return BotPlayer(spec.text, RandomBot())
-    if spec.kind == "heuristic":
-        return BotPlayer(spec.text, HeuristicBot())
+    if spec.kind == "bot":
+        return BotPlayer(spec.text, BOTS[spec.text]())
     if spec.is_openspiel:
         from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot  # OpenSpiel is there for development alone
 
