@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-# gRPC's event-engine client costs a request of 512 rows 70 to 140 us more CPU (docs/log.md). Read when grpc loads.
+# gRPC's event-engine client costs a request of 512 rows 70 to 140 us more CPU (docs/experiments/request-cost.md).
+# Both variables are read when grpc loads.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 # While no call is in flight nobody else looks whether a connection is there; every 5 s, gRPC's default, is after the
 # attempt has been given up, so a client could miss a server that is back for as long as it liked.
