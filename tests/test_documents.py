@@ -95,6 +95,16 @@ def test_every_page_is_reached_from_an_index() -> None:
         assert pages - listed == set()
 
 
+def test_an_experiment_is_a_question_and_the_index_asks_it() -> None:
+    folder = ROOT / "docs" / "experiments"
+    asked = dict(re.findall(r"^\| \[(.+?)\]\(([\w-]+\.md)\) \|", (folder / "README.md").read_text(), re.MULTILINE))
+    for question, name in asked.items():
+        title, _, answer, *_ = (folder / name).read_text().splitlines()
+        assert title == f"# {question}"
+        assert question.endswith("?")
+        assert answer.startswith("**")
+
+
 def test_pages_that_code_names_exist() -> None:
     kinds = (".py", ".pyx", ".pxd", ".pyi", ".toml", ".yaml", ".yml", ".Dockerfile", ".json")
     named = [
