@@ -8,8 +8,8 @@
 | neither | float32 | refused | int8; fast with VNNI, else hardly faster than float32 |
 
 A float16 file has rounded weights and is computed like a float32 one. AVX512-BF16 without AMX gave 7.4k rows/s where
-float32 gave 12.6k (docs/log.md). The backends of the CPU server import this too, so it imports nothing of ours but the
-errors.
+float32 gave 12.6k (docs/experiments/precision.md). The backends of the CPU server import this too, so it imports
+nothing of ours but the errors.
 """
 
 from pathlib import Path

@@ -42,7 +42,7 @@ class Build:
     engines: tuple[str, ...]
     """That serve it; answers are compared in the first where one comparison is enough."""
     weights: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Their type in the file; with another than float32 it is the network of halves.py."""
+    """Their type in the file; with another than float32 it is the network of half_precision.py."""
     is_quantized: bool = False
     """Whether quantize.py follows."""
 

@@ -14,8 +14,9 @@ the same weights. Of a suit there are
   N-Tuple Systems".)
 
 Who played which card, and when, is not read: the voids say what matters of it, and in a trial it added nothing
-(docs/log.md). Only values that a valid observation can hold get a column or a row, so every parameter behind them can
-be reached. Indices are int32: in bfloat16, which an engine may choose for floats, whole numbers are exact to 256 only.
+(docs/experiments/network.md). Only values that a valid observation can hold get a column or a row, so every parameter
+behind them can be reached. Indices are int32: in bfloat16, which an engine may choose for floats, whole numbers are
+exact to 256 only.
 
 Axes: `B` rows, `F` = 96 bytes, 4 suits; seats are relative to the seat to act.
 """

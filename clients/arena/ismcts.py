@@ -33,7 +33,7 @@ MAX_PLAYERS: Final = 7
 _EXPLORATION: Final = 0.7
 """UCB1's constant as a share of the largest return."""
 _DEALS: Final = 40
-"""Of a fair search; with 10 it is about as strong, with one much weaker (docs/log.md)."""
+"""Of a fair search; with 10 it is about as strong, with one much weaker (docs/experiments/ismcts.md)."""
 
 
 class OpenSpielMissing(BlobError):

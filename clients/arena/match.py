@@ -13,7 +13,7 @@ A B, four seats, seating A B B A:     seat 0 1 2 3
 So luck of the cards, the trump and the place at the table cancels in the difference, with the fewest rounds that
 do it: further arrangements of the same deal share its peculiarities, and tell less than a new deal. As even as can be,
 because a difference of two means is known best when both come from as many seats, and because neither player then
-meets its own kind oftener. docs/log.md has the variances, this design beside one of A against three of B.
+meets its own kind oftener. docs/experiments/matches.md has the variances, beside those of one of A against three of B.
 
 **Randomness.** A decision's seed comes from (match seed, deal, number of the action in the round), not from the
 arrangement: where two players think alike they then play alike, and their difference is exactly zero. A match is a

@@ -36,7 +36,7 @@ that. One that takes longer (it was stopped, its disk hangs) is killed: its unwr
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    # glibc maps and unmaps every buffer of 128 KiB and more; a batch's answer is one (docs/log.md).
+    # glibc maps and unmaps buffers of 128 KiB and more; a batch's answer is one (docs/experiments/server-faults.md).
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }

@@ -41,7 +41,7 @@ SCHEMA: pa.Schema = pa.schema(
 PROVENANCE_KEY: Final = b"blobzero"
 MAX_ROWS: Final = 1 << 18
 """Of one shard, 108 MB of numbers: four times what ten seconds gave at the fastest rate measured with a network (18,500
-rounds a minute by all workers, docs/log.md). A worker that has more to write splits it."""
+rounds a minute by all workers, docs/experiments/strength.md). A worker that has more to write splits it."""
 MAX_FOOTER_BYTES: Final = 1 << 18
 """Of a shard's description of itself; what is written here takes 4 KB."""
 MAX_FOOTER_ENTRIES: Final = 4096

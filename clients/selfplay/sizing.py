@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many workers and rounds side by side, where nobody says: from the cores and from who computes the network.
 
-Measured on two cores (docs/log.md): a worker takes 3 us of a core for an evaluation, the network in int8 takes 20.
+Measured on two cores: a worker takes 3 us of a core for an evaluation, the network in int8 takes 20
+(docs/experiments/selfplay-speed.md).
 """
 
 import os

@@ -3,7 +3,7 @@
 
 import os
 
-# gRPC's event-engine client costs a request of 512 rows 70 to 140 us more CPU (docs/experiments).
+# gRPC's event-engine client costs a request of 512 rows 70 to 140 us more CPU (docs/experiments/request-cost.md).
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client")
 # While no call is in flight, only gRPC's backup poller notices that a connection is up. Its default of 5 s is longer
 # than an attempt to connect lasts, so a client could miss indefinitely that its server is back.

@@ -6,7 +6,7 @@
 <repository>/blobnet/configs/<name>.pbtxt    the same model served in another way (serve --config-name)
 ```
 
-docs/design.md ("Configurations") names the page that each key was taken from.
+docs/design/serving.md ("Configurations") names the page that each key was taken from.
 """
 
 from collections.abc import Mapping

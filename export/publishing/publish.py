@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publish a network, go back to an earlier one, take one out: what becomes of versions (how: change.py)."""
+"""Publish a network, go back to an earlier one, take one out: what becomes of versions (how: transaction.py)."""
 
 from dataclasses import replace
 from pathlib import Path

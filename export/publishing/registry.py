@@ -2,7 +2,7 @@
 """The registry: what was published when, from which checkpoint, with which figures, and what became of it.
 
 One JSON file beside the model's folder, `<repository>/registry.json`, replaced as a whole. It follows what happens to
-the version folders, so that whatever is killed, it and the folders tell what was going on (mend.py):
+the version folders, so that whatever is killed, it and the folders tell what was going on (recovery.py):
 
 ```
 publishing ── the server took it ──> published ── unpublish, --keep ──> unpublished      (folder gone)

@@ -18,7 +18,8 @@ JUDGED_S: Final = 60.0
 GROWTH: Final = 0.05
 """Growth that is let pass."""
 N_MARKS: Final = 2
-"""A server that loads one more version than it serves takes 3 to 5 MiB, twice, and no more after that (docs/log.md)."""
+"""A server that loads one more version than it serves takes 3 to 5 MiB, twice, and no more after that
+(docs/experiments/server-memory.md)."""
 
 
 @dataclass

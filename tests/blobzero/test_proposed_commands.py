@@ -12,7 +12,7 @@ from blobzero.cli import VERBS, main
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("blobzero", "clients", "export", "mcts_ext", "perf", "serving", "training", "ui")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md", "compose*.yaml", "docker/*", "Makefile")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**/*.md", "compose*.yaml", "docker/*", "Makefile")
 COMMAND = re.compile(r"(?<![\w/.'-])blobzero ([a-z]+)\b([^`\n;()#,]*?)(?=[`\n;()#,]|\s{3}| or |$)")
 NO_VERBS = {"checkpoint", "training", "command", "process"}
 """What else follows the name, in formats of files and in prose."""
