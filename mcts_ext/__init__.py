@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine: rules, determinization, observation, search and the pool of games. Cython, no network, no I/O."""
+"""Game engine in Cython: rules, determinization, observation, search and the self-play pool. No network, no I/O."""

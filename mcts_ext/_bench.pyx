@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loops that benchmarks time: random playouts, and searches with an evaluator that costs nothing, all in C."""
+"""Loops timed by benchmarks, all in C: random playouts, and searches with a free evaluator."""
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -18,14 +18,14 @@ from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 
 from mcts_ext.errors import InvalidConfig, NoMemory
 
-cdef struct SlotC:          # one tree and the leaf it waits at
+cdef struct SlotC:          # one tree and its current leaf
     TreeC   tree
     StateC  state           # the leaf's position
     int32_t leaf
 
 
 def random_playouts(Round table not None, int n, *, seed):
-    """Play the round to its end n times by uniform random legal actions; the moves made in all."""
+    """Play the round to its end n times with uniformly random legal actions; return the total number of moves."""
     cdef StateC state
     cdef RngC rng
     cdef uint64_t legal
@@ -45,16 +45,16 @@ def random_playouts(Round table not None, int n, *, seed):
 
 @cython.final
 cdef class FreeSearch:
-    """Searches deals, all hands open, with an evaluator that costs next to nothing: descent, expansion, backup remain.
+    """Searches deals with open hands and a nearly free evaluator: only descent, expansion and backup remain.
 
-    The trees stand side by side as a pool's do: every tree descends to a leaf, then every leaf is expanded and backed
-    up. Each search takes the next deal.
+    As in a pool, every tree descends to a leaf, then every leaf is expanded and backed up. Each search takes the next
+    deal.
 
     Args:
         deals: rounds with at least one move to make.
-        n_trees: side by side.
-        simulations: of each tree in one search, the one that expands the root included.
-        random: draw priors and values; otherwise priors are equal and every value one half.
+        n_trees: number of concurrent trees.
+        simulations: simulations per tree in one search, including the one that expands the root.
+        random: draw priors and values; otherwise priors are equal and every value is one half.
     """
 
     cdef SlotC* slots       # [n_trees]
@@ -69,7 +69,7 @@ cdef class FreeSearch:
         if not 1 <= n_trees <= 1_000_000 or not 1 <= simulations <= 1_000_000:
             raise InvalidConfig(f"expected 1..1000000 trees and simulations, got {n_trees} and {simulations}")
         if not deals or any(dealt.is_over for dealt in deals):
-            raise InvalidConfig("expected deals with a move to make, got none, or a finished one")
+            raise InvalidConfig("expected deals in progress, got none or a finished one")
         max_cards = max(dealt.n_cards for dealt in deals)
         self.n_trees = n_trees
         self.n_deals = len(deals)
@@ -97,7 +97,7 @@ cdef class FreeSearch:
         free(self.deals)
 
     def run(self, int n):
-        """Search n times on every tree; the simulations that the roots counted."""
+        """Search n times on every tree; return the number of simulations, counted at the roots."""
         cdef int64_t done = 0
         cdef int _i
         with nogil:
@@ -106,7 +106,7 @@ cdef class FreeSearch:
         return done
 
     def check(self):
-        """Raise ValueError unless every tree is sound (see check_tree)."""
+        """Raise ValueError unless every tree's invariants hold (see check_tree)."""
         for i in range(self.n_trees):
             check_tree(&self.slots[i].tree, True)
 

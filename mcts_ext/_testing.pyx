@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wrappers that let tests and benchmarks reach C functions; nothing else imports this."""
+"""Wrappers of C functions for tests and benchmarks; nothing else imports this module."""
 
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
@@ -37,7 +37,7 @@ def determinize_many(Round table not None, int seat, int n, *, seed):
 
 
 def random_stream(seed, stream, int n, *, purpose="round", below=0, double log_gamma=0.0):
-    """n draws of one stream: below `below`, or the logarithms of Gamma(`log_gamma`), or uniform in [0, 1)."""
+    """Return n draws of one stream: integers < `below`, logarithms of Gamma(`log_gamma`), or uniform in [0, 1)."""
     cdef RngC rng
     rng_seed(&rng, PURPOSES[purpose], any_int(seed), any_int(stream))
     if below:
@@ -48,28 +48,28 @@ def random_stream(seed, stream, int n, *, purpose="round", below=0, double log_g
 
 
 def dirichlet_shares(seed, int n, *, double alpha, int k):
-    """n draws of a Dirichlet(`alpha`) over `k` shares."""
+    """Return n draws of a Dirichlet(`alpha`) over `k` shares."""
     cdef RngC rng
     cdef float[MAX_LEGAL] shares
     if not (alpha > 0.0 and 1 <= k <= MAX_LEGAL):
         raise InvalidConfig(f"expected alpha above 0 and 1..{MAX_LEGAL} shares, got {alpha} and {k}")
     rng_seed(&rng, FOR_BENCHMARK, any_int(seed), 0)
-    found = []
+    draws = []
     for _ in range(n):
         rng_dirichlet(&rng, alpha, k, shares)
-        found.append([shares[i] for i in range(k)])
-    return found
+        draws.append([shares[i] for i in range(k)])
+    return draws
 
 
 def allocate_batch(int64_t capacity):
-    """Allocate a batch, and free it."""
+    """Allocate and free a batch."""
     cdef BatchC batch
     batch_alloc(&batch, capacity)
     batch_free(&batch)
 
 
 def check_one(Round table not None, priors, float value, values):
-    """`check_tree` of a tree of one expanded node, given the priors of its actions, its value and those backed up."""
+    """Run `check_tree` on a tree of one expanded node with these priors, its value and the backed-up values."""
     cdef TreeC tree
     cdef StateC state
     cdef float[MAX_LEGAL] p

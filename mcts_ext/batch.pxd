@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows on their way to the network and answers on their way back."""
+"""Batch of observations sent to the network and the evaluations that come back."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
@@ -7,14 +7,14 @@ from mcts_ext.rules cimport StateC
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 
 cdef enum:
-    MAX_ROWS = 1 << 28          # of a batch: row numbers, and a table of twice as many places, are int32
+    MAX_ROWS = 1 << 28          # rows per batch: row indices and the hash table of twice that size are int32
 
 cdef struct EvaluationC:
     float   priors[MAX_LEGAL]   # P over the legal actions in rising order
     float   values[MAX_SEATS]   # by relative seat, in [0, 1]
 
 cdef struct BatchC:
-    uint8_t*     rows           # [capacity + 1, OBSERVATION_BYTES], borrowed; the last is scratch
+    uint8_t*     rows           # [capacity + 1, OBSERVATION_BYTES], borrowed; the last row is scratch
     uint64_t*    hashes         # [capacity]
     uint64_t*    legal          # [capacity] mask of the row's legal actions
     uint8_t*     offsets        # [capacity] action of the mask's lowest bit

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows on their way to the network and answers on their way back.
+"""Batch of observations sent to the network and the evaluations that come back.
 
-A position is asked for by its observation, and leaves of one batch with the same observation share a row. That changes
-no result: an evaluation is a function of the observation.
+Leaves of one batch with the same observation share a row. This changes no result: an evaluation is a function of the
+observation alone.
 """
 
 from libc.math cimport INFINITY, expf, isfinite
@@ -18,7 +18,7 @@ from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig, InvalidEvaluation, NoMemory
 
 cdef int64_t _table_size(int64_t capacity) noexcept nogil:
-    """A power of two, at most half full."""
+    """Return the hash table's size: a power of two, at most half full."""
     cdef int64_t size = 16
     while size < 2 * capacity:
         size *= 2
@@ -26,13 +26,13 @@ cdef int64_t _table_size(int64_t capacity) noexcept nogil:
 
 
 cdef int64_t batch_bytes(int64_t capacity) noexcept nogil:
-    """Memory of a batch, the rows that the caller lends included."""
+    """Return the memory of a batch in bytes, including the rows owned by the caller."""
     cdef int64_t row = OBSERVATION_BYTES + 2 * sizeof(uint64_t) + sizeof(uint8_t) + sizeof(EvaluationC)
     return capacity * row + OBSERVATION_BYTES + _table_size(capacity) * <int64_t>sizeof(int32_t)
 
 
 cdef int batch_alloc(BatchC* batch, int64_t capacity) except -1:
-    """All but `rows`, which the caller lends: [capacity + 1, OBSERVATION_BYTES]."""
+    """Allocate everything but `rows` [capacity + 1, OBSERVATION_BYTES], which the caller owns."""
     cdef size_t table_size
     memset(batch, 0, sizeof(BatchC))
     if not 1 <= capacity <= MAX_ROWS:
@@ -67,7 +67,7 @@ cdef void batch_clear(BatchC* batch) noexcept nogil:
 
 
 cdef int32_t batch_ask(BatchC* batch, const StateC* state, uint64_t legal) noexcept nogil:
-    """Ask for the evaluation of a position: the row that will hold it."""
+    """Request the evaluation of a position; return the row that will hold it."""
     cdef uint8_t* row = batch.rows + <long>batch.n_rows * OBSERVATION_BYTES
     cdef uint64_t key
     cdef int32_t place, held
@@ -89,31 +89,31 @@ cdef int32_t batch_ask(BatchC* batch, const StateC* state, uint64_t legal) noexc
 
 
 cdef int batch_answer(BatchC* batch, const float[:, ::1] logits, const float[:, ::1] values) except -1:
-    """Turn the network's answers for all rows into evaluations.
+    """Convert the network's outputs for all rows to evaluations.
 
     `logits`: `[n_rows, A]`, softmax over the legal actions gives the priors. `values`: `[n_rows, S]`.
 
     Raises:
-        InvalidEvaluation: the answer has not the shape of the question, or numbers that are not finite.
+        InvalidEvaluation: if the shapes do not match the batch, or a number is not finite.
     """
     cdef bint is_sound
     if (logits.shape[0] != batch.n_rows or logits.shape[1] != N_ACTIONS or values.shape[0] != batch.n_rows
             or values.shape[1] != MAX_SEATS):
         raise InvalidEvaluation(
-            f"expected logits [{batch.n_rows}, {N_ACTIONS}] and values [{batch.n_rows}, {MAX_SEATS}] for what collect "
-            f"asked, got [{logits.shape[0]}, {logits.shape[1]}] and [{values.shape[0]}, {values.shape[1]}]"
+            f"expected logits [{batch.n_rows}, {N_ACTIONS}] and values [{batch.n_rows}, {MAX_SEATS}] for the collected "
+            f"rows, got [{logits.shape[0]}, {logits.shape[1]}] and [{values.shape[0]}, {values.shape[1]}]"
         )
     if batch.n_rows == 0:
         return 0
     with nogil:
         is_sound = _evaluations(batch, &logits[0, 0], &values[0, 0])
     if not is_sound:
-        raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish a sound network")
+        raise InvalidEvaluation("expected finite logits and values, got NaN or infinity; publish another network")
     return 0
 
 
 cdef bint _evaluations(BatchC* batch, const float* logits, const float* values) noexcept nogil:
-    """False where a number is not finite."""
+    """Fill in the evaluations; return False if a number is not finite."""
     cdef EvaluationC* evaluation
     cdef const float* row
     cdef uint64_t legal
@@ -123,7 +123,7 @@ cdef bint _evaluations(BatchC* batch, const float* logits, const float* values) 
         evaluation = &batch.evaluations[i]
         row = logits + <long>i * N_ACTIONS + batch.offsets[i]
         legal = batch.legal[i]
-        highest = -INFINITY         # any finite logit is above it: the likeliest action has odds of 1
+        highest = -INFINITY         # subtracted before exp: the most probable action gets exp(0)
         n = 0
         while legal:
             evaluation.priors[n] = row[lowest(legal)]

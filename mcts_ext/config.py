@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a search and of the rounds that self-play deals."""
+"""Configuration of the search and of the rounds dealt in self-play."""
 
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
@@ -9,43 +9,43 @@ from mcts_ext.errors import InvalidConfig
 
 MAX_LEAVES_PER_TREE = 256
 LARGEST_SEED: Final = 2**64 - 1
-"""What a random stream takes; a larger one would be that of another seed again."""
+"""Largest seed of a random stream; larger numbers would wrap around to another seed."""
 
 Unit = Literal["round", "game"]
-"""What self-play deals: rounds each on its own, or whole games."""
+"""What self-play deals: independent rounds or whole games."""
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """One decision's search: D determinizations of K simulations each, visits added up."""
+    """Search of one decision: D determinizations with K simulations each; root statistics are summed over the trees."""
 
     determinizations: int = 3
-    """Deals drawn for each decision, each with a tree of its own (D)."""
+    """Number of determinizations per decision, each with its own tree (D)."""
     candidates: int = 0
-    """Deals from which these are drawn, in proportion to how likely the network finds what the other seats have bid and
-    played in them; 0 searches the first deals drawn, all as likely as each other. Costs an evaluation for each choice
-    of another seat so far, of each candidate."""
+    """Number of candidate deals from which the determinizations are resampled, weighted by the probability that the
+    network gives to the other seats' bids and plays so far; 0 draws the determinizations uniformly. Costs one
+    evaluation per candidate and earlier choice of another seat."""
     simulations: int = 30
-    """Descents of each tree after its root is expanded (K)."""
+    """Number of simulations per tree after its root is expanded (K)."""
     leaves_per_tree: int = 1
-    """Leaves of one tree that wait for the network at once; more than 1 costs search quality (virtual loss)."""
+    """Number of leaves per tree evaluated in parallel; more than 1 costs search quality (virtual loss)."""
     c_puct: float = 1.5
-    """Weight of the prior against the value: c_puct of PUCT."""
+    """Exploration constant c_puct of PUCT: weight of the prior against the value."""
     fpu_reduction: float = 0.1
-    """First-play urgency: an unvisited child counts as its parent's value less this."""
+    """First-play urgency (FPU): an unvisited child gets its parent's value minus this."""
     even_root: bool = False
-    """Visit the actions at the root equally often, and let PUCT choose below: with as many simulations as actions each
-    deal tells the value of each action. Meant for `q_scale`; shares of visits would say nothing."""
+    """Visit the root's actions equally often and use PUCT only below the root, so that every tree values every action
+    once there are as many simulations as actions. Needs `q_scale`: the visit distribution is uniform."""
     dirichlet_alpha: float = 1.0
-    """Concentration of the root noise, Dir(alpha)."""
+    """Concentration of the Dirichlet root noise (alpha)."""
     dirichlet_fraction: float = 0.25
-    """Share of the root noise in the root's priors (epsilon); 0 turns it off."""
+    """Fraction of noise in the root's priors (epsilon); 0 turns it off."""
     q_scale: float = 0.0
-    """The policy is softmax(log prior + q_scale * Q); 0 takes the shares of visits instead."""
+    """Weight of Q in the improved policy softmax(log prior + q_scale * Q); 0 uses the visit distribution instead."""
     temperature: float = 1.0
-    """Moves are drawn from policy ** (1 / temperature) at the start of a round; 0 takes the likeliest."""
+    """Temperature at the start of a round: moves are drawn from policy ** (1 / temperature); 0 takes the argmax."""
     temperature_final: float = 0.25
-    """The temperature that the end of the round approaches, linearly in the moves made."""
+    """Temperature at the end of a round, reached linearly in the moves made."""
 
     def __post_init__(self) -> None:
         _check_range("determinizations", self.determinizations, 1, 10_000)
@@ -66,19 +66,19 @@ class SearchConfig:
 
     @property
     def rows(self) -> int:
-        """Evaluations that one decision waits for at once, at most."""
+        """Maximum number of rows that one decision adds to a batch."""
         return max(self.determinizations * self.leaves_per_tree, self.candidates)
 
     def without_noise(self) -> "SearchConfig":
-        """The same search as a player uses it: no root noise, the likeliest move."""
+        """Return this search for match play: no root noise, temperature 0."""
         return replace(self, dirichlet_fraction=0.0, temperature=0.0, temperature_final=0.0)
 
 
 @dataclass(frozen=True)
 class DealConfig:
-    """Which rounds are dealt: players and cards drawn uniformly from every allowed pair, dealer and trump uniformly.
+    """Distribution of the dealt rounds: uniform over the allowed (players, cards) pairs, dealers and trumps.
 
-    Of whole games, `cards` are those of the largest hand; only the first dealer is drawn, and trumps go round.
+    For whole games, `cards` is the size of the largest hand; only the first dealer is drawn, and trumps rotate.
     """
 
     players: tuple[int, ...] = (4,)
@@ -87,7 +87,7 @@ class DealConfig:
 
     def __post_init__(self) -> None:
         if not self.players or not self.cards:
-            raise InvalidConfig("expected at least one number of players and of cards, got none")
+            raise InvalidConfig("expected at least one number of players and one number of cards, got none")
         for n_players in self.players:
             _check_range("players", n_players, 3, N_SEATS)
         for n_cards in self.cards:
@@ -101,15 +101,15 @@ class DealConfig:
             )
 
     def pairs(self) -> list[tuple[int, int]]:
-        """Every (players, cards) that the deck allows, once each."""
+        """Return every (players, cards) pair that the deck allows, without duplicates."""
         return [(p, n) for p in sorted(set(self.players)) for n in sorted(set(self.cards)) if p * n <= N_CARDS_IN_DECK]
 
 
 def check_seed(seed: object, *, what: str) -> int:
-    """A seed that is one; `what` says whose.
+    """Return `seed` if it is valid; `what` names it in the error.
 
     Raises:
-        InvalidConfig: no whole number, or out of range.
+        InvalidConfig: if it is not an integer, or out of range.
     """
     if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
         raise InvalidConfig(f"expected {what} in 0..{LARGEST_SEED}, got {seed!r}")

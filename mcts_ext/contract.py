@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What travels between a search and the network: names, types, shapes and the layout of one observation.
+"""Contract between the search and the network: tensor names, types, shapes and the layout of one observation.
 
-This page and `types.pxd` state the layout once each (tests compare them); the Cython writer, the network's decoder,
-Triton's `config.pbtxt` and the schema of the records all derive from here.
+This module and `types.pxd` each state the layout once (tests compare them); the Cython writer, the network's decoder,
+Triton's `config.pbtxt` and the schema of the records derive from it.
 
 Axes: `B` rows of a batch, `F` = 96 bytes of an observation, `A` = 66 actions, `S` = 8 seats.
 
-One observation: what the seat to act knows and, marked apart, the other hands of the deal that is searched; all seats
-relative to it (0 = the seat to act, 1 = the next clockwise). A search knows no other hands than those it has dealt
-itself, so nothing hidden reaches a player; without them the value of a seat could not depend on what it holds.
+One observation holds the information set of the seat to act and, with separate codes, the other seats' hands in the
+determinization. All seats are relative (0 = the seat to act, 1 = the next clockwise). The search only knows hands that
+it has dealt itself, so no hidden card leaks; without them, a seat's value could not depend on its hand.
 
 ```
 byte   0        8         16           24       28            44                         96
@@ -20,12 +20,12 @@ byte   0        8         16           24       28            44                
 from typing import Final
 
 OBSERVATION_VERSION: Final = 2
-"""Raised whenever the meaning of a byte changes; exported models carry it and clients refuse another."""
+"""Incremented whenever the meaning of a byte changes; exported models carry it and clients reject any other."""
 
 VERSION_KEY: Final = "observation_version"
-"""A property of exported files, and a parameter of `config.pbtxt`; checked where it is given."""
+"""Metadata key in exported files and parameter in `config.pbtxt`; checked wherever present."""
 PRECISION_KEY: Final = "precision"
-"""Another property of files: float32 (where it is missing), float16, bfloat16 or int8."""
+"""Metadata key in exported files: float32 (the default if missing), float16, bfloat16 or int8."""
 
 MODEL_NAME: Final = "blobnet"
 INPUT_NAME: Final = "observation"  # UINT8 [B, F]
@@ -54,7 +54,7 @@ AT_N_CARDS: Final = 1  # cards dealt to each seat, 1..13
 AT_TRUMP: Final = 2  # suit 0..3, or NO_TRUMP
 AT_DEALER: Final = 3  # relative seat
 AT_N_TRICKS: Final = 4  # finished tricks
-AT_LEADER: Final = 5  # relative seat that leads the current trick (in the bidding: the first)
+AT_LEADER: Final = 5  # relative seat that leads the current trick (during the bidding: the first trick)
 AT_GAME_ROUND: Final = 6  # rounds of the game already finished; 0 in an independent round
 AT_START_CARDS: Final = 7  # C of the game's sequence of rounds; 0 in an independent round
 
@@ -66,7 +66,7 @@ AT_VOIDS: Final = 24  # relative seat s: byte s // 2, bits 4 * (s % 2) + suit, s
 AT_TOTALS: Final = 28  # per relative seat: game points before this round, uint16 little-endian
 AT_CARDS: Final = 44  # per card index, one of the codes below
 
-CARD_UNSEEN: Final = 0  # undealt, or not said where it is
+CARD_UNSEEN: Final = 0  # undealt, or location not stated
 CARD_OWN: Final = 1  # in the hand of the seat to act
 CARD_ON_TABLE: Final = 8  # + relative seat 1..7 that played it to the current trick
 CARD_PLAYED: Final = 16  # * (1 + trick) + relative seat that played it, for a finished trick 0..11

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deal the rounds of self-play by their numbers.
+"""Deals of self-play by round number.
 
 An independent round is a function of (seed, number). The rounds of game g are numbered from `ROUNDS_APART * g`:
-players, cards and first dealer come from the game's own random stream, the hands from the round's; the totals are
-handed in. So a game can go on from any of its rounds.
+players, cards and first dealer come from the game's random stream, hands from the round's stream; the caller passes
+the totals. A game can therefore resume at any of its rounds.
 """
 
 from libc.string cimport memcpy
@@ -16,8 +16,8 @@ from mcts_ext.errors import InvalidConfig
 
 
 cdef int deals_set(DealsC* deals, seed, deal) except -1:
-    """Fill in what a DealConfig says."""
-    if not isinstance(deal, DealConfig):                # whose pairs are at most 57
+    """Fill in a DealsC from a DealConfig."""
+    if not isinstance(deal, DealConfig):                # it has at most 57 pairs
         raise TypeError(f"expected a DealConfig, got {type(deal).__name__}")
     pairs = deal.pairs()
     deals.seed = any_int(seed)
@@ -30,11 +30,11 @@ cdef int deals_set(DealsC* deals, seed, deal) except -1:
 
 
 cdef int deals_check(const DealsC* deals, const int64_t[::1] numbers) except -1:
-    """Raise InvalidConfig unless every number is a round's."""
+    """Raise InvalidConfig unless every number is a valid round number."""
     cdef Py_ssize_t i
     for i in range(numbers.shape[0]):
         if deals_n_rounds(deals, numbers[i]) < 1:
-            raise InvalidConfig(f"expected the number of a round of some game, got {numbers[i]}")
+            raise InvalidConfig(f"expected the number of a round within a game, got {numbers[i]}")
     return 0
 
 
@@ -46,14 +46,14 @@ cdef void _draw_table(const DealsC* deals, TableC* table, RngC* rng) noexcept no
 
 
 cdef void _game_table(const DealsC* deals, int64_t number, TableC* table) noexcept nogil:
-    """The table of the game that a round belongs to."""
+    """Draw the table of the game that a round belongs to."""
     cdef RngC rng
     rng_seed(&rng, FOR_GAME, deals.seed, <uint64_t>(number | (ROUNDS_APART - 1)))     # no round has this number
     _draw_table(deals, table, &rng)
 
 
 cdef int deals_n_rounds(const DealsC* deals, int64_t number) noexcept nogil:
-    """Rounds from this one to the end of its game, itself included; 0 or less: the game has no such round."""
+    """Return the number of rounds from this one to the end of its game; 0 or less if the game has no such round."""
     cdef TableC table
     if not deals.is_games:
         return 1
@@ -64,7 +64,7 @@ cdef int deals_n_rounds(const DealsC* deals, int64_t number) noexcept nogil:
 cdef void deals_start(
     const DealsC* deals, int64_t number, const uint16_t* totals, StateC* state, RngC* rng
 ) noexcept nogil:
-    """Deal a round before its first bid; rng becomes its stream. `totals` are the points before it, by seat."""
+    """Deal a round; rng becomes its stream. `totals` are the points before the round, by seat."""
     cdef TableC table
     cdef int index, n_cards, trump
     rng_seed(rng, FOR_GAME if deals.is_games else FOR_ROUND, deals.seed, <uint64_t>number)
@@ -83,10 +83,10 @@ cdef void deals_start(
 
 
 def games_for(rounds, *, seed, deal):
-    """How many games, from game 0 on, hold at least so many rounds, and how many rounds they hold.
+    """Return the number of games from game 0 that hold at least `rounds` rounds, and their number of rounds.
 
     Raises:
-        InvalidConfig: the deal is of independent rounds, or more than 10^9 rounds are asked for.
+        InvalidConfig: if the deal is of independent rounds, or `rounds` exceeds 10^9.
     """
     cdef DealsC deals
     cdef int64_t wanted = rounds

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read an observation back: the information set it holds and the hands it assumes, as a value and as text."""
+"""Decoder of observations: the information set and the assumed hands, as a dataclass and as text."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ Trick = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class InformationSet:
-    """What the seat to act knows; every seat is relative to it (0 = itself, 1 = the next clockwise)."""
+    """Information set of the seat to act; all seats are relative to it (0 = itself, 1 = the next clockwise)."""
 
     n_players: int
     n_cards: int
@@ -53,7 +53,7 @@ class InformationSet:
     game_round: int
     start_cards: int
     others: tuple[tuple[int, ...], ...] = ()
-    """The hands of seats 1.. in the deal that is searched; none where the observation leaves them out."""
+    """Hands of seats 1.. in the determinization; empty if the observation leaves them out."""
 
     def __str__(self) -> str:
         bids = " ".join("-" if bid is None else str(bid) for bid in self.bids)
@@ -75,7 +75,7 @@ class InformationSet:
 
 
 def decode(row: bytes) -> InformationSet:
-    """The information set in one observation of 96 bytes."""
+    """Decode one observation of 96 bytes."""
     if len(row) != OBSERVATION_BYTES:
         raise InvalidConfig(f"expected an observation of {OBSERVATION_BYTES} bytes, got {len(row)}")
     n = row[AT_N_PLAYERS]
@@ -94,7 +94,7 @@ def decode(row: bytes) -> InformationSet:
             tricks[n_tricks].append((code - CARD_ON_TABLE, card))
     trump = None if row[AT_TRUMP] == NO_TRUMP else row[AT_TRUMP]
     ordered: list[Trick] = []
-    first = (row[AT_DEALER] + 1) % n  # leads the first trick; later the winner of the one before does
+    first = (row[AT_DEALER] + 1) % n  # leads the first trick; the winner of a trick leads the next
     for trick in tricks:
         if trick:
             ordered.append(_in_order(trick, first, n))
@@ -127,6 +127,6 @@ def _in_order(plays: list[tuple[int, int]], first: int, n_players: int) -> Trick
 
 
 def _winner(trick: Trick, trump: int | None) -> int:
-    """The seat that wins a trick: the highest trump, else the highest card of the led suit."""
+    """Return the seat that wins a trick: the highest trump, else the highest card of the led suit."""
     led = trick[0][1] // 13
     return max(trick, key=lambda play: ((play[1] // 13 == trump) * 2 + (play[1] // 13 == led), play[1] % 13))[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A deal of the unseen cards, uniform over all that agree with what one seat knows."""
+"""Determinization: a uniform deal of the unseen cards consistent with one seat's information set."""
 
 from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport StateC

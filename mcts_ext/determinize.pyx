@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A deal of the unseen cards, uniform over all that agree with what one seat knows.
+"""Determinization: a uniform deal of the unseen cards consistent with one seat's information set.
 
-The unseen cards go to the other seats and to the undealt rest of the deck. A seat that has shown void in a suit
-holds none of it; nothing else binds. So only seats with voids ("bound") need care: once they hold their cards, any
-choice for the others is as good as any other, and the number of ways to deal them does not depend on what was taken.
+The unseen cards go to the other seats and to the undealt rest of the deck. The only constraint is that a seat holds no
+card of a suit in which it has shown void. So only seats with voids ("bound") need care: once they hold their cards,
+the number of ways to deal the other seats does not depend on which cards were taken.
 
-Two exact methods follow one another. *Weighted rejection* draws the bound seats' hands one after the other, each
-uniformly from the cards that seat may hold. A sequence of draws then has probability prod 1 / C(a_i, h_i), where a_i
-cards were left for bound seat i to choose its h_i from; accepting with probability
-prod C(a_i, h_i) / C(A_i, h_i), where A_i >= a_i counts all unseen cards that seat may hold, makes every deal equally
-likely. After `N_TRIES` refusals the deal is *constructed*: the number of ways to deal the seats i.. depends on the
-cards left only through their four suit counts, so it is summed over suit vectors once (memoised), and each seat draws
-its vector in proportion. A mixture of two uniform samplers is uniform.
+Two exact methods are tried in turn. *Weighted rejection* draws the bound seats' hands one after the other, each
+uniformly from the cards that seat may hold. A sequence of draws has probability prod 1 / C(a_i, h_i), where bound seat
+i takes h_i of the a_i cards left that it may hold. Accepting with probability prod C(a_i, h_i) / C(A_i, h_i), where
+A_i >= a_i counts all unseen cards that the seat may hold, makes every deal equally likely. After `N_TRIES` rejections
+the deal is *constructed*: the number of ways to deal the seats i.. depends on the cards left only through their four
+suit counts, so it is summed over suit vectors (memoised), and each seat draws its vector in proportion. A mixture of
+two uniform samplers is uniform.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -25,13 +25,13 @@ from mcts_ext.errors import InvalidConfig
 
 cdef enum:
     N_TRIES = 8
-    WAYS_SIZE = 14 * 14 * 14        # suit counts of the cards left; the fourth follows from their sum
+    WAYS_SIZE = 14 * 14 * 14        # suit counts of the cards left; the fourth count follows from their sum
 
-cdef struct BoundC:                 # the seats that have shown a void
+cdef struct BoundC:                 # seats that have shown a void
     int      n
     int      seats[MAX_SEATS]
-    int      n_cards[MAX_SEATS]     # cards each holds
-    uint32_t suits[MAX_SEATS]       # 4-bit set of suits each may hold
+    int      n_cards[MAX_SEATS]     # cards held by each
+    uint32_t suits[MAX_SEATS]       # 4-bit set of suits that each may hold
 
 cdef double[53][53] CHOOSE          # binomial coefficients
 
@@ -47,12 +47,12 @@ _fill_choose()
 
 
 cdef void determinize(StateC* state, int seat, RngC* rng) noexcept nogil:
-    """Deal the cards that `seat` cannot see afresh, into `state`. Advances rng; never fails."""
+    """Redeal in `state` the cards that `seat` cannot see. Advances rng; never fails."""
     _deal(state, seat, N_TRIES, rng)
 
 
 cdef void construct(StateC* state, int seat, RngC* rng) noexcept nogil:
-    """The same by counting alone. Advances rng."""
+    """Determinize by construction only. Advances rng."""
     _deal(state, seat, 0, rng)
 
 
@@ -65,7 +65,7 @@ cdef void _deal(StateC* state, int seat, int n_tries, RngC* rng) noexcept nogil:
         if other == seat or state.voids[other] == 0 or state.hands[other] == 0:
             continue
         held = popcount(state.hands[other])
-        i = bound.n                  # fewest choices first: fewer refusals
+        i = bound.n                  # fewest choices first: fewer rejections
         while i > 0 and popcount(bound.suits[i - 1]) > 4 - popcount(state.voids[other]):
             bound.seats[i] = bound.seats[i - 1]
             bound.n_cards[i] = bound.n_cards[i - 1]
@@ -86,7 +86,7 @@ cdef void _deal(StateC* state, int seat, int n_tries, RngC* rng) noexcept nogil:
 
 cdef uint64_t _deal_bound(StateC* state, const BoundC* bound, uint64_t unseen, int n_tries,
                           RngC* rng) noexcept nogil:
-    """Deal the bound seats; returns the cards left."""
+    """Deal the bound seats; return the cards left."""
     cdef uint64_t left, open_cards, hand
     cdef double accept
     cdef int _attempt, i
@@ -114,8 +114,8 @@ cdef uint64_t _deal_bound(StateC* state, const BoundC* bound, uint64_t unseen, i
 
 
 cdef uint64_t _construct_bound(StateC* state, const BoundC* bound, uint64_t unseen, RngC* rng) noexcept nogil:
-    """Deal the bound seats by counting the ways; returns the cards left."""
-    cdef double[MAX_SEATS][WAYS_SIZE] ways       # of dealing seats i.., by cards left; -1: not yet counted
+    """Deal the bound seats by counting; return the cards left."""
+    cdef double[MAX_SEATS][WAYS_SIZE] ways       # ways to deal seats i.., by cards left; -1: not yet counted
     cdef int[N_SUITS] left
     cdef int[N_SUITS] take
     cdef int i, suit
@@ -137,7 +137,7 @@ cdef uint64_t _construct_bound(StateC* state, const BoundC* bound, uint64_t unse
 
 
 cdef double _count(const BoundC* bound, int i, const int* left, double[WAYS_SIZE]* ways) noexcept nogil:
-    """Ways to deal bound seats i.. from cards with these suit counts."""
+    """Return the number of ways to deal bound seats i.. from cards with these suit counts."""
     cdef double* known
     cdef int[N_SUITS] take
     if i == bound.n:
@@ -150,9 +150,9 @@ cdef double _count(const BoundC* bound, int i, const int* left, double[WAYS_SIZE
 
 cdef double _sum_over_vectors(const BoundC* bound, int i, const int* left, double[WAYS_SIZE]* ways,
                               double stop_at, int* take) noexcept nogil:
-    """Sum the ways over every suit vector seat i may hold.
+    """Sum the ways over every suit vector that seat i may hold.
 
-    With `stop_at` >= 0 stop at the vector whose partial sum passes it and leave that vector in `take`.
+    With `stop_at` >= 0, stop at the vector whose partial sum exceeds it and leave that vector in `take`.
     """
     cdef int n = bound.n_cards[i]
     cdef int[N_SUITS] most
@@ -180,7 +180,7 @@ cdef double _sum_over_vectors(const BoundC* bound, int i, const int* left, doubl
                 if term > 0.0:
                     total += term
                     if stop_at >= 0.0:
-                        for suit in range(N_SUITS):     # the last possible one stands if rounding overshoots
+                        for suit in range(N_SUITS):     # if rounding overshoots, the last possible vector is kept
                             take[suit] = vector[suit]
                         if total > stop_at:
                             return total
@@ -188,12 +188,12 @@ cdef double _sum_over_vectors(const BoundC* bound, int i, const int* left, doubl
 
 
 def determinized(Round table not None, int seat, *, seed, stream=0, constructed=False):
-    """A copy of the round with the cards that `seat` cannot see dealt afresh.
+    """Return a copy of the round with the cards that `seat` cannot see redealt.
 
-    With `constructed` by counting alone, the way taken when rejection is slow.
+    `constructed` skips the rejection sampler.
 
     Raises:
-        InvalidConfig: no such seat.
+        InvalidConfig: if there is no such seat.
     """
     cdef Round twin = table.copy()
     cdef RngC rng

@@ -2,12 +2,12 @@
 """Errors of the engine.
 
 ```
-BlobError                     every error a user can cause or meet; its text is one line that says what to do
-├── InvalidConfig             a setting outside its range
-├── InvalidDeal               hands, dealer or trump that no deal of the rules produces
-├── IllegalAction             an action the rules forbid here; the state is untouched
-├── InvalidEvaluation         an evaluator answered with wrong shapes or with numbers that are not finite
-└── NoMemory                  the system gives no more memory
+BlobError                     base of all errors; the message is one line that says what to do
+├── InvalidConfig             a setting is outside its range
+├── InvalidDeal               the rules allow no such hands, dealer or trump
+├── IllegalAction             the rules forbid the action; the state is unchanged
+├── InvalidEvaluation         an evaluation has wrong shapes or non-finite numbers
+└── NoMemory                  memory allocation failed
 ```
 """
 
@@ -15,24 +15,24 @@ from collections.abc import Sequence
 
 
 class BlobError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of all errors raised deliberately by this project."""
 
 
 class InvalidConfig(BlobError, ValueError):
-    """A setting outside its range."""
+    """A setting is outside its range."""
 
 
 class InvalidDeal(BlobError, ValueError):
-    """Hands, dealer or trump that no deal of the rules produces."""
+    """The rules allow no such hands, dealer or trump."""
 
 
 class IllegalAction(BlobError, ValueError):
-    """An action the rules forbid in this state; nothing was applied.
+    """The rules forbid the action in this state; the state is unchanged.
 
     Attributes:
-        action: the action asked for.
-        seat: the seat to act, or None when the round is over.
-        legal: the actions that are legal here.
+        action: the rejected action.
+        seat: the seat to act, or None if the round is over.
+        legal: the legal actions.
     """
 
     def __init__(self, action: int, seat: int | None, legal: Sequence[int]) -> None:
@@ -44,8 +44,8 @@ class IllegalAction(BlobError, ValueError):
 
 
 class InvalidEvaluation(BlobError, ValueError):
-    """An evaluator answered with wrong shapes or with numbers that are not finite."""
+    """An evaluation has wrong shapes or non-finite numbers."""
 
 
 class NoMemory(BlobError, MemoryError):
-    """The system gives no more memory."""
+    """Memory allocation failed."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A full game: the sequence of rounds, the dealer moving left, and the running totals."""
+"""Full game: the sequence of rounds, the rotating dealer and the running totals."""
 
 from random import Random
 
@@ -11,12 +11,12 @@ TRUMPS: tuple[int | None, ...] = (0, 1, 2, 3, None)
 
 
 def hand_sizes(n_players: int, start_cards: int) -> list[int]:
-    """Cards dealt in each round: C .. 2 down, then one card for every player once, then 2 .. C up."""
+    """Return the hand size of each round: C down to 2, then one card once per player, then 2 up to C."""
     return [*range(start_cards, 1, -1), *[1] * n_players, *range(2, start_cards + 1)]
 
 
 class Game:
-    """Rounds dealt one after the other; play `current`, then call `finish_round`.
+    """Full game; play `current`, then call `finish_round`, until `is_over`.
 
     The first dealer is seat `seed % n_players`; the deals are a function of `seed` alone.
     """
@@ -66,7 +66,7 @@ class Game:
         return scores
 
     def winners(self) -> list[int]:
-        """The seats with the highest total; several share the win."""
+        """Return the seats with the highest total (several on a tie)."""
         if not self.is_over:
             raise ValueError("expected a finished game, got one in progress; play on until is_over")
         best = max(self.totals)

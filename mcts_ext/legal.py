@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which actions are legal, read off observations: all that the rules need is in the bytes of the seat to act."""
+"""Legal actions computed from observations."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,10 @@ from mcts_ext.contract import (
 
 
 def legal_actions(observation: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """`[B, A]` True where the seat to act may do it; `observation` is `[B, F]`.
+    """Return a `[B, A]` mask of the legal actions of the seat to act; `observation` is `[B, F]`.
 
-    Bids 0..N while its own bid is pending, without the one by which the dealer, who bids last, would make the bids sum
-    to N; else its cards, of the led suit where it holds any.
+    While the seat's bid is pending: bids 0..N, except that the dealer may not make the bids sum to N (the hook).
+    Afterwards: its cards, restricted to the led suit if it holds any.
     """
     n_cards = observation[:, AT_N_CARDS, None].astype(np.int16)
     bids = observation[:, AT_BIDS : AT_BIDS + N_SEATS].astype(np.int16)
@@ -37,7 +37,7 @@ def legal_actions(observation: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     cards = observation[:, AT_CARDS : AT_CARDS + N_CARDS_IN_DECK].reshape(-1, N_SUITS, N_CARDS_IN_DECK // N_SUITS)
     own = cards == CARD_OWN
-    # Nobody plays from seat 0 to the trick that seat 0 leads now, so no card has this code when it is to lead.
+    # CARD_ON_TABLE + 0 is never written, so no card matches if seat 0 is to lead.
     led = (cards == (CARD_ON_TABLE + observation[:, AT_LEADER])[:, None, None]).any(axis=2)
     must_follow = (led & own.any(axis=2)).any(axis=1)
     playable = own & (led | ~must_follow[:, None])[:, :, None]
@@ -49,5 +49,5 @@ def legal_actions(observation: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def seats_in_round(observation: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """`[B, S]` True for the relative seats that the round has."""
+    """Return a `[B, S]` mask of the relative seats that exist."""
     return np.arange(N_SEATS) < observation[:, AT_N_PLAYERS, None]

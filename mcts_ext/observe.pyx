@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a position, seen by the seat to act, as one observation of 96 bytes (layout: contract.py)."""
+"""Encoder of observations, 96 bytes each (layout: contract.py)."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -14,7 +14,7 @@ from mcts_ext.types cimport (
 
 
 cdef void observe(const StateC* state, uint8_t* row) noexcept nogil:
-    """Write the observation of the seat to act, and the hands of the others in `state`; the round is not over."""
+    """Write the observation of the seat to act, including the other hands in `state`; the round is not over."""
     cdef int n = state.n_players
     cdef int me = state.seat_to_act
     cdef int relative, seat, trick, i, first, last
@@ -54,7 +54,7 @@ cdef void observe(const StateC* state, uint8_t* row) noexcept nogil:
         for i in range(first, last):
             cards[state.plays[i]] = <uint8_t>(CARD_PLAYED * (1 + trick) + relative)
             relative = relative + 1 if relative + 1 < n else 0
-    relative = n - state.n_in_trick              # the table: played by the seats just before this one
+    relative = n - state.n_in_trick              # the cards on the table were played by the seats just before this one
     for i in range(last, state.n_plays):
         cards[state.plays[i]] = <uint8_t>(CARD_ON_TABLE + relative)
         relative += 1
@@ -65,7 +65,7 @@ cdef inline int _relative(int seat, int me, int n) noexcept nogil:
 
 
 cdef uint64_t observation_hash(const uint8_t* row) noexcept nogil:
-    """A 64-bit hash of one row: two lanes of multiply and fold (after wyhash)."""
+    """Return a 64-bit hash of one row: two lanes of multiply and fold (after wyhash)."""
     cdef uint64_t[OBSERVATION_WORDS] words
     cdef uint64_t a = <uint64_t>0x9E3779B97F4A7C15
     cdef uint64_t b = <uint64_t>0xD1B54A32D192ED03
@@ -89,14 +89,14 @@ cdef extern from *:
 
 
 def observation(Round table not None, *, with_others=True):
-    """The observation of the seat to act as 96 bytes; raises ValueError when the round is over.
+    """Return the observation of the seat to act as 96 bytes; raise ValueError if the round is over.
 
-    `with_others=False` leaves out the other hands: what the seat knows, and no more.
+    `with_others=False` leaves out the other seats' hands: the information set alone.
     """
     cdef uint8_t[OBSERVATION_BYTES] row
     cdef int card
     if state_is_over(&table.state):
-        raise ValueError("expected a round in progress, got a finished one: nobody is to act")
+        raise ValueError("expected a round in progress, got a finished one")
     observe(&table.state, row)
     if not with_others:
         for card in range(AT_CARDS, OBSERVATION_BYTES):

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hundreds of rounds played side by side, so that their leaves share large batches.
+"""Self-play pool: hundreds of rounds played concurrently, so that their leaves fill large batches.
 
-The pool's games stand in groups. `collect(group)` searches every game of a group until its leaves wait and returns
-how many rows the network must answer; `apply(group, ...)` takes the answers. While one group's batch is at the
-server, another group is searched. Decisions, moves, the ends of rounds and their records all happen inside `collect`,
-in C: Python runs once per batch.
+The pool's games are divided into groups. `collect(group)` searches every game of a group until it waits for
+evaluations and returns the number of rows to evaluate; `apply(group, ...)` takes the evaluations. While one group's
+batch is at the server, another group is searched. Moves, scoring and records all happen inside `collect`, in C: Python
+runs once per batch.
 
-A round is a function of (seed, round number) and the network alone: it draws from a random stream of its own, and
-neither the pool's size nor the company its rows keep changes it. The rounds of a whole game are played one after the
-other in one place of the pool, each with the totals of those before it.
+A round is a function of (seed, round number) and the network alone: it has its own random stream, and neither the
+pool's size nor the batch composition changes it. The rounds of a whole game are played one after the other in one slot
+of the pool, each with the totals of the rounds before it.
 """
 
 cimport cython
@@ -40,7 +40,7 @@ from mcts_ext.memory import check_memory
 from mcts_ext.records import Records
 
 MOST_POINTS = 0xFFFF - ROUNDS_APART * (10 + MAX_HAND)
-"""Of a seat before a round: what a game may add still fits into a total."""
+"""Largest total of a seat before a round, such that the rest of the game cannot overflow it."""
 
 cdef struct RecordC:             # one decision, until its round ends and its value is known
     uint8_t[OBSERVATION_BYTES] observation
@@ -49,8 +49,8 @@ cdef struct RecordC:             # one decision, until its round ends and its va
     uint64_t legal
     float[MAX_LEGAL] policy      # over the legal actions in rising order
     float[MAX_SEATS] values      # by relative seat: final score / (10 + N)
-    int16_t  decision            # moves made before it in the round, forced ones included
-    uint8_t  action              # played
+    int16_t  decision            # moves made earlier in the round, including forced ones
+    uint8_t  action              # the action played
     uint8_t  seat
     uint8_t  offset
 
@@ -59,7 +59,7 @@ cdef struct GameC:
     RngC     rng
     SearchC  search
     int64_t  round_number
-    int      n_rounds_left       # of the game, the one that is played included; 1 where rounds are independent
+    int      n_rounds_left       # in the game, including the current round; 1 for independent rounds
     bint     is_playing
     int      n_records
     RecordC[MAX_ACTIONS] records
@@ -69,17 +69,17 @@ cdef struct GameC:
 cdef class SelfPlayPool:
     """Plays the rounds numbered in `rounds`, `n_games` at a time in `n_groups` groups.
 
-    Where the deal is of whole games, each of `rounds` is followed by the rest of its game (deals.pyx numbers them).
+    With a deal of whole games, each of `rounds` is followed by the rest of its game (deals.pyx numbers them).
 
     Args:
         rounds: `[n]` int64 round numbers, played in this order.
-        totals: `[n, S]` uint16, the points before each of them by seat; None for none.
-        seed: of the run; a round's random stream comes from (seed, round number).
+        totals: `[n, S]` uint16, game points before each of them by seat; None means 0.
+        seed: seed of the run; a round's random stream comes from (seed, round number).
         deal, search: DealConfig and SearchConfig.
-        n_games: rounds side by side. A group's batch holds at most n_games / n_groups * SearchConfig.rows rows.
+        n_games: concurrent rounds. A group's batch holds at most n_games / n_groups * SearchConfig.rows rows.
 
     Raises:
-        InvalidConfig: a setting out of range, or more memory needed than there is.
+        InvalidConfig: if a setting is out of range, or the pool needs more memory than is available.
     """
 
     cdef GameC* games
@@ -92,7 +92,7 @@ cdef class SelfPlayPool:
     cdef int64_t[::1] rounds
     cdef uint16_t[:, ::1] totals
     cdef int64_t next_round
-    cdef int64_t model_version   # that answered last
+    cdef int64_t model_version   # of the last evaluation
     cdef int64_t n_playing
     cdef DealsC deals
     cdef list _rows
@@ -146,9 +146,9 @@ cdef class SelfPlayPool:
         free(self.finished)
 
     def collect(self, int group):
-        """Search a group until its leaves wait; the number of rows to evaluate, 0 when it has no round left.
+        """Search a group until its leaves wait; return the number of rows to evaluate, 0 if it has no round left.
 
-        While the last batch has no answer it stands as it is: collecting again asks the same.
+        Calling it again before `apply` returns the same batch.
         """
         cdef BatchC* batch = self._batch(group)
         cdef int i
@@ -161,21 +161,21 @@ cdef class SelfPlayPool:
         return batch.n_rows
 
     def observations(self, int group):
-        """`[rows, F]` uint8: what the group's last `collect` asks for; valid until it is applied."""
+        """Return the rows of the group's last `collect`, `[rows, F]` uint8; valid until `apply`."""
         return self._rows[group][: self._batch(group).n_rows]
 
     def apply(
         self, int group, const float[:, ::1] logits not None, const float[:, ::1] values not None, *, model_version=0
     ):
-        """Hand in the network's answers for the rows of the group's last `collect`.
+        """Apply the network's evaluations to the rows of the group's last `collect`.
 
         Args:
             logits: `[rows, A]` unmasked.
             values: `[rows, S]` by relative seat, in [0, 1].
-            model_version: the version that answered; records carry it.
+            model_version: version of the network, stored in the records.
 
         Raises:
-            InvalidEvaluation: wrong shapes, NaN or infinity; nothing was applied, sound answers may follow.
+            InvalidEvaluation: on wrong shapes, NaN or infinity; nothing was applied, the call may be repeated.
         """
         cdef BatchC* batch = self._batch(group)
         cdef int64_t version = model_version
@@ -190,7 +190,7 @@ cdef class SelfPlayPool:
         batch_clear(batch)
 
     def take_records(self):
-        """The decisions of the rounds finished since the last call, whole rounds in the order they ended."""
+        """Return the decisions of the rounds finished since the last call, in the order in which the rounds ended."""
         cdef int64_t n = self.n_finished
         records = Records.empty(n)
         cdef uint8_t[:, ::1] observations = records.observation
@@ -224,7 +224,7 @@ cdef class SelfPlayPool:
         return records
 
     def check(self):
-        """Raise ValueError unless every tree at rest is sound (see check_tree)."""
+        """Raise ValueError unless the invariants of every tree at rest hold (see check_tree)."""
         for i in range(self.n_games):
             for k in range(self.params.determinizations):
                 if self.games[i].search.trees[k].n_nodes and not self.games[i].search.trees[k].n_waiting:
@@ -232,12 +232,12 @@ cdef class SelfPlayPool:
 
     @property
     def n_unfinished(self):
-        """Of `rounds`: how many are not finished, or their games not, those not begun included."""
+        """Number of `rounds` not finished (with a deal of whole games: whose game is not finished)."""
         return self.rounds.shape[0] - self.next_round + self.n_playing
 
     @property
     def stats(self):
-        """Counts since the start: rounds, decisions, simulations, leaves, evaluations (rows sent)."""
+        """Counters since the start: rounds, decisions, simulations, leaves, evaluations (rows sent)."""
         return dict(self.counts)
 
     cdef BatchC* _batch(self, int group) except NULL:
@@ -246,17 +246,17 @@ cdef class SelfPlayPool:
         return &self.batches[group]
 
     cdef int _first(self, int group) noexcept nogil:
-        """The first game of a group: groups are neighbours."""
+        """Return the first game of a group; groups are contiguous."""
         return <int>(<int64_t>self.n_games * group // self.n_groups)
 
     cdef int _advance(self, GameC* game, BatchC* batch) except -1 nogil:
-        """Play on until the game waits for rows of the batch, or there is no round left."""
+        """Advance the game until it waits for rows of the batch, or no round is left."""
         while True:
             if not game.is_playing:
                 if self.next_round == self.rounds.shape[0]:
                     return 0
                 self._start_next(game)
-            if not state_is_over(&game.state):       # over already where its records found no room
+            if not state_is_over(&game.state):       # over already if allocating room for its records failed
                 if not search_collect(&game.search, &self.params, batch, &self.counts):
                     return 0
                 self._move(game)
@@ -280,7 +280,7 @@ cdef class SelfPlayPool:
         search_start(&game.search, &self.params, &game.state, &game.rng)    # the first bid is never forced
 
     cdef void _move(self, GameC* game) noexcept nogil:
-        """The search is done: record it, draw a move by the visits, play it and the forced ones after it."""
+        """Record the finished search, draw a move from its policy, play it and any forced moves after it."""
         cdef StateC* state = &game.state
         cdef RecordC* record = &game.records[game.n_records]
         cdef double temperature
@@ -305,7 +305,7 @@ cdef class SelfPlayPool:
         state_skip_forced(state)
 
     cdef int _finish_round(self, GameC* game) except -1 nogil:
-        """Give every record its outcome, hand the round over and begin the next of its game."""
+        """Fill in the outcome of every record, move the records to `finished` and start the game's next round."""
         cdef int64_t needed = self.n_finished + game.n_records
         cdef RecordC* grown
         cdef RecordC* record
@@ -338,7 +338,7 @@ cdef class SelfPlayPool:
 
 
 def memory_of_pool(deal, search, *, int64_t n_games, int64_t n_groups):
-    """Bytes that a `SelfPlayPool` takes, one finished round for each game included."""
+    """Return the bytes used by a `SelfPlayPool`, including one finished round per game."""
     cdef SearchParamsC params = search_params(search)
     cdef int64_t max_cards = max(n_cards for _, n_cards in deal.pairs())
     cdef int64_t game = sizeof(GameC) + MAX_ACTIONS * sizeof(RecordC) + search_bytes(&params, <int>max_cards)
@@ -346,15 +346,15 @@ def memory_of_pool(deal, search, *, int64_t n_games, int64_t n_groups):
     return n_games * game + min(n_groups, n_games) * batch_bytes(per_group)
 
 
-def _integers(what, given, shape, low, high):
-    """`given` as an array of integers; raises InvalidConfig for another shape (None: one axis), type or range."""
-    array = np.asarray(given)
+def _integers(name, numbers, shape, low, high):
+    """Return `numbers` as an integer array; raise InvalidConfig on a wrong shape (None: one axis), type or range."""
+    array = np.asarray(numbers)
     if array.size == 0 and array.ndim == 1:
         array = array.astype(np.int64)
     is_right = array.ndim == 1 if shape is None else array.shape == shape
     if not is_right or array.dtype.kind not in "iu" or (array.size and not low <= array.min() <= array.max() <= high):
         wanted = "[n]" if shape is None else list(shape)
         raise InvalidConfig(
-            f"expected {what} {wanted}, integers in {low}..{high}, got {array.dtype} {list(array.shape)}"
+            f"expected {name} {wanted}, integers in {low}..{high}, got {array.dtype} {list(array.shape)}"
         )
     return array

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decisions that self-play leaves behind, one row each, as arrays of equal length."""
+"""Records of self-play: one row per decision, in arrays of equal length."""
 
 from dataclasses import dataclass
 
@@ -11,31 +11,31 @@ from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 
 @dataclass(frozen=True)
 class Records:
-    """`n` decisions; forced moves leave no record. Axes: contract.py."""
+    """`n` decisions; forced moves are not recorded. Axes: contract.py."""
 
     observation: NDArray[np.uint8]
-    """`[n, F]` what the seat to act knew, and the hands that the others really held."""
+    """`[n, F]` information set of the seat to act, and the true hands of the other seats."""
     policy: NDArray[np.float32]
-    """`[n, A]` the policy of the search over all determinizations; it sums to 1, and is 0 for illegal actions."""
+    """`[n, A]` policy of the search over all determinizations; sums to 1, 0 for illegal actions."""
     value: NDArray[np.float32]
-    """`[n, S]` outcome by relative seat: final round score / (10 + N); 0 for seats that do not exist."""
+    """`[n, S]` outcome by relative seat: final round score / (10 + N); 0 for missing seats."""
     round: NDArray[np.int64]
-    """`[n]` round number within the run: its deal is a function of the run's seed and this."""
+    """`[n]` round number within the run; the deal is a function of the run's seed and this number."""
     decision: NDArray[np.int16]
-    """`[n]` moves made before this one in the round, forced ones included."""
+    """`[n]` moves made earlier in the round, including forced ones."""
     seat: NDArray[np.uint8]
-    """`[n]` absolute seat that decided."""
+    """`[n]` absolute seat that made the decision."""
     action: NDArray[np.uint8]
-    """`[n]` action it played, drawn from the policy by temperature."""
+    """`[n]` action played, drawn from the policy with temperature."""
     model_version: NDArray[np.int64]
-    """`[n]` version of the network that answered last in this search."""
+    """`[n]` version of the network that gave the last evaluation of the search."""
 
     def __len__(self) -> int:
         return len(self.round)
 
     @staticmethod
     def empty(n: int) -> "Records":
-        """`n` rows of zeros."""
+        """Return `n` rows of zeros."""
         return Records(
             observation=np.zeros((n, OBSERVATION_BYTES), dtype=np.uint8),
             policy=np.zeros((n, N_ACTIONS), dtype=np.float32),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random streams: xoshiro256++ (Blackman and Vigna 2019, https://prng.di.unimi.it), one stream per purpose and round.
 
-A stream is a struct passed by pointer. Seeding from (run seed, round number) makes a round replay alike whatever the
-number of workers or the size of the pool. Every function here advances the stream it is given.
+A stream is a struct passed by pointer. It is seeded from (run seed, round number), so a round replays identically
+whatever the number of workers or the size of the pool. Every function here advances the stream it is given.
 
-Each use of a seed has a constant of its own, so that a user who gives one seed to two of them gets two streams that
-have nothing to do with each other: a search must not draw the deal that it is not shown. A round of self-play needs
-one stream only, for its deal, root noise, determinizations and moves follow one another in it.
+Each purpose has its own constant, so that one seed used for two purposes gives two independent streams: a search must
+not reproduce the deal that is hidden from it. A round of self-play uses a single stream for its deal, root noise,
+determinizations and moves.
 """
 
 from cpython.number cimport PyNumber_Index
@@ -16,8 +16,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from mcts_ext.types cimport MAX_LEGAL
 
 cdef enum:
-    FOR_ROUND = 0               # of self-play, dealt on its own
-    FOR_GAME = 1                # of self-play: the table of a whole game, and its rounds
+    FOR_ROUND = 0               # self-play: an independent round
+    FOR_GAME = 1                # self-play: the table of a whole game, and its rounds
     FOR_DEAL = 2                # Round.deal
     FOR_SEARCH = 3              # Search: root noise, determinizations, candidates
     FOR_DETERMINIZED = 4        # determinized
@@ -34,11 +34,11 @@ cdef inline uint64_t splitmix64(uint64_t* x) noexcept nogil:
     return z ^ (z >> 31)
 
 cdef inline uint64_t any_int(number) except? 0:
-    """An integer of any size, its lowest 64 bits."""
+    """Return the lowest 64 bits of an integer of any size."""
     return <uint64_t>(PyNumber_Index(number) & 0xFFFFFFFFFFFFFFFF)
 
 cdef inline void rng_seed(RngC* rng, uint64_t purpose, uint64_t seed, uint64_t stream) noexcept nogil:
-    """Start the stream of one round: two purposes, two rounds, or two seeds, share nothing."""
+    """Start a stream; streams with another purpose, seed or stream number are independent."""
     cdef uint64_t x = seed ^ (purpose * <uint64_t>0xC3D73B6895762805)
     x = splitmix64(&x) ^ (stream * <uint64_t>0xD1342543DE82EF95)
     cdef int i
@@ -80,9 +80,9 @@ cdef inline double rng_normal(RngC* rng) noexcept nogil:
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * rng_uniform(rng))
 
 cdef inline double rng_log_gamma(RngC* rng, double alpha) noexcept nogil:
-    """Logarithm of a Gamma(alpha, 1), alpha > 0 (Marsaglia and Tsang 2000; below 1 by their boost).
+    """Logarithm of a Gamma(alpha, 1) draw, alpha > 0 (Marsaglia and Tsang 2000; with their boost for alpha < 1).
 
-    The logarithm, for the number itself is 0 in most draws where alpha is small: Gamma(0.001) has a median of e^-692.
+    The draw itself underflows to 0 for small alpha: Gamma(0.001) has a median of e^-692.
     """
     cdef double boost = 0.0
     cdef double d, c, x, v

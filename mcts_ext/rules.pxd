@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of Blob on a plain struct: deal, legal actions, apply, score (docs/rules.md is their statement)."""
+"""Rules of Blob on a plain struct: deal, legal actions, apply, score (stated in docs/rules.md)."""
 
 cimport cython
 from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -38,7 +38,7 @@ cdef inline bint state_is_bidding(const StateC* state) noexcept nogil:
     return state.n_bids < state.n_players
 
 cdef inline int state_action_offset(const StateC* state) noexcept nogil:
-    """What to add to a bit of the legal mask to get the action: bids stand at 0, cards at 14."""
+    """Return the offset from a bit of the legal mask to the action: 0 for bids, 14 for cards."""
     return 0 if state.n_bids < state.n_players else FIRST_CARD_ACTION
 
 cdef void state_start(StateC* state, int n_players, int n_cards, int dealer, int trump) noexcept nogil

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules of Blob: `StateC` and the functions on it, and `Round`, which shows one round to Python.
+"""Rules of Blob: `StateC`, the functions on it, and `Round`, the Python view of one round.
 
 Functions on `StateC` trust their arguments; `Round` checks them. A state holds what the rules need and the whole
-history (cards in order of play, leader of each trick), so that an observation can be read off it.
+history (cards in order of play, leader of each trick), so an observation can be derived from it.
 """
 
 cimport cython
@@ -18,7 +18,7 @@ from mcts_ext import names
 
 
 cdef void state_start(StateC* state, int n_players, int n_cards, int dealer, int trump) noexcept nogil:
-    """An empty table before the bidding; the caller fills in the hands."""
+    """Reset to the start of the bidding; the caller fills in the hands."""
     memset(state, 0, sizeof(StateC))
     memset(state.bids, 0xFF, sizeof(state.bids))
     state.n_players = <uint8_t>n_players
@@ -30,7 +30,7 @@ cdef void state_start(StateC* state, int n_players, int n_cards, int dealer, int
 
 
 cdef void state_deal(StateC* state, int n_players, int n_cards, int dealer, int trump, RngC* rng) noexcept nogil:
-    """A uniform deal. Advances rng."""
+    """Deal uniformly. Advances rng."""
     cdef uint64_t deck = full_deck()
     cdef int seat
     state_start(state, n_players, n_cards, dealer, trump)
@@ -40,7 +40,7 @@ cdef void state_deal(StateC* state, int n_players, int n_cards, int dealer, int 
 
 
 cdef uint64_t state_legal(const StateC* state) noexcept nogil:
-    """Legal actions as a mask, never empty before the end: bit b is bid b, later bit c is card c."""
+    """Return the mask of legal actions, non-empty until the round is over: bit b is bid b, later bit c is card c."""
     cdef uint64_t mask
     cdef int seat, forbidden
     if state.n_bids < state.n_players:
@@ -105,7 +105,7 @@ cdef void state_apply(StateC* state, int action) noexcept nogil:
 
 
 cdef void state_skip_forced(StateC* state) noexcept nogil:
-    """Play on while the seat to act has one legal action: afterwards there is a choice, or the round is over."""
+    """Play forced moves: afterwards the seat to act has a choice, or the round is over."""
     cdef uint64_t legal
     while state.n_tricks < state.n_cards:
         legal = state_legal(state)
@@ -115,14 +115,14 @@ cdef void state_skip_forced(StateC* state) noexcept nogil:
 
 
 cdef int state_score(const StateC* state, int seat) noexcept nogil:
-    """Points of a finished round: 10 + bid for a bid made exactly, otherwise 0."""
+    """Return the points of a seat in a finished round: 10 + bid if the bid was made exactly, otherwise 0."""
     if state.tricks_won[seat] == state.bids[seat]:
         return 10 + state.bids[seat]
     return 0
 
 
 cdef void state_values(const StateC* state, float* values) noexcept nogil:
-    """Exact values of a finished round by absolute seat: round score / (10 + N)."""
+    """Write the exact values of a finished round by absolute seat: round score / (10 + N)."""
     cdef int seat
     cdef float unit = <float>(1.0 / (10 + state.n_cards))
     for seat in range(state.n_players):
@@ -130,16 +130,16 @@ cdef void state_values(const StateC* state, float* values) noexcept nogil:
 
 
 cdef list _bits(uint64_t mask, int offset):
-    cdef list found = []
+    cdef list indices = []
     while mask:
-        found.append(offset + <int>lowest(mask))
+        indices.append(offset + <int>lowest(mask))
         mask &= mask - 1
-    return found
+    return indices
 
 
 @cython.final
 cdef class Round:
-    """One deal: bids, then tricks. Seats are absolute, clockwise from 0."""
+    """One round: bids, then tricks. Seats are absolute, clockwise from 0."""
 
     def __init__(self, hands, *, dealer, trump=None, totals=None, game_round=0, start_cards=0):
         hands = [list(hand) for hand in hands]
@@ -148,7 +148,7 @@ cdef class Round:
         _check_deal(n_players, n_cards, dealer, trump)
         cdef uint64_t seen = 0
         cdef uint64_t bit
-        cdef StateC state            # kept only if all is sound
+        cdef StateC state            # kept only if every check passes
         state_start(&state, n_players, n_cards, dealer, NO_TRUMP if trump is None else trump)
         for seat, hand in enumerate(hands):
             if len(hand) != n_cards:
@@ -179,7 +179,7 @@ cdef class Round:
 
     @staticmethod
     def deal(n_players, n_cards, dealer, trump, seed):
-        """Deal a random round: the same arguments give the same hands."""
+        """Deal a random round; equal arguments give equal hands."""
         _check_deal(n_players, n_cards, dealer, trump)
         cdef RngC rng
         cdef Round dealt = Round.__new__(Round)
@@ -188,7 +188,7 @@ cdef class Round:
         return dealt
 
     def copy(self):
-        """An independent copy."""
+        """Return an independent copy."""
         cdef Round twin = Round.__new__(Round)
         memcpy(&twin.state, &self.state, sizeof(StateC))
         return twin
@@ -220,7 +220,7 @@ cdef class Round:
 
     @property
     def seat_to_act(self):
-        """The seat whose turn it is, None when the round is over."""
+        """Seat to act, None if the round is over."""
         return None if state_is_over(&self.state) else self.state.seat_to_act
 
     @property
@@ -239,7 +239,7 @@ cdef class Round:
 
     @property
     def voids(self):
-        """Per seat the suits it has shown void in, by not following."""
+        """Per seat, the suits in which it has shown void by not following."""
         return [_bits(self.state.voids[seat], 0) for seat in range(self.state.n_players)]
 
     @property
@@ -259,21 +259,21 @@ cdef class Round:
     def tricks(self):
         """Every trick begun so far as a list of (seat, card), in order of play."""
         cdef int n = self.state.n_players
-        found = []
-        for start in range(0, self.state.n_plays, max(n, 1)):      # 0 seats: never dealt
+        tricks = []
+        for start in range(0, self.state.n_plays, max(n, 1)):      # n is 0 before the deal
             leader = self.state.leaders[start // n]
             cards = range(start, min(start + n, self.state.n_plays))
-            found.append([((leader + i - start) % n, self.state.plays[i]) for i in cards])
-        return found
+            tricks.append([((leader + i - start) % n, self.state.plays[i]) for i in cards])
+        return tricks
 
     def legal_actions(self):
-        """Legal actions in rising order; empty when the round is over."""
+        """Return the legal actions in ascending order; empty if the round is over."""
         if state_is_over(&self.state):
             return []
         return _bits(state_legal(&self.state), state_action_offset(&self.state))
 
     def apply(self, action):
-        """Play an action; raises IllegalAction and changes nothing when the rules forbid it."""
+        """Play an action; raise IllegalAction and change nothing if the rules forbid it."""
         cdef int offset = state_action_offset(&self.state)
         if (
             isinstance(action, bool)
@@ -285,21 +285,21 @@ cdef class Round:
         state_apply(&self.state, action)
 
     def scores(self):
-        """Points per seat of a finished round; raises ValueError before its end."""
+        """Return the points per seat of a finished round; raise ValueError before its end."""
         if not state_is_over(&self.state):
             raise ValueError("expected a finished round, got one in progress; play on until is_over")
         return [state_score(&self.state, seat) for seat in range(self.state.n_players)]
 
     def __str__(self):
-        """The whole table, all hands open, one line a seat and one a trick."""
+        """Return the whole table with open hands: one line per seat, one per trick."""
         trump = names.suit(self.trump)
         lines = [f"{self.n_players} players, {self.n_cards} cards, trump {trump}, dealer seat {self.dealer}"]
         for seat in range(self.n_players):
             bid = self.bids[seat]
             mark = ">" if seat == self.seat_to_act else " "
             hand = " ".join([names.card(c) for c in self.hands[seat]]) or "-"
-            asked = "-" if bid is None else str(bid)
-            lines.append(f"{mark} seat {seat}  bid {asked:>2}  won {self.tricks_won[seat]:>2}  {hand}")
+            bid = "-" if bid is None else str(bid)
+            lines.append(f"{mark} seat {seat}  bid {bid:>2}  won {self.tricks_won[seat]:>2}  {hand}")
         for number, trick in enumerate(self.tricks, start=1):
             played = "  ".join([f"{seat}:{names.card(c)}" for seat, c in trick])
             lines.append(f"  trick {number:>2}  {played}")
@@ -316,7 +316,7 @@ def _check_deal(n_players, n_cards, dealer, trump):
     if not 3 <= n_players <= 8:
         raise InvalidDeal(f"expected 3 to 8 players, got {n_players}")
     if not 1 <= n_cards <= MAX_HAND:
-        raise InvalidDeal(f"expected 1 to 13 cards a seat, got {n_cards}")
+        raise InvalidDeal(f"expected 1 to 13 cards per seat, got {n_cards}")
     if n_players * n_cards > DECK:
         raise InvalidDeal(f"expected at most 52 cards in all, got {n_players} players x {n_cards} cards = "
                           f"{n_players * n_cards}")

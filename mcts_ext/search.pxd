@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search of one decision: determinizations, a tree on each, leaves out, evaluations in, visits added up."""
+"""Search of one decision: one tree per determinization, root statistics summed over the trees."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
@@ -24,28 +24,46 @@ cdef struct SearchParamsC:      # mirrors SearchConfig, which explains the field
     double temperature_final
     float  q_scale
 
-cdef struct LeafC:              # a leaf whose evaluation was asked for
+cdef inline SearchParamsC search_params(object config) except *:
+    """Return the C mirror of a SearchConfig."""
+    cdef SearchParamsC params
+    if type(config).__name__ != "SearchConfig":         # whose numbers are in their ranges
+        raise TypeError(f"expected a SearchConfig, got {type(config).__name__}")
+    params.determinizations = config.determinizations
+    params.candidates = config.candidates
+    params.simulations = config.simulations
+    params.leaves_per_tree = config.leaves_per_tree
+    params.c_puct = config.c_puct
+    params.fpu_reduction = config.fpu_reduction
+    params.even_root = config.even_root
+    params.dirichlet_alpha = config.dirichlet_alpha
+    params.dirichlet_fraction = config.dirichlet_fraction
+    params.temperature = config.temperature
+    params.temperature_final = config.temperature_final
+    params.q_scale = config.q_scale
+    return params
+
+cdef struct LeafC:              # a leaf waiting for its evaluation
     uint64_t     legal
     int32_t      node
     int32_t      row            # of the batch
     StateC       state          # its position
 
-cdef struct CountsC:            # what a search or pool has done so far
+cdef struct CountsC:            # counters of a search or a pool
     int64_t rounds
-    int64_t decisions           # searched; forced moves are not counted
+    int64_t decisions           # searched decisions; forced moves are not counted
     int64_t simulations
-    int64_t leaves              # that needed an evaluation
-    int64_t evaluations         # rows sent to the network; the other leaves shared one
+    int64_t leaves              # leaves that needed an evaluation
+    int64_t evaluations         # rows sent to the network; leaves may share one
 
 cdef struct SearchC:
     TreeC*   trees              # [determinizations]
     LeafC*   leaves             # [determinizations, leaves_per_tree]
-    WeighingC weighing          # without candidates where every deal drawn is searched
+    WeighingC weighing          # empty if the determinizations are not weighted
     float[MAX_LEGAL] noise      # root noise over the legal actions, shared by the trees
     uint64_t legal              # at the root
     int      n_legal
 
-cdef SearchParamsC search_params(object config) except *
 cdef int64_t search_bytes(const SearchParamsC* params, int max_cards) noexcept nogil
 cdef int search_alloc(SearchC* search, const SearchParamsC* params, int max_cards) except -1
 cdef void search_free(SearchC* search, const SearchParamsC* params) noexcept nogil

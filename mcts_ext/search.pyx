@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search of one decision: determinizations, a tree on each, leaves out, evaluations in, visits added up.
+"""Search of one decision: one tree per determinization, root statistics summed over the trees.
 
 `search_start` draws the determinizations, or the candidates that are weighed first (weighing.pyx), and the root noise.
 `search_collect` runs every tree until its leaves wait for the network (or it is done) and adds their rows to a batch;
-`search_apply` expands and backs up once the batch is answered. A tree takes up to `leaves_per_tree` leaves in one
-*wave* and backs them up together, in order: so a result never depends on what happened to be batched together.
+`search_apply` expands and backs up once the batch is evaluated. A tree takes up to `leaves_per_tree` leaves in one
+*wave* and backs them up together, in order, so the result does not depend on the batch composition.
 """
 
 cimport cython
@@ -33,54 +33,33 @@ from mcts_ext.weighing cimport (
 
 import numpy as np
 
-from mcts_ext.config import SearchConfig
 from mcts_ext.errors import NoMemory
 from mcts_ext.memory import check_memory
 
 cdef enum:
-    WORTH_A_LOOK = 1 << 28      # bytes: below, what the machine has is not asked for each search
-
-
-cdef SearchParamsC search_params(object config) except *:
-    """The C mirror of a SearchConfig."""
-    cdef SearchParamsC params
-    if not isinstance(config, SearchConfig):            # whose numbers are in their ranges
-        raise TypeError(f"expected a SearchConfig, got {type(config).__name__}")
-    params.determinizations = config.determinizations
-    params.candidates = config.candidates
-    params.simulations = config.simulations
-    params.leaves_per_tree = config.leaves_per_tree
-    params.c_puct = config.c_puct
-    params.fpu_reduction = config.fpu_reduction
-    params.even_root = config.even_root
-    params.dirichlet_alpha = config.dirichlet_alpha
-    params.dirichlet_fraction = config.dirichlet_fraction
-    params.temperature = config.temperature
-    params.temperature_final = config.temperature_final
-    params.q_scale = config.q_scale
-    return params
+    CHECKED_BYTES = 1 << 28     # smaller searches skip the check of available memory
 
 
 cdef inline int32_t _n_nodes(const SearchParamsC* params, int max_cards) noexcept nogil:
-    """Of a tree at most: a node has max_cards + 1 children or fewer."""
+    """Return the maximum number of nodes per tree: a node has at most max_cards + 1 children."""
     return 1 + (params.simulations + 1) * (max_cards + 1)
 
 
 cdef int64_t search_bytes(const SearchParamsC* params, int max_cards) noexcept nogil:
-    """Memory of a search, without its batch."""
+    """Return the memory of a search in bytes, without its batch."""
     cdef int64_t tree = sizeof(TreeC) + params.leaves_per_tree * sizeof(LeafC)
     tree += _n_nodes(params, max_cards) * <int64_t>sizeof(NodeC)
     return params.determinizations * tree + params.candidates * <int64_t>sizeof(CandidateC)
 
 
 cdef int search_alloc(SearchC* search, const SearchParamsC* params, int max_cards) except -1:
-    """Room for searches of rounds of at most `max_cards` cards."""
+    """Allocate a search for rounds of at most `max_cards` cards."""
     cdef int i
     memset(search, 0, sizeof(SearchC))
     search.trees = <TreeC*>calloc(params.determinizations, sizeof(TreeC))
     search.leaves = <LeafC*>calloc(params.determinizations * params.leaves_per_tree, sizeof(LeafC))
     if search.trees == NULL or search.leaves == NULL:
-        raise NoMemory("expected room for a search; ask for fewer determinizations or leaves at once")
+        raise NoMemory("expected room for a search; use fewer determinizations or leaves per tree")
     if params.candidates > 0:
         weighing_alloc(&search.weighing, params.candidates)
     for i in range(params.determinizations):
@@ -100,7 +79,7 @@ cdef void search_free(SearchC* search, const SearchParamsC* params) noexcept nog
 
 
 cdef void search_start(SearchC* search, const SearchParamsC* params, const StateC* state, RngC* rng) noexcept nogil:
-    """Begin a decision of the seat to act in `state`. Advances rng; reads no card that the seat cannot see."""
+    """Start a decision of the seat to act in `state`. Advances rng; reads no card that the seat cannot see."""
     cdef int i
     search.legal = state_legal(state)
     search.n_legal = popcount(search.legal)
@@ -118,9 +97,9 @@ cdef void search_start(SearchC* search, const SearchParamsC* params, const State
 
 cdef bint search_collect(SearchC* search, const SearchParamsC* params, BatchC* batch,
                          CountsC* counts) noexcept nogil:
-    """Run every tree until it waits or is done, adding rows to the batch; True when all are done.
+    """Run every tree until it waits or is done, adding rows to the batch; return True when all are done.
 
-    The batch has room for SearchConfig.rows rows more.
+    The batch must have room for SearchConfig.rows more rows.
     """
     cdef bint done = True
     cdef int i
@@ -155,13 +134,13 @@ cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC*
         leaf.row = batch_ask(batch, &leaf.state, leaf.legal)
         counts.leaves += 1
         tree.n_waiting += 1
-        if leaf.node == 0:              # nothing to choose from before the root is expanded
+        if leaf.node == 0:              # the root must be expanded first
             break
     return tree.n_waiting == 0
 
 
 cdef void search_apply(SearchC* search, const SearchParamsC* params, const BatchC* batch) noexcept nogil:
-    """Weigh the candidates, or expand and back up every leaf that waits; the batch has been answered."""
+    """Weigh the candidates, or expand and back up every waiting leaf; the batch has been evaluated."""
     cdef int i
     if params.candidates > 0:
         weighing_apply(&search.weighing, batch)
@@ -196,7 +175,7 @@ cdef void _finish_wave(SearchC* search, const SearchParamsC* params, int i, cons
 
 
 cdef void search_visits(const SearchC* search, const SearchParamsC* params, int64_t* visits) noexcept nogil:
-    """Visits of each legal root action, in rising order, summed over the trees: `[n_legal]`."""
+    """Write the visit count of each legal root action, ascending, summed over the trees: `[n_legal]`."""
     cdef int i, k
     cdef const TreeC* tree
     memset(visits, 0, search.n_legal * sizeof(int64_t))
@@ -228,13 +207,13 @@ cdef void search_policy(const SearchC* search, const SearchParamsC* params, floa
 
 @cython.final
 cdef class Search:
-    """One decision of one seat, driven from Python: `collect`, evaluate `observations`, `apply`, until done.
+    """Search of one decision, driven from Python: `collect`, evaluate `observations`, `apply`, until done.
 
-    A forced move is done at once: its policy is 1, and nothing is searched or asked.
+    A forced move needs no search: `collect` returns 0 at once and its policy is 1.
 
     Raises:
-        ValueError: the round is over.
-        InvalidConfig: the search needs more memory than there is.
+        ValueError: if the round is over.
+        InvalidConfig: if the search needs more memory than is available.
     """
 
     cdef SearchC search
@@ -248,7 +227,7 @@ cdef class Search:
     def __cinit__(self, Round table not None, config, *, seed):
         cdef RngC rng
         if state_is_over(&table.state):
-            raise ValueError("expected a round in progress, got a finished one: nobody is to act")
+            raise ValueError("expected a round in progress, got a finished one")
         rng_seed(&rng, FOR_SEARCH, any_int(seed), 0)
         self.params = search_params(config)
         memcpy(&self.state, &table.state, sizeof(StateC))
@@ -259,7 +238,7 @@ cdef class Search:
             self._rows = np.zeros((0, OBSERVATION_BYTES), dtype=np.uint8)
             return
         n_bytes = memory_of_search(config, table.state.n_cards)
-        if n_bytes > WORTH_A_LOOK:
+        if n_bytes > CHECKED_BYTES:
             check_memory(n_bytes, of="a search")
         search_alloc(&self.search, &self.params, table.state.n_cards)
         batch_alloc(&self.batch, config.rows)
@@ -273,9 +252,9 @@ cdef class Search:
         batch_free(&self.batch)
 
     def collect(self):
-        """Run the trees until their leaves wait; the number of rows to evaluate, 0 when the search is done.
+        """Run the trees until their leaves wait; return the number of rows to evaluate, 0 when the search is done.
 
-        While the last rows have no answer they stand as they are: collecting again asks the same.
+        Calling it again before `apply` returns the same batch.
         """
         if self.batch.n_rows == 0:
             with nogil:
@@ -284,11 +263,11 @@ cdef class Search:
 
     @property
     def observations(self):
-        """`[rows, F]` uint8: what the last `collect` asks for; valid until it is applied."""
+        """Rows of the last `collect`, `[rows, F]` uint8; valid until `apply`."""
         return self._rows[: self.batch.n_rows]
 
     def apply(self, const float[:, ::1] logits not None, const float[:, ::1] values not None):
-        """Hand in the answers, logits `[rows, A]` and values `[rows, S]`, for the rows of the last `collect`."""
+        """Apply the evaluations, logits `[rows, A]` and values `[rows, S]`, of the rows of the last `collect`."""
         batch_answer(&self.batch, logits, values)
         if self.batch.n_rows > 0:
             with nogil:
@@ -296,41 +275,41 @@ cdef class Search:
             batch_clear(&self.batch)
 
     def deals(self):
-        """The deals that are searched, a Round each; with candidates only once these are weighed."""
+        """Return the determinizations, a Round each; empty while candidates are being weighed."""
         cdef Round deal
-        found = []
+        deals = []
         if self.params.candidates > 0 and not self.search.weighing.is_done:
-            return found
+            return deals
         for i in range(self.params.determinizations):
             deal = Round.__new__(Round)
             memcpy(&deal.state, &self.search.trees[i].root, sizeof(StateC))
-            found.append(deal)
-        return found
+            deals.append(deal)
+        return deals
 
     def visits(self):
-        """Visits per action, `{action: N}`, summed over the determinizations."""
+        """Return the visit counts, `{action: N}`, summed over the determinizations."""
         cdef int64_t[MAX_LEGAL] visits
         search_visits(&self.search, &self.params, visits)
         return self._by_action([visits[i] for i in range(self.search.n_legal)])
 
     def policy(self):
-        """The policy, softmax(log prior + q_scale * Q) or shares of visits (SearchConfig), `{action: probability}`."""
+        """Return the improved policy or, with q_scale 0, the visit distribution: `{action: probability}`."""
         cdef float[MAX_LEGAL] policy
         search_policy(&self.search, &self.params, policy)
         return self._by_action([policy[i] for i in range(self.search.n_legal)])
 
     def _by_action(self, numbers):
-        """`numbers` of the legal actions in rising order, by action."""
+        """Map the legal actions to `numbers`, given in ascending order of the actions."""
         offset = state_action_offset(&self.state)
-        found = {}
+        by_action = {}
         legal = self.search.legal
         for number in numbers:
-            found[offset + <int>lowest(legal)] = number
+            by_action[offset + <int>lowest(legal)] = number
             legal &= legal - 1
-        return found
+        return by_action
 
     def values(self):
-        """Mean backed-up value Q per action for the seat to act, `{action: Q}`; unvisited actions are left out."""
+        """Return the mean value per visited action from the view of the seat to act, `{action: Q}`."""
         cdef const TreeC* tree
         sums = {}
         for i in range(self.params.determinizations):
@@ -341,17 +320,17 @@ cdef class Search:
         return {action: w / n for action, (n, w) in sums.items() if n}
 
     def check(self):
-        """Raise ValueError unless every tree at rest is sound (see check_tree)."""
+        """Raise ValueError unless the invariants of every tree at rest hold (see check_tree)."""
         for i in range(self.params.determinizations):
             check_tree(&self.search.trees[i], self.params.leaves_per_tree == 1)
 
     @property
     def n_evaluations(self):
-        """Leaves that asked for an evaluation so far."""
+        """Number of leaves that needed an evaluation so far."""
         return self.counts.leaves
 
 
 def memory_of_search(config, n_cards):
-    """Bytes that a `Search` takes in a round of so many cards."""
+    """Return the bytes used by a `Search` in a round of `n_cards` cards."""
     cdef SearchParamsC params = search_params(config)
     return search_bytes(&params, min(n_cards, MAX_HAND)) + batch_bytes(config.rows)

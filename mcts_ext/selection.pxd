@@ -19,7 +19,7 @@ from mcts_ext.types cimport MAX_LEGAL
 
 cdef inline int32_t select_puct(const NodeC* nodes, const NodeC* node, float c_puct,
                                 float fpu_reduction) noexcept nogil:
-    """The child that maximises Q + c_puct * P * sqrt(N + n) / (1 + N_child + n_child); the first of equals.
+    """Return the child that maximizes Q + c_puct * P * sqrt(N + n) / (1 + N_child + n_child); the first of equals.
 
     N are the finished visits of the node, the one that expanded it included, and n >= 1 those in flight, this one
     included. So with one leaf at a time the root is sqrt(2 + sum N_child). PUCT of Silver et al. 2017 (AlphaZero),
@@ -45,7 +45,7 @@ cdef inline int32_t select_puct(const NodeC* nodes, const NodeC* node, float c_p
 
 
 cdef inline int32_t select_evenly(const NodeC* nodes, const NodeC* node) noexcept nogil:
-    """The child with the fewest visits, those in flight included; the likeliest of equals."""
+    """Return the child with the fewest visits, in flight included; of equals the one with the largest prior."""
     cdef int32_t best = node.first_child
     cdef int32_t index, difference
     cdef const NodeC* child
@@ -58,7 +58,7 @@ cdef inline int32_t select_evenly(const NodeC* nodes, const NodeC* node) noexcep
 
 
 cdef inline void mix_noise(const float* priors, const float* noise, float fraction, int n, float* mixed) noexcept nogil:
-    """(1 - epsilon) * P + epsilon * noise, of `n` priors (AlphaZero: noise of Dir(alpha) at the root)."""
+    """Write (1 - epsilon) * P + epsilon * noise for `n` priors; AlphaZero draws the noise from Dir(alpha)."""
     cdef int k
     for k in range(n):
         mixed[k] = (1 - fraction) * priors[k] + fraction * noise[k]
@@ -66,12 +66,12 @@ cdef inline void mix_noise(const float* priors, const float* noise, float fracti
 
 cdef inline void improved_policy(const int64_t* n_visits, const double* value_sum, const double* prior, int n,
                                  float q_scale, float* policy) noexcept nogil:
-    """The policy over `n` legal actions; it sums to 1.
+    """Write the improved policy over `n` legal actions; it sums to 1.
 
-    softmax(log prior + q_scale * Q), as the completed Q-values of Danihelka et al. 2022 (Gumbel MuZero),
-    https://openreview.net/forum?id=bERaNdoegnO. An unvisited action takes the mean Q of the others, weighted by their
-    priors, or by their visits where all these priors are 0. With q_scale 0: shares of visits. Before the first visit
-    all actions are alike.
+    softmax(log prior + q_scale * Q), the completed Q-values of Danihelka et al. 2022 (Gumbel MuZero),
+    https://openreview.net/forum?id=bERaNdoegnO. An unvisited action gets the mean Q of the visited ones, weighted by
+    prior, or by visits if those priors are all 0. With q_scale 0: the visit distribution. Before the first visit:
+    uniform.
     """
     cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -INFINITY
     cdef int k
@@ -104,12 +104,12 @@ cdef inline void improved_policy(const int64_t* n_visits, const double* value_su
 
 
 cdef inline double temperature_at(double first, double last, double progress) noexcept nogil:
-    """The temperature of a move: linear from `first` to `last` over the moves of a round, `progress` in 0..1."""
+    """Return a move's temperature: linear from `first` to `last` over a round, `progress` in 0..1."""
     return first + (last - first) * progress
 
 
 cdef inline int draw_action(const float* policy, int n, double temperature, RngC* rng) noexcept nogil:
-    """An index drawn in proportion to policy ** (1 / temperature); near 0 the first of the likeliest."""
+    """Return an index drawn in proportion to policy ** (1 / temperature); near 0, the argmax."""
     cdef double[MAX_LEGAL] weights
     cdef double total = 0.0
     cdef double pick

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One search tree over one determinization: nodes in an arena, PUCT selection, expansion, max^n backup.
+"""Search tree of one determinization: nodes in an arena, PUCT selection, expansion, max^n backup.
 
 ```
 nodes   | root | children of the root | children of the first leaf expanded | ...   one array, int32 indices
           0      1 .. n                 n + 1 ..
 ```
 A node is a position together with the edge into it. Positions are not stored: a descent replays the actions from the
-root's state. Forced moves are passed through, so every expanded node has a choice.
+root's state. Forced moves are skipped, so every expanded node has at least two children.
 """
 
 from libc.stdint cimport int32_t, uint64_t
@@ -18,8 +18,8 @@ cdef struct TreeC:
     NodeC*  nodes
     int32_t capacity
     int32_t n_nodes
-    int32_t n_simulations   # begun, the root's own expansion included
-    int32_t n_waiting       # leaves that wait for an evaluation
+    int32_t n_simulations   # begun, including the expansion of the root
+    int32_t n_waiting       # leaves waiting for an evaluation
     StateC  root
 
 cdef int tree_alloc(TreeC* tree, int32_t capacity) except -1

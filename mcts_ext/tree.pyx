@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One search tree over one determinization: nodes in an arena, PUCT selection, expansion, max^n backup."""
+"""Search tree of one determinization: nodes in an arena, PUCT selection, expansion, max^n backup."""
 
 from libc.math cimport fabs
 from libc.stdint cimport int32_t, uint8_t, uint64_t
@@ -24,7 +24,7 @@ cdef int tree_alloc(TreeC* tree, int32_t capacity) except -1:
     memset(tree, 0, sizeof(TreeC))
     tree.nodes = <NodeC*>malloc(<size_t>capacity * sizeof(NodeC))
     if tree.nodes == NULL:
-        raise NoMemory(f"expected room for {capacity} tree nodes; search fewer simulations or games at once")
+        raise NoMemory(f"expected room for {capacity} tree nodes; use fewer simulations or games")
     tree.capacity = capacity
     return 0
 
@@ -35,7 +35,7 @@ cdef void tree_free(TreeC* tree) noexcept nogil:
 
 
 cdef void tree_reset(TreeC* tree) noexcept nogil:
-    """Forget all nodes but an unexpanded root; the caller sets `tree.root`."""
+    """Reset to an unexpanded root; the caller sets `tree.root`."""
     memset(tree.nodes, 0, sizeof(NodeC))
     tree.nodes[0].parent = -1
     tree.n_nodes = 1
@@ -45,10 +45,10 @@ cdef void tree_reset(TreeC* tree) noexcept nogil:
 
 cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint even_root,
                           StateC* state) noexcept nogil:
-    """Begin one simulation: walk to a leaf, an unexpanded node or the end of the round.
+    """Begin one simulation: walk to a leaf, which is an unexpanded node or the end of the round; return its index.
 
-    With `even_root` the root's children are visited equally often; below, and without, PUCT chooses.
-    Leaves the leaf's position in `state` (forced moves played) and one visit in flight on every node of the path.
+    With `even_root` the root's children are visited equally often; PUCT selects everywhere else.
+    Writes the leaf's position to `state` (forced moves played) and adds one visit in flight to every node of the path.
     """
     cdef NodeC* nodes = tree.nodes
     cdef int32_t index = 0
@@ -70,9 +70,9 @@ cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint e
 
 cdef void tree_expand(TreeC* tree, int32_t leaf, const StateC* state, uint64_t legal, const float* priors,
                       float value) noexcept nogil:
-    """Give a leaf its children, one a bit of `legal`, with `priors` in the same order.
+    """Add the children of a leaf, one per bit of `legal`, with `priors` in the same order.
 
-    `state` tells the seat to act and the phase; `value` is the network's, for that seat.
+    `state` gives the seat to act and the phase; `value` is the network's value for that seat.
     """
     cdef NodeC* child = &tree.nodes[tree.n_nodes]
     cdef int offset = state_action_offset(state)
@@ -93,7 +93,7 @@ cdef void tree_expand(TreeC* tree, int32_t leaf, const StateC* state, uint64_t l
 
 
 cdef void tree_backup(TreeC* tree, int32_t leaf, const float* values) noexcept nogil:
-    """Finish one simulation: every edge of the path gains the value of the seat that chose it (max^n).
+    """Finish one simulation: add to every edge of the path the value of the seat that chose it (max^n).
 
     `values`: `[S]` by absolute seat.
     """
@@ -108,11 +108,11 @@ cdef void tree_backup(TreeC* tree, int32_t leaf, const float* values) noexcept n
 
 
 cdef int check_tree(const TreeC* tree, bint sequential) except -1:
-    """Raise ValueError unless the tree at rest is sound.
+    """Raise ValueError unless the tree's invariants hold at rest.
 
-    Nothing in flight; children contiguous and pointing back; priors in [0, 1] and of siblings sum to 1; 0 <= W <= N;
-    values in [0, 1]; and N = 1 + sum N(children) in each expanded node (a search with several leaves in flight may
-    visit a leaf more than once before it is expanded: then N is at least that). Every comparison is one that NaN fails.
+    Nothing in flight; children contiguous and pointing back; priors in [0, 1], summing to 1 over siblings;
+    0 <= W <= N; values in [0, 1]; and N = 1 + sum N(children) in each expanded node (N >= that if several leaves were
+    in flight, which may visit a leaf again before it is expanded). NaN fails every comparison.
     """
     cdef int32_t i, j
     cdef const NodeC* node
@@ -121,7 +121,7 @@ cdef int check_tree(const TreeC* tree, bint sequential) except -1:
     cdef int below
     cdef int expected_nodes = 1
     if tree.n_waiting != 0:
-        raise ValueError(f"{tree.n_waiting} leaves still wait")
+        raise ValueError(f"{tree.n_waiting} leaves are still waiting")
     if tree.n_nodes > tree.capacity:
         raise ValueError(f"{tree.n_nodes} nodes in an arena of {tree.capacity}")
     for i in range(tree.n_nodes):

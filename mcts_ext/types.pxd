@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits and the observation's layout for the compiler; `contract.py` explains them (tests compare the two)."""
+"""Limits and the layout of the observation for Cython; documented in `contract.py` (tests compare the two)."""
 
 cdef enum:
     MAX_SEATS = 8

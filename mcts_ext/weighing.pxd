@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deals kept by how likely the network finds what the other seats have bid and played in them."""
+"""Determinizations weighted by the network's probability of the other seats' bids and plays."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
@@ -8,25 +8,25 @@ from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport StateC
 
 cdef enum:
-    MAX_ACTIONS = 60            # of a round: 8 bids and 52 cards
+    MAX_ACTIONS = 60            # actions per round: 8 bids and 52 cards
 
 cdef struct CandidateC:
-    StateC      dealt           # the position that is searched, with hands drawn for the others
-    StateC      replayed        # the same deal from its beginning, as far as it was replayed
+    StateC      dealt           # the searched position with hands drawn for the other seats
+    StateC      replayed        # the same deal from the first bid, as far as it was replayed
     double      log_weight
-    double      weight_so_far   # of this one and those before it, once all is weighed
-    uint64_t    legal           # of the choice that is weighed
-    int32_t     row             # of the batch
+    double      weight_so_far   # cumulative weight up to this candidate, once all are weighed
+    uint64_t    legal           # legal actions of the choice being weighed
+    int32_t     row             # in the batch
 
 cdef struct WeighingC:
     CandidateC* candidates      # [n]
     int         n
-    int         n_actions       # of the round so far
+    int         n_actions       # in the round so far
     int         n_replayed
     bint        is_done
     bint        is_waiting
-    uint8_t     seat            # that searches: its own choices tell nothing
-    double      pick            # of the systematic resampling
+    uint8_t     seat            # the searching seat: its own choices carry no information
+    double      pick            # offset of the systematic resampling, in [0, 1)
     uint8_t[MAX_ACTIONS] actions
 
 cdef int weighing_alloc(WeighingC* weighing, int n) except -1

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deals kept by how likely the network finds what the other seats have bid and played in them.
+"""Determinizations weighted by the network's probability of the other seats' bids and plays.
 
-Candidates are drawn uniformly over all that agree with the rules and the voids shown. Each is then replayed from its
-deal, and where another seat had a choice, the network is asked what it would have done: a candidate's weight is the
-product of the probabilities of what was done. Those that are searched are drawn from the candidates in proportion to
-their weights, by systematic resampling, so that an average one is kept as it is and a poor one rarely.
+Candidates are drawn uniformly from the deals consistent with the information set. Each is replayed from its deal; at
+every choice of another seat the network gives the prior of the action taken, and a candidate's weight is the product
+of these priors. The searched determinizations are drawn from the candidates in proportion to their weights by
+systematic resampling.
 (Rebstock, Solinas, Buro and Sturtevant 2019, "Policy Based Inference in Trick-Taking Card Games",
 https://arxiv.org/abs/1905.10911.)
 
-The network is asked for one action of all candidates at a time, so a batch never holds more than `n` rows of a search.
+One action of all candidates is evaluated at a time, so a search never adds more than `n` rows to a batch.
 """
 
 from libc.math cimport exp, log
@@ -25,15 +25,15 @@ from mcts_ext.types cimport FIRST_CARD_ACTION, MAX_SEATS
 
 from mcts_ext.errors import NoMemory
 
-cdef double LEAST = 1e-4        # probability of an action: nobody is as sure as the network of what others do
+cdef double LEAST = 1e-4        # lower bound of a prior: one surprising action must not rule out a deal
 
 
 cdef int weighing_alloc(WeighingC* weighing, int n) except -1:
-    """Room for n candidates."""
+    """Allocate n candidates."""
     weighing.n = n
     weighing.candidates = <CandidateC*>calloc(n, sizeof(CandidateC))
     if weighing.candidates == NULL:
-        raise NoMemory(f"expected room for {n} candidates; ask for fewer")
+        raise NoMemory(f"expected room for {n} candidates; use fewer")
     return 0
 
 
@@ -74,12 +74,12 @@ cdef void weighing_start(WeighingC* weighing, const StateC* state, RngC* rng) no
 
 
 cdef inline bint _is_telling(const WeighingC* weighing, const CandidateC* candidate) noexcept nogil:
-    """Whether another seat than the one that searches has a choice now."""
+    """Return whether a seat other than the searching one has a choice now."""
     return candidate.replayed.seat_to_act != weighing.seat and candidate.legal & (candidate.legal - 1) != 0
 
 
 cdef bint weighing_collect(WeighingC* weighing, BatchC* batch, int64_t* n_asked) noexcept nogil:
-    """Replay until the network must be asked, adding rows to the batch and to `n_asked`; True when all is weighed."""
+    """Replay until an evaluation is needed, adding rows to batch and `n_asked`; return True when all are weighed."""
     cdef CandidateC* candidate
     cdef int i
     while not weighing.is_waiting and weighing.n_replayed < weighing.n_actions:
@@ -98,7 +98,7 @@ cdef bint weighing_collect(WeighingC* weighing, BatchC* batch, int64_t* n_asked)
 
 
 cdef void weighing_apply(WeighingC* weighing, const BatchC* batch) noexcept nogil:
-    """Weigh the action that waits; the batch has been answered."""
+    """Weigh the waiting action; the batch has been evaluated."""
     if weighing.is_waiting:
         weighing.is_waiting = False
         _weigh(weighing, batch)
@@ -133,7 +133,7 @@ cdef void _add_up(WeighingC* weighing) noexcept nogil:
 
 
 cdef const StateC* weighing_kept(const WeighingC* weighing, int i, int n_kept) noexcept nogil:
-    """The i-th of the `n_kept` candidates that are kept, once all is weighed."""
+    """Return the i-th of the `n_kept` resampled candidates, once all are weighed."""
     cdef double target = (i + weighing.pick) / n_kept * weighing.candidates[weighing.n - 1].weight_so_far
     cdef int k
     for k in range(weighing.n - 1):

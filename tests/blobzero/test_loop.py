@@ -83,7 +83,7 @@ def test_a_ramp_is_even() -> None:
         ),
         ("players = [4]", "players = 4", "expected players as a list of whole numbers, got 4"),
         ("players = [4]", 'players = ["4"]', "expected players as a list of whole numbers, got ['4']"),
-        ("players = [4]", "players = []", "expected at least one number of players and of cards, got none"),
+        ("players = [4]", "players = []", "expected at least one number of players and one number of cards, got none"),
         (
             'bots = ["heuristic", "search-uniform"]',
             'bots = "heuristic"',

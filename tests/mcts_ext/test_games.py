@@ -161,7 +161,7 @@ def test_rounds_are_left_by_their_numbers(tmp_path: Path) -> None:
 
 def test_what_is_no_round_of_a_game_is_refused() -> None:
     last = ROUNDS_APART + len(hand_sizes(4, 3))
-    with pytest.raises(InvalidConfig, match=f"expected the number of a round of some game, got {last}"):
+    with pytest.raises(InvalidConfig, match=f"expected the number of a round within a game, got {last}"):
         make_pool([0, last])
     with pytest.raises(InvalidConfig, match=r"expected totals \[2, 8\], .* got uint16 \[1, 8\]"):
         make_pool(first_rounds(2), totals=np.zeros((1, 8), np.uint16))

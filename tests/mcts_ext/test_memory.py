@@ -106,11 +106,11 @@ def test_all_workers_count() -> None:
 def test_a_limit_of_the_cgroup_or_of_one_above_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CGROUPS", tmp_path)
     monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
-    assert available_memory()[1] == "all that this machine has"
+    assert available_memory()[1] == "the memory of this machine"
     (tmp_path / "own").write_text("0::/service/worker\n")
     (tmp_path / "service" / "worker").mkdir(parents=True)
     (tmp_path / "service" / "worker" / "memory.max").write_text("max\n")
-    assert available_memory()[1] == "all that this machine has"
+    assert available_memory()[1] == "the memory of this machine"
     (tmp_path / "service" / "memory.max").write_text("300000000\n")
     assert available_memory() == (300_000_000, "the limit of its cgroup")
     (tmp_path / "memory.max").write_text("200000000\n")
@@ -137,7 +137,7 @@ except BlobError as error:
 def test_ulimit_counts() -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("InvalidConfig expected a pool to fit into "), done.stdout
-    assert "what ulimit -v leaves" in done.stdout
+    assert "the remainder of ulimit -v" in done.stdout
 
 
 def test_a_batch_of_more_rows_than_numbers_for_them_is_refused_at_once() -> None:

@@ -261,7 +261,7 @@ def test_collisions_in_a_small_tree_are_all_backed_up(leaves: int) -> None:
 def test_check_notices_leaves_in_flight() -> None:
     search = Search(choice_position(Random(16), 4, 5, n_moves=0), OPEN, seed=0)
     assert search.collect() == search.collect() == 1
-    with pytest.raises(ValueError, match="1 leaves still wait"):
+    with pytest.raises(ValueError, match="1 leaves are still waiting"):
         search.check()
     search.apply(*hashed(search.observations))
     search.check()
