@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that asks the network: evaluators, self-play workers and their fleet, records. No torch."""
+"""Clients of the network: evaluators, self-play workers and their fleet, matches, records. No torch."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open the evaluator that a configuration names."""
+"""Factory of evaluators from their configuration."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,30 +15,30 @@ Kind = Literal["triton", "local", "uniform", "hash"]
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """Who answers."""
+    """Configuration of an evaluator."""
 
     kind: Kind = "triton"
-    """`triton`: a server over gRPC; `local`: the model in this process; `uniform`, `hash`: no network at all."""
+    """`triton`: a server over gRPC; `local`: the model in this process; `uniform`, `hash`: no network."""
     url: str = ""
     """HOST:PORT of the server's gRPC endpoint, for `triton`."""
     model: str = MODEL_NAME
     model_version: str = ""
-    """A fixed version of the model, for `triton`; empty for the latest."""
+    """Version of the model, for `triton`; empty for the latest."""
     model_path: str = ""
-    """The ONNX file, for `local`."""
+    """ONNX file, for `local`."""
     server_timeout_s: float = 60.0
-    """How long to wait for a server that is away before giving up."""
+    """How long to retry while the server is unavailable."""
 
 
 def connect(
     config: EvaluatorConfig, *, on_event: Callable[[str], None], counts: RequestCounts | None = None
 ) -> Evaluator:
-    """Open it and check that it fits the contract; the caller closes it. Its requests to a server go into `counts`.
+    """Open an evaluator and check the model against the contract; the caller closes it. `counts` counts its requests.
 
     Raises:
-        EvaluatorError: unreachable, unknown model, or a model of another shape.
+        EvaluatorError: if the server is unreachable, or the model is unknown or does not match the contract.
     """
-    # Each import here only for whom needs it: gRPC takes a third of a second, OpenVINO more.
+    # Imported on demand: gRPC takes a third of a second, OpenVINO more.
     if config.kind == "triton":
         from clients.triton.evaluator import TritonEvaluator
 

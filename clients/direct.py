@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch a page over HTTP from whom it is addressed to: a proxy in the environment (http_proxy) is not asked."""
+"""HTTP requests that bypass any proxy set in the environment (http_proxy)."""
 
 import urllib.request
 from typing import Final
@@ -8,10 +8,10 @@ _OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def fetch(url: str, *, timeout_s: float) -> str:
-    """The page's text.
+    """Fetch a page and return its text.
 
     Raises:
         OSError, ValueError, http.client.HTTPException: as `urllib.request.urlopen`; UnicodeDecodeError is a ValueError.
     """
-    with _OPENER.open(url, timeout=timeout_s) as answer:
-        return str(answer.read().decode())
+    with _OPENER.open(url, timeout=timeout_s) as response:
+        return str(response.read().decode())

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of asking the network.
+"""Errors of evaluators.
 
 ```
-EvaluatorError                every failure to get an evaluation; nothing was applied, the batch may be asked for again
-├── ServerUnreachable         nobody answered for `server_timeout_s`
-├── ServerFailed              the server answered, for so long, with nothing but failures of its own
-├── RequestTimeout            the server let every deadline pass for so long
-├── ModelNotFound             the server, or the disk, has no such model or version
-├── ModelMismatch             the model's tensors, or its observation version, are not those of the contract
-├── KeyRefused                the control API asks for a key that was not given, or for another
-├── RequestRejected           the question is wrong as it stands: a repeat would not help
-├── UnsoundAnswer             the answer has the wrong size, or holds NaN or infinity
-├── AnswerPending             not yet: the caller's own `timeout_s` passed, everything is still in flight
-└── EvaluatorClosed           the evaluator was closed, before or meanwhile
+EvaluatorError                base of all errors; nothing was applied, the batch may be submitted again
+├── ServerUnreachable         no connection to the server for `server_timeout_s`
+├── ServerFailed              every response was a server-side error for `server_timeout_s`
+├── RequestTimeout            every request exceeded its deadline for `server_timeout_s`
+├── ModelNotFound             the model or version does not exist on the server or on disk
+├── ModelMismatch             the model's tensors or observation version do not match the contract
+├── KeyRefused                the control API requires a key, and none or a wrong one was sent
+├── RequestRejected           the request is invalid; a retry would not help
+├── UnsoundAnswer             the response has the wrong size, or contains NaN or infinity
+├── AnswerPending             no response within the caller's `timeout_s`; everything is still in flight
+└── EvaluatorClosed           the evaluator was closed before or during the call
 ```
 """
 
@@ -20,44 +20,44 @@ from mcts_ext.errors import BlobError
 
 
 class EvaluatorError(BlobError):
-    """Base of every failure to get an evaluation."""
+    """Base of all evaluator errors."""
 
 
 class ServerUnreachable(EvaluatorError):
-    """Nobody answered for as long as we were told to wait."""
+    """No connection to the server within the configured time."""
 
 
 class ServerFailed(EvaluatorError):
-    """The server answered with nothing but failures of its own for as long as we were told to wait."""
+    """Every response within the configured time was a server-side error."""
 
 
 class RequestTimeout(EvaluatorError):
-    """The server let every deadline pass for as long as we were told to wait."""
+    """Every request within the configured time exceeded its deadline."""
 
 
 class ModelNotFound(EvaluatorError):
-    """The server, or the disk, has no such model or version."""
+    """The model or version does not exist on the server or on disk."""
 
 
 class ModelMismatch(EvaluatorError):
-    """The model's tensors, or its observation version, are not those of the contract."""
+    """The model's tensors or observation version do not match the contract."""
 
 
 class KeyRefused(EvaluatorError):
-    """The control API asks for a key that was not given, or for another."""
+    """The control API requires a key, and none or a wrong one was sent."""
 
 
 class RequestRejected(EvaluatorError):
-    """The question is wrong as it stands."""
+    """The request is invalid; a retry would not help."""
 
 
 class UnsoundAnswer(EvaluatorError):
-    """The answer has the wrong size, or holds NaN or infinity."""
+    """The response has the wrong size, or contains NaN or infinity."""
 
 
 class AnswerPending(EvaluatorError):
-    """The caller's own time passed; everything is still in flight."""
+    """No response within the caller's timeout; everything is still in flight."""
 
 
 class EvaluatorClosed(EvaluatorError):
-    """The evaluator was closed, before or meanwhile."""
+    """The evaluator was closed before or during the call."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The seam between search and network: batches out, evaluations back, several in flight at a time.
+"""Interface between search and network: batches of observations in, evaluations out, several in flight.
 
 Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats (mcts_ext/contract.py).
 """
@@ -17,40 +17,40 @@ from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, OUTPUTS
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The network's answer to one batch; its arrays may be read-only."""
+    """Evaluation of one batch; its arrays may be read-only."""
 
     logits: NDArray[np.float32]
     """`[B, A]` policy, unmasked."""
     values: NDArray[np.float32]
     """`[B, S]` expected round score per relative seat / (10 + N)."""
     model_version: int
-    """The one version of the model that answered all rows; 0 for stand-ins."""
+    """Model version that evaluated all rows; 0 without a network."""
 
 
 class Evaluator(Protocol):
-    """Whoever evaluates positions. For one thread, but that another may close it."""
+    """Evaluates positions. For use by one thread, except that another thread may close it."""
 
     def submit(self, observations: NDArray[np.uint8], *, tag: int) -> None:
-        """Ask for a batch `[B, F]`, B >= 1, C-contiguous, under a number of the caller's choice.
+        """Submit a batch `[B, F]`, B >= 1, C-contiguous, with a tag chosen by the caller.
 
-        The array must stay as it is until the answer has come.
+        The array must not change until its evaluation has been returned.
 
         Raises:
-            RequestRejected: it is no such batch.
+            RequestRejected: if the array is not such a batch.
         """
         ...
 
     def wait(self, timeout_s: float | None = None) -> tuple[int, Evaluation]:
-        """The tag and the answer of one batch in flight, whichever comes first.
+        """Return the tag and the evaluation of the first batch in flight to finish.
 
         Raises:
-            AnswerPending: none came within `timeout_s`; everything is still in flight.
-            EvaluatorError: one batch will have no answer: it is dropped, the others stay in flight.
+            AnswerPending: if none finished within `timeout_s`; everything is still in flight.
+            EvaluatorError: if a batch failed: it is dropped, the others stay in flight.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what it holds. From another thread it ends a `wait`, which raises EvaluatorClosed."""
+        """Release all resources. A `wait` in another thread then raises EvaluatorClosed."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -59,13 +59,13 @@ class Evaluator(Protocol):
 
 
 def evaluate(evaluator: Evaluator, observations: NDArray[np.uint8]) -> Evaluation:
-    """Ask for one batch and wait for it; nothing else may be in flight."""
+    """Evaluate one batch synchronously; nothing else may be in flight."""
     evaluator.submit(observations, tag=0)
     return evaluator.wait()[1]
 
 
 def check_observations(observations: NDArray[np.uint8]) -> None:
-    """Raise RequestRejected unless this is a batch of the contract's rows."""
+    """Raise RequestRejected unless this is a batch of observations."""
     shape = observations.shape
     if len(shape) != 2 or shape[0] < 1 or shape[1] != OBSERVATION_BYTES or observations.dtype != np.uint8:
         raise RequestRejected(
@@ -73,12 +73,14 @@ def check_observations(observations: NDArray[np.uint8]) -> None:
             "encode positions with mcts_ext.observe"
         )
     if not observations.flags.c_contiguous:
-        raise RequestRejected("expected C-contiguous observations, got others; use numpy.ascontiguousarray")
+        raise RequestRejected(
+            "expected C-contiguous observations, got non-contiguous ones; use numpy.ascontiguousarray"
+        )
 
 
-def check_evaluation(found: Evaluation, *, n_rows: int, source: str) -> None:
-    """Raise UnsoundAnswer unless these are finite answers to `n_rows` rows; `source` names who gave them."""
-    for (name, (_, width)), array in zip(OUTPUTS.items(), (found.logits, found.values), strict=True):
+def check_evaluation(evaluation: Evaluation, *, n_rows: int, source: str) -> None:
+    """Raise UnsoundAnswer unless this is a finite evaluation of `n_rows` rows; `source` names the model."""
+    for (name, (_, width)), array in zip(OUTPUTS.items(), (evaluation.logits, evaluation.values), strict=True):
         if array.shape != (n_rows, width) or array.dtype != np.float32:
             raise UnsoundAnswer(
                 f"expected {name} [{n_rows}, {width}] float32 from {source}, got {list(array.shape)} {array.dtype}; "
@@ -88,15 +90,15 @@ def check_evaluation(found: Evaluation, *, n_rows: int, source: str) -> None:
         if not is_finite.all():
             raise UnsoundAnswer(
                 f"expected finite {name} from {source}, got {np.count_nonzero(~is_finite)} of {array.size} numbers "
-                "NaN or infinite; publish a sound network (blobzero publish)"
+                "NaN or infinite; publish another network (blobzero publish)"
             )
 
 
 class InProcessEvaluator:
-    """Base of the evaluators that compute in this process, when they are waited for, in order of submission."""
+    """Base of the evaluators that compute in this process: inside `wait`, in order of submission."""
 
     def __init__(self) -> None:
-        self._asked: deque[tuple[int, NDArray[np.uint8]]] = deque()
+        self._submitted: deque[tuple[int, NDArray[np.uint8]]] = deque()
         self._is_closed = False
 
     def submit(self, observations: NDArray[np.uint8], *, tag: int) -> None:
@@ -104,25 +106,25 @@ class InProcessEvaluator:
         if self._is_closed:
             raise EvaluatorClosed("expected an open evaluator, got a closed one; open another")
         check_observations(observations)
-        self._asked.append((tag, observations))
+        self._submitted.append((tag, observations))
 
     def wait(self, timeout_s: float | None = None) -> tuple[int, Evaluation]:
-        """See `Evaluator`; computes here and now, however long it takes."""
+        """See `Evaluator`; computes synchronously and ignores `timeout_s`."""
         if self._is_closed:
             raise EvaluatorClosed("expected an open evaluator, got a closed one; open another")
-        if not self._asked:
+        if not self._submitted:
             raise EvaluatorError("expected a batch in flight, got none; submit one before waiting")
-        tag, observations = self._asked.popleft()
+        tag, observations = self._submitted.popleft()
         return tag, self._evaluate(observations)
 
     def _evaluate(self, observations: NDArray[np.uint8]) -> Evaluation:
-        """Answer one batch `[B, F]`."""
+        """Evaluate one batch `[B, F]`."""
         raise NotImplementedError
 
     def close(self) -> None:
         """See `Evaluator`."""
         self._is_closed = True
-        self._asked.clear()
+        self._submitted.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +134,7 @@ class InProcessEvaluator:
 
 
 class UniformEvaluator(InProcessEvaluator):
-    """Knows nothing: equal logits, every value one half."""
+    """Uniform policy, every value one half."""
 
     def _evaluate(self, observations: NDArray[np.uint8]) -> Evaluation:
         n = len(observations)
@@ -144,9 +146,9 @@ class UniformEvaluator(InProcessEvaluator):
 
 
 class HashEvaluator(InProcessEvaluator):
-    """A network drawn at random: every number is a fixed function of the row's bytes and of nothing else.
+    """Pseudo-random network: every output is a fixed function of the row's bytes.
 
-    Logits lie in [-2, 2), values in [0, 1). Bit for bit the same however rows are batched.
+    Logits lie in [-2, 2), values in [0, 1). The outputs are bit-identical however rows are batched.
     """
 
     def _evaluate(self, observations: NDArray[np.uint8]) -> Evaluation:
@@ -164,7 +166,7 @@ class HashEvaluator(InProcessEvaluator):
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
+    """Apply the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

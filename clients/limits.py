@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits of open files, of which each child process of ours costs its starter some, and of processes."""
+"""Limits of open files and processes."""
 
 import os
 import resource
@@ -8,21 +8,21 @@ from typing import Final
 from mcts_ext.errors import InvalidConfig
 
 FILES_PER_CHILD: Final = 3
-"""Two ends of pipes, and a log or what a worker's going needs."""
+"""Descriptors per child process: two pipe ends, and a log or a pidfd."""
 FILES_BESIDES: Final = 32
-"""For a server's process, its channels, shards, and what libraries open."""
+"""Descriptors for a server's process, channels, shards and libraries."""
 
 
 def is_of_processes(error: BaseException) -> bool:
-    """Whether a fork or a thread met the limit of processes (`ulimit -u`, or a container's)."""
+    """Return whether a fork or a thread failed at the process limit (`ulimit -u`, or the container's)."""
     return isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 
 
 def allow_open_files(children: int, *, flag: str) -> None:
-    """Raise this process's soft limit to the hard one, which children inherit.
+    """Raise this process's soft limit, which children inherit, to the hard limit.
 
     Raises:
-        InvalidConfig: the hard limit is too low to start so many children.
+        InvalidConfig: if the hard limit is too low for this number of children.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -30,6 +30,6 @@ def allow_open_files(children: int, *, flag: str) -> None:
     needed = len(os.listdir("/proc/self/fd")) + FILES_PER_CHILD * children + FILES_BESIDES
     if hard != resource.RLIM_INFINITY and needed > hard:
         raise InvalidConfig(
-            f"expected to be allowed {needed} open files for {flag} {children}, got a limit of {hard}; "
+            f"expected a limit of {needed} or more open files for {flag} {children}, got {hard}; "
             f"raise it (ulimit -Hn), or use fewer {flag}"
         )

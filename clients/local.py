@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluate in this process, without a server: the same ONNX file in OpenVINO or ONNX Runtime, on the CPU."""
+"""In-process evaluator: runs an ONNX file in OpenVINO or ONNX Runtime on the CPU."""
 
 import sys
 from collections.abc import Callable
@@ -34,31 +34,31 @@ _TENSORS: Final = {name: f"{kind} [B, {width}]" for name, (kind, width) in (INPU
 
 @dataclass(frozen=True)
 class _Network:
-    """A loaded file."""
+    """Loaded model file."""
 
     run: Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
     """`[B, F]` in; new arrays, logits and values, out."""
     tensors: dict[str, str]
-    """Inputs and outputs, described as in `_TENSORS`."""
+    """Inputs and outputs, in the format of `_TENSORS`."""
     observation_version: str | None
-    how: str
-    """Engine and arithmetic, in words."""
+    engine: str
+    """Description of the engine and its arithmetic."""
 
 
 class LocalEvaluator(InProcessEvaluator):
-    """A model file in this process.
+    """Evaluates a model file in this process.
 
     Args:
-        path: an ONNX file with the contract's tensors; its folder's name is taken for the version if it is a number.
-        engine: what computes.
-        precision: of the arithmetic; `auto` takes bfloat16 where OpenVINO computes and the processor has AMX, or the
-            file asks for it.
-        threads: that compute.
-        on_event: told, in one line, which engine and arithmetic it became.
+        path: ONNX file with the contract's tensors; its folder's name is the version if it is a number.
+        engine: inference engine.
+        precision: precision of the arithmetic; `auto` chooses bfloat16 with OpenVINO if the processor has AMX or the
+            file is bfloat16.
+        threads: number of compute threads.
+        on_event: called with one line that states the chosen engine and arithmetic.
 
     Raises:
-        ModelNotFound, ModelMismatch: no file, or not one of the contract.
-        InvalidConfig: a precision that engine and processor do not have.
+        ModelNotFound, ModelMismatch: if the file does not exist, or does not match the contract.
+        InvalidConfig: if the engine or the processor does not support the precision.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class LocalEvaluator(InProcessEvaluator):
         super().__init__()
         self._path = path = Path(path)
         if not path.is_file():
-            raise ModelNotFound(f"expected an ONNX file at {path}, got nothing there; publish one (blobzero publish)")
+            raise ModelNotFound(f"expected an ONNX file at {path}, got none; publish one (blobzero publish)")
         if engine == "onnxruntime" and precision == "bf16":
             raise InvalidConfig("expected precision auto or f32 for ONNX Runtime, got bf16; use the engine openvino")
         self._version = version_number(path.parent.name) or 0
@@ -81,65 +81,62 @@ class LocalEvaluator(InProcessEvaluator):
             network = _openvino(path, precision, threads) if engine == "openvino" else _onnxruntime(path, threads)
         except InvalidConfig:
             raise
-        except (
-            Exception
-        ) as error:  # OpenVINO and ONNX Runtime have a class for each fault of a file, with no common base
+        except Exception as error:  # the errors of OpenVINO and ONNX Runtime have no common base
             raise ModelMismatch(
                 f"expected an ONNX model at {path}, got: {_last_line(error)}; publish it again (blobzero publish)"
             ) from error
         _check(network, path)
         self._run = network.run
-        on_event(f"{path} in this process: {network.how}")
+        on_event(f"{path} in this process: {network.engine}")
 
     def _evaluate(self, observations: NDArray[np.uint8]) -> Evaluation:
-        answer = Evaluation(*self._run(observations), self._version)
-        check_evaluation(answer, n_rows=len(observations), source=str(self._path))
-        return answer
+        evaluation = Evaluation(*self._run(observations), self._version)
+        check_evaluation(evaluation, n_rows=len(observations), source=str(self._path))
+        return evaluation
 
 
 def latest_model_file(repository: Path, model: str) -> Path:
-    """The ONNX file of a repository's latest version."""
+    """Return the ONNX file of a repository's latest version."""
     files = (repository / model).glob("*/model.onnx")
-    found = {number: path for path in files if (number := version_number(path.parent.name)) is not None}
-    if not found:
+    versions = {number: path for path in files if (number := version_number(path.parent.name)) is not None}
+    if not versions:
         raise ModelNotFound(
             f"expected {repository / model}/<version>/model.onnx, got no version; publish one (blobzero publish)"
         )
-    return found[max(found)]
+    return versions[max(versions)]
 
 
-def _openvino(path: Path, asked: Precision, threads: int) -> _Network:
-    # Else an import of OpenVINO is reported to Google Analytics.
+def _openvino(path: Path, requested: Precision, threads: int) -> _Network:
+    # Importing OpenVINO would otherwise send telemetry to Google Analytics.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     core = openvino.Core()
     model = core.read_model(str(path))
     version, stored = _property(model, VERSION_KEY), _property(model, PRECISION_KEY) or "float32"
-    precision, why = choose_arithmetic(asked, stored=stored, flags=cpu_flags())
+    precision, why = choose_arithmetic(requested, stored=stored, flags=cpu_flags())
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = core.compile_model(model, "CPU", settings)
-    # By the names in the file: compiled, a port may answer to that of a tensor that was merged with it.
+    # Ports are named by the source model: a compiled port may carry the name of a tensor merged with it.
     named = zip((*model.inputs, *model.outputs), (*compiled.inputs, *compiled.outputs), strict=True)
     ports = {source.any_name: port for source, port in named}
     request = compiled.create_infer_request()
 
     def run(observations: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        found = request.infer({INPUT_NAME: observations}, share_inputs=True)
-        return found[ports[POLICY_NAME]], found[ports[VALUE_NAME]]
+        outputs = request.infer({INPUT_NAME: observations}, share_inputs=True)
+        return outputs[ports[POLICY_NAME]], outputs[ports[VALUE_NAME]]
 
     tensors = {
         name: _describe(np.dtype(port.element_type.to_dtype()).name, [str(dim) for dim in port.partial_shape])
         for name, port in ports.items()
     }
     products = "int8" if stored == "int8" else precision
-    how = f"OpenVINO {openvino.__version__}, {stored} file, matrix products in {products}"
-    how = f"{how}, the rest in {precision} ({why})"
-    return _Network(run, tensors, version, f"{how}, {threads} threads")
+    engine = f"OpenVINO {openvino.__version__}, {stored} file, matrix products in {products}"
+    return _Network(run, tensors, version, f"{engine}, the rest in {precision} ({why}), {threads} threads")
 
 
 def _property(model: Any, key: str) -> str | None:
-    """A property of an ONNX file, as OpenVINO reads it."""
+    """Return a metadata property of an ONNX file loaded by OpenVINO."""
     path = ["framework", key]
     return str(model.get_rt_info(path).astype(str)) if model.has_rt_info(path) else None
 
@@ -163,8 +160,8 @@ def _onnxruntime(path: Path, threads: int) -> _Network:
     properties = session.get_modelmeta().custom_metadata_map
     stored = properties.get(PRECISION_KEY, "float32")
     products = "int8" if stored == "int8" else "f32"
-    how = f"ONNX Runtime {onnxruntime.__version__}, {stored} file, matrix products in {products}"
-    return _Network(run, tensors, properties.get(VERSION_KEY), f"{how}, {threads} threads")
+    engine = f"ONNX Runtime {onnxruntime.__version__}, {stored} file, matrix products in {products}"
+    return _Network(run, tensors, properties.get(VERSION_KEY), f"{engine}, {threads} threads")
 
 
 def _check(network: _Network, path: Path) -> None:
@@ -181,7 +178,7 @@ def _check(network: _Network, path: Path) -> None:
 
 
 def _describe(dtype: str, dims: list[str | int]) -> str:
-    """As in `_TENSORS`: engines name the batch axis, which must be dynamic, differently."""
+    """Describe a tensor as in `_TENSORS`; engines name the dynamic batch axis differently."""
     batch, *rest = dims
     batch = batch if str(batch).isdecimal() else "B"
     return f"{dtype} [{', '.join(map(str, (batch, *rest)))}]"
@@ -192,6 +189,6 @@ def _listing(tensors: dict[str, str]) -> str:
 
 
 def _last_line(error: Exception) -> str:
-    """OpenVINO puts its source files first and what happened last."""
+    """Return the last line: OpenVINO puts source locations first and the cause last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One writer per folder: a lock that its process holds, and that the kernel drops with it, however it ends.
+"""Locks that allow one writer per folder; the kernel releases them when the process ends.
 
 ```
-<folder>/.lock           exclusive: the one process that writes here; holds who that is
-<folder>/.workers.lock   shared: its workers, which may outlive it for a moment and still write what they have finished
+<folder>/.lock           exclusive: the writer of the folder; the file names its process
+<folder>/.workers.lock   shared: the writer's workers, which may briefly outlive it and still write finished rounds
 ```
-A lock is `flock(2)` on the file, not the file itself: one that a killed process left means nothing. Children do not
-inherit it (Python's descriptors are closed on exec). It keeps processes of one host apart, in containers too. On NFS it
-also keeps hosts apart, for Linux asks the server for it, unless the mount says `nolock` or `local_lock`.
+A lock is `flock(2)` on the file, not the file itself: a leftover file means nothing. Children do not inherit it
+(Python closes descriptors on exec). It excludes processes of one host, including those in containers. On NFS it also
+excludes other hosts, unless the mount has `nolock` or `local_lock`.
 """
 
 import contextlib
@@ -28,38 +28,38 @@ LOCK: Final = ".lock"
 WORKERS_LOCK: Final = ".workers.lock"
 POLL_S: Final = 0.05
 ENDING_S: Final = 2.0
-"""How long a holder may take to end that was killed just now, or the look of somebody who only asks."""
+"""How long to wait for a holder that is just ending, or a process that only tests the lock."""
 WORKERS_END_S: Final = 20.0
-"""How long workers of a writer that was killed may take to write what they have finished."""
+"""How long to wait for the workers of a killed writer to write their finished rounds."""
 HOLDER_BYTES: Final = 1000
 ADVICE: Final = "wait until it is done, or choose another --out"
 
 
 class LockError(BlobError):
-    """A folder that cannot be locked."""
+    """The folder cannot be locked."""
 
 
 class FolderBusy(LockError):
-    """Another process writes there."""
+    """Another process holds the lock."""
 
 
 class FolderUnwritable(LockError):
-    """The lock's file cannot be made; the cause is an OSError."""
+    """The lock file cannot be created; the cause is an OSError."""
 
 
 @contextlib.contextmanager
 def sole_writer(folder: Path, *, lock: str = LOCK, advice: str = ADVICE) -> Iterator[None]:
-    """Be the only one who writes into a folder; the lock ends with the process.
+    """Lock a folder for writing.
 
-    The folder is made if need be, and goes again if nothing was written.
+    The folder is created if necessary, and removed again if nothing was written.
 
     Args:
-        lock: the lock's file. Different ones are for writers who do not meet.
-        advice: what to do where another process holds it.
+        lock: name of the lock file; writers of different files may use different locks.
+        advice: what to do if another process holds the lock, for the error message.
 
     Raises:
-        FolderBusy: another process holds it, or workers of an earlier one still do; says which.
-        FolderUnwritable: the folder cannot be made or written.
+        FolderBusy: if another process, or workers of an earlier one, hold the lock; the message names them.
+        FolderUnwritable: if the folder cannot be created or written.
     """
     with _exclusive(folder, lock, f"expected a folder to write at {folder}", f"{folder}", advice):
         if lock == LOCK:
@@ -73,11 +73,11 @@ def sole_writer(folder: Path, *, lock: str = LOCK, advice: str = ADVICE) -> Iter
 
 @contextlib.contextmanager
 def sole_writer_of(file: Path) -> Iterator[None]:
-    """Be the only one who writes a file, whose folder is made if need be.
+    """Lock a file for writing; its folder is created if necessary.
 
     Raises:
-        FolderBusy: another process is at it; says which.
-        FolderUnwritable: the folder cannot be made or written.
+        FolderBusy: if another process holds the lock; the message names it.
+        FolderUnwritable: if the folder cannot be created or written.
     """
     with _exclusive(file.parent, f".{file.name}{LOCK}", f"expected to write {file}", f"{file}", ADVICE):
         yield
@@ -85,10 +85,10 @@ def sole_writer_of(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def worker_in(folder: Path) -> Iterator[None]:
-    """Be one of the workers of a folder's writer: the next writer waits until they have ended.
+    """Register as a worker of a folder's writer: the next writer waits until all workers have ended.
 
     Raises:
-        FolderUnwritable: the lock's file cannot be made.
+        FolderUnwritable: if the lock file cannot be created.
     """
     try:
         descriptor = _acquire(folder / WORKERS_LOCK, fcntl.LOCK_SH, within_s=ENDING_S)
@@ -101,7 +101,7 @@ def worker_in(folder: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock of this file now."""
+    """Return whether any process holds the lock on this file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
@@ -117,14 +117,14 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _exclusive(folder: Path, name: str, expected: str, what: str, advice: str) -> Iterator[None]:
-    path, is_new = folder / name, not os.path.exists(folder)  # no error of a name that is too long
+    path, is_new = folder / name, not os.path.exists(folder)  # unlike Path.exists, False for a name that is too long
     try:
         descriptor = _acquire(path, fcntl.LOCK_EX, within_s=ENDING_S)
     except BlockingIOError as error:
-        raise FolderBusy(f"expected to be alone in writing {what}, got {_holder(path)} at it; {advice}") from error
+        raise FolderBusy(f"expected no other writer of {what}, got {_holder(path)}; {advice}") from error
     except OSError as error:
         raise FolderUnwritable(
-            f"{expected}, got {error.strerror or error}; make room, change its owner, or choose another place"
+            f"{expected}, got {error.strerror or error}; free some space, change its owner, or choose another path"
         ) from error
     try:
         _sign(descriptor)
@@ -133,24 +133,24 @@ def _exclusive(folder: Path, name: str, expected: str, what: str, advice: str) -
         if _stands(path, descriptor):
             _remove(path)
             if is_new:
-                with contextlib.suppress(OSError):  # it goes if nothing was written
+                with contextlib.suppress(OSError):  # it is not empty
                     folder.rmdir()
         os.close(descriptor)
 
 
 def _acquire(path: Path, kind: int, *, within_s: float) -> int:
-    """The descriptor of a file that is locked, and that still stands under its name.
+    """Lock a file and return its descriptor; the file is guaranteed to still exist under its name.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: the file cannot be made or locked.
+        BlockingIOError: if another process holds the lock.
+        OSError: if the file cannot be created or locked.
     """
     deadline = time.monotonic() + within_s
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # the folder went with its first holder
+        except FileNotFoundError:  # an earlier holder has removed the folder
             if time.monotonic() > deadline:
                 raise
             continue
@@ -170,7 +170,7 @@ def _acquire(path: Path, kind: int, *, within_s: float) -> int:
 
 
 def _stands(path: Path, descriptor: int) -> bool:
-    """Whether a file that was opened is still the one of that name: its holder removes it at the end."""
+    """Return whether the opened file still exists under this name: the holder removes it at the end."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -185,7 +185,7 @@ def _await_workers(folder: Path, advice: str) -> None:
         os.close(_acquire(path, fcntl.LOCK_EX, within_s=WORKERS_END_S))
     except BlockingIOError as error:
         raise FolderBusy(
-            f"expected to be alone in writing {folder}, got workers of an earlier run that was killed still at it "
+            f"expected no other writer of {folder}, got workers of an earlier run that was killed "
             f"(python -m clients.selfplay.worker); {advice}"
         ) from error
     except OSError as error:
@@ -193,7 +193,7 @@ def _await_workers(folder: Path, advice: str) -> None:
 
 
 def _sign(descriptor: int) -> None:
-    """Say who holds the lock: a courtesy, without which it holds on a full disk."""
+    """Write the holder's name into the lock file; optional, since the disk may be full."""
     command = " ".join(shlex.join(sys.orig_argv).split())
     since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     text = f"process {os.getpid()} on {platform.node()} since {since} ({command})".encode(errors="replace")

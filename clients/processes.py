@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a Python process of ours is started: with this interpreter and our own packages, whatever the working folder."""
+"""Commands that start our modules with this interpreter, whatever the working folder."""
 
 import sys
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-"""Where our packages are: a checkout, or site-packages."""
+"""Folder of our packages: a checkout, or site-packages."""
 
 RUN: Final = """
 import runpy, sys
@@ -19,9 +19,8 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module as `python -m` does.
+    """Return the command that runs a module like `python -m`, without the working folder in `sys.path`.
 
-    But for the working folder, which `-P` leaves out: a `queue.py` of the user's there is not the standard library's.
-    Our packages are found even so where they are not installed.
+    `-P` excludes it, so that a user's `queue.py` does not shadow the standard library's; `ROOT` is added instead.
     """
     return [sys.executable, "-P", "-c", RUN, str(ROOT), module, *arguments]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a figure comes from: the machine, and what git says about the code that runs."""
+"""Provenance of measurements: the machine and the git commit."""
 
 import os
 import platform
@@ -11,18 +11,18 @@ TIMEOUT_S: Final = 10.0
 
 
 def git(*arguments: str) -> str | None:
-    """What git prints for this checkout, stripped; None outside one."""
+    """Run git in this checkout and return its stripped output; None outside a checkout."""
     try:
-        found = subprocess.run(
+        completed = subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe this machine."""
     model = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

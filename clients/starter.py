@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a module as a process that does not outlive its starter: `python -m clients.starter clients.selfplay.worker`.
+"""Runner of child processes that do not outlive their parent: `python -m clients.starter clients.selfplay.worker`.
 
-Its standard input is a pipe whose other end the starter keeps; once that closes, however the starter ended, the process
-has `PARTING_S` to end by itself. It is watched from before the module's imports, which take seconds on a busy machine.
+Standard input is a pipe whose other end the parent holds. Once it closes, for whatever reason, the process has
+`PARTING_S` to end by itself. The watch starts before the module's imports, which take seconds on a busy machine.
 """
 
 import os
@@ -15,20 +15,20 @@ from typing import Final, NoReturn
 
 STARTER_IS_GONE: Final = 143
 PARTING_S: Final = 1.5
-"""What is finished can be written in so long; no process outlives its starter by more than two seconds."""
+"""Grace period to write finished work; no process outlives its parent by more than two seconds."""
 
 
 def leave() -> NoReturn:
-    """End this process at once, from whatever thread, as if it were killed.
+    """End this process at once, from any thread, as if it were killed.
 
-    An exception thrown into the main thread may meet gRPC with a lock half taken, whose close then waits for ever.
+    An exception raised in the main thread could interrupt gRPC while it takes a lock; its close would then hang.
     """
     os._exit(STARTER_IS_GONE)
 
 
 def _watch() -> None:
     closing = select.poll()
-    closing.register(sys.stdin.fileno(), 0)  # whatever may be read: only its end
+    closing.register(sys.stdin.fileno(), 0)  # only POLLHUP, not data
     closing.poll()
     time.sleep(PARTING_S)
     leave()

@@ -63,12 +63,11 @@ def _libraries(site_packages: Path) -> tuple[Path, ...]:
 
 
 def check_open_files() -> None:
-    """Raise ServingError where the server might not open the files that it needs; the guardian lets it open all."""
+    """Raise ServingError if the hard limit of open files is too low; the guardian raises the soft one."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < LEAST_OPEN_FILES:
         raise ServingError(
-            f"expected to be allowed {LEAST_OPEN_FILES} open files for Triton, got a limit of {hard}; "
-            "raise it (ulimit -Hn)"
+            f"expected a limit of {LEAST_OPEN_FILES} or more open files for Triton, got {hard}; raise it (ulimit -Hn)"
         )
 
 

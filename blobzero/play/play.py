@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 import tyro
 
 from blobzero.play.seat import OPPONENTS, Left, Seat
-from clients.arena.game import Player, SearchPlayer, play_game, play_round
+from clients.arena.game import SeatPlayer, SeatSearchPlayer, play_game, play_round
 from clients.arena.players import PLAYER_SEARCH
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import EvaluatorError
@@ -80,10 +80,10 @@ def play(config: PlayConfig) -> int:
         console.print(text, style="dim", soft_wrap=True)
 
     with _evaluator(config, say) as evaluator_config, connect(evaluator_config, on_event=say) as evaluator:
-        model = SearchPlayer(evaluator, config.search, seed=seed)
-        seat = Seat(name=config.name, n_players=config.players, look=model.look)
+        model = SeatSearchPlayer(evaluator, config.search, seed=seed)
+        seat = Seat(name=config.name, n_players=config.players, analyze=model.analyze)
         seat.welcome(f"seed {seed}, opponents search {config.search.determinizations} x {config.search.simulations}")
-        players: list[Player] = [seat, *[model] * (config.players - 1)]
+        players: list[SeatPlayer] = [seat, *[model] * (config.players - 1)]
         try:
             if isinstance(game, Game):
                 play_game(game, players, seat)

@@ -23,7 +23,7 @@ from blobzero.play.entry import (
     read_card,
     sorted_hand,
 )
-from clients.arena.game import View
+from clients.arena.game import Analysis
 from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.game import hand_sizes
 from mcts_ext.names import SUITS
@@ -60,7 +60,7 @@ class Left(Exception):
 class Seat:
     """The person, as a player and as a watcher (clients/arena/game.py)."""
 
-    def __init__(self, *, name: str, n_players: int, look: Callable[[Round], View]) -> None:
+    def __init__(self, *, name: str, n_players: int, analyze: Callable[[Round], Analysis]) -> None:
         both = sys.stdin.isatty() and sys.stdout.isatty()
         self._console = Console(highlight=False, markup=False, emoji=False, force_terminal=None if both else False)
         self._echo = not sys.stdin.isatty()
@@ -69,7 +69,7 @@ class Seat:
         self._symbols = SYMBOLS if self._console.encoding.startswith("utf") else SUITS
         self._names = [name, *OPPONENTS[: n_players - 1]]
         self._width = max(map(len, self._names))
-        self._look = look
+        self._analyze = analyze
         self._totals = [0] * n_players
         self._is_line_open = False
 
@@ -205,12 +205,12 @@ class Seat:
 
     def _view(self, table: Round) -> None:
         """The network's and the search's view of this decision."""
-        view = self._look(table)
-        visits, prior = percentages(view.visits), percentages(view.prior)
+        view = self._analyze(table)
+        policy, prior = percentages(view.policy), percentages(view.prior)
         grid = self._grid("", "search", "network", "your points")
-        for action in sorted(view.visits, key=lambda action: (-view.visits[action], -view.prior[action])):
+        for action in sorted(view.policy, key=lambda action: (-view.policy[action], -view.prior[action])):
             points = f"{view.points[action]:.1f}" if action in view.points else "-"
-            grid.add_row(self._action(action), f"{visits[action]}%", f"{prior[action]}%", points)
+            grid.add_row(self._action(action), f"{policy[action]}%", f"{prior[action]}%", points)
         self._print()
         self._console.print(grid)
         seats = "   ".join(f"{name} {points:.1f}" for name, points in zip(self._names, view.seats, strict=True))

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from clients.arena.match import DealResult, MatchCounts, Player, play
-from clients.arena.players import KNOWN, PLAYER_SEARCH, Source, Spec, open_players, parse
+from clients.arena.players import KNOWN, PLAYER_SEARCH, NetworkSource, PlayerSpec, open_players, parse
 from clients.arena.rating import Estimate, anytime_estimate, decided_after, elo, estimate
 from clients.files import reason, write_json
 from clients.lock import sole_writer_of
@@ -72,7 +72,7 @@ class MatchConfig:
     def deal(self) -> DealConfig:
         return DealConfig(players=self.players, cards=self.cards)
 
-    def specs(self) -> list[Spec]:
+    def specs(self) -> list[PlayerSpec]:
         """The players, read.
 
         Raises:
@@ -101,7 +101,7 @@ def match(config: MatchConfig) -> int:
         return _run(config, specs)
 
 
-def _run(config: MatchConfig, specs: list[Spec]) -> int:
+def _run(config: MatchConfig, specs: list[PlayerSpec]) -> int:
     console = plain_console(stderr=True)
 
     def say(text: str) -> None:
@@ -211,8 +211,8 @@ def _plain(found: Estimate) -> dict[str, float | None]:
 
 
 def _source(
-    config: MatchConfig, specs: Sequence[Spec], stack: contextlib.ExitStack, say: Callable[[str], None]
-) -> Source:
+    config: MatchConfig, specs: Sequence[PlayerSpec], stack: contextlib.ExitStack, say: Callable[[str], None]
+) -> NetworkSource:
     """Where the players' networks come from: a server is started, and checkpoints are exported, if need be."""
     url = config.url or ""
     checkpoints = {spec.path for spec in specs if spec.path.suffix == ".safetensors"}
@@ -225,7 +225,7 @@ def _source(
         from blobzero.server import own_server  # not every installation has a server
 
         url = stack.enter_context(own_server(config.repository, say=say, model=config.model)).url
-    return Source(url, config.model, config.repository, exported, config.server_timeout)
+    return NetworkSource(url, config.model, config.repository, exported, config.server_timeout)
 
 
 def _export(checkpoint: Path, path: Path) -> None:

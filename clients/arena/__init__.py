@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who meets whom, and who is better: players, duplicate deals, ratings."""
+"""Matches: players, duplicate deals, ratings."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Players without a network or a search: `RandomBot`, and `HeuristicBot`, the fixed yardstick.
+"""Players without network or search: `RandomBot` and `HeuristicBot`, the fixed baseline.
 
-A bot is asked for one action at a time and sees of the table only what the seat to act may know: its own hand, the
-bids, the cards played. Ratings of months are measured against `HeuristicBot`: change a rule or a constant of it and
-they are no longer comparable, so give a better one another name.
+A bot chooses one action at a time from the information set of the seat to act. Long-term ratings are measured against
+`HeuristicBot`: changing its rules or constants makes them incomparable, so add an improved bot under another name.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,29 +14,29 @@ from mcts_ext.contract import FIRST_CARD_ACTION, N_CARDS_IN_DECK
 from mcts_ext.rules import Round
 
 _SIDE_CARD_PLAYED: Final = 0.85
-"""How often a high card of a side suit is played while that suit is led, rather than thrown away."""
+"""Probability that a high card of a side suit is played when that suit is led, rather than discarded."""
 _TRUMP_RUFFS: Final = 0.25
-"""How often a trump that higher ones would beat takes a trick that was led in another suit."""
+"""Probability that a beatable trump ruffs a trick led in another suit."""
 _UNWILLING: Final = 0.5
-"""How often a seat that needs no more tricks beats a card that it could beat."""
+"""Probability that a seat that needs no more tricks beats a card that it could beat."""
 
 _DEMAND: Final = 0.5
-"""How much less a card counts, as a share, for every N tricks that the bids before ask for above their share of N."""
+"""Relative devaluation of a card per N tricks that the earlier bids exceed their share of N."""
 
 
 class Bot(Protocol):
-    """Whoever chooses an action from what a seat knows."""
+    """Chooses actions from a seat's information set."""
 
     def choose(self, table: Round, *, seed: int) -> int:
-        """A legal action of the seat to act, a function of what it knows and of `seed`, 0 <= seed < 2 ** 64.
+        """Return a legal action, a function of the information set and `seed`, 0 <= seed < 2 ** 64.
 
-        `table` stays as it is; the other seats' hands must not matter.
+        `table` must not be changed, and the other seats' hands must not matter.
         """
         ...
 
 
 class RandomBot:
-    """Every legal action alike."""
+    """Chooses uniformly from the legal actions."""
 
     def choose(self, table: Round, *, seed: int) -> int:
         """See `Bot`."""
@@ -45,51 +44,51 @@ class RandomBot:
 
 
 class HeuristicBot:
-    """Counts cards, estimates which of its own take a trick, and goes for exactly its bid. Deterministic.
+    """Estimates which cards take a trick and aims to make its bid exactly. Deterministic.
 
-    The estimate, for one card and the cards that nobody has shown yet:
-        - A card holds against an opponent if that one has no higher card of its suit, and is not void there with a
-          trump in hand. Both chances follow from the numbers of unseen cards and of the opponent's cards, as if each
-          were drawn apart from the others; a void that was shown is known.
-        - A later trick: a side suit's card must hold against all opponents, and be played when its suit is led
-          (`_SIDE_CARD_PLAYED`). A trump counts as that, without the suit, and may also ruff (`_TRUMP_RUFFS`).
-        - With one card each there is nothing to ruff by choice: off the lead, a side suit's card counts only as often
-          as its suit is led.
-        - The trick on the table: a card that beats what lies there must hold against those still to play. Who needs no
-          more tricks beats it only every other time (`_UNWILLING`).
+    Probability that a card takes a trick, from the unseen cards:
+        - A card holds against an opponent that has no higher card of its suit, and is not void there with a trump in
+          hand. Both probabilities follow from the numbers of unseen cards and of the opponent's cards, treating draws
+          as independent; a shown void is certain.
+        - In a later trick, a card of a side suit must hold against all opponents and be played when its suit is led
+          (`_SIDE_CARD_PLAYED`). A trump must hold, or may ruff (`_TRUMP_RUFFS`).
+        - With one card each there are no voluntary ruffs: off the lead, a card of a side suit counts in proportion to
+          the probability that its suit is led.
+        - In the current trick, a card that beats the table must hold against the seats still to play. A seat that
+          needs no more tricks beats it only half of the time (`_UNWILLING`).
 
-    Bidding: the number of tricks is taken for a sum of independent cards (Poisson binomial). Each card counts for
-    more the fewer tricks the bids before ask for, compared with their share (`_DEMAND`), and the bid b with the largest
-    (10 + b) P(b tricks) is made, of those that the hook leaves.
+    Bidding: the number of tricks is the sum of independent cards (Poisson binomial). A card is worth more, the fewer
+    tricks the earlier bids claim relative to their share (`_DEMAND`). The bid b with the largest (10 + b) P(b tricks)
+    is made, among the legal ones.
 
-    Playing: the card with the largest chance of exactly the bid: P(it wins now) P(the rest takes one fewer than
-    needed) + P(it loses) P(the rest takes as many as needed). While tricks are needed this wins with the cheapest card
-    that is likely to hold, because the dearer ones then stay; once none is needed it gets rid of the highest card that
-    loses. Of equals the lower is played while tricks are needed, the higher afterwards. With the bid lost it takes what
-    it can, to spoil the others' bids.
+    Playing: the card with the largest probability of making the bid exactly: P(it wins now) P(the rest takes one fewer
+    than needed) + P(it loses) P(the rest takes as many as needed). While tricks are needed, this wins with the cheapest
+    card that is likely to hold, which keeps the stronger ones; afterwards it discards the highest losing card. Ties go
+    to the lower card while tricks are needed, to the higher one afterwards. With the bid lost, it takes what it can, to
+    spoil the other bids.
     """
 
     def choose(self, table: Round, *, seed: int) -> int:
         """See `Bot`; `seed` has no effect."""
-        view = _View(table)
+        view = _SeatView(table)
         return _bid(table, view) if table.is_bidding else FIRST_CARD_ACTION + _card(table, view)
 
 
 @dataclass
-class _View:
-    """What the seat to act knows, counted."""
+class _SeatView:
+    """Card counts in the information set of the seat to act."""
 
     table: Round
     seat: int = field(init=False)
     hand: list[int] = field(init=False)
     trump: int | None = field(init=False)
     higher: list[int] = field(init=False)
-    """By card: unseen cards of its suit above it."""
+    """Number of unseen higher cards of the same suit, by card."""
     unseen: list[int] = field(init=False)
-    """By suit: cards that this seat has not seen."""
+    """Number of unseen cards, by suit."""
     n_unseen: int = field(init=False)
     sizes: list[int] = field(init=False)
-    """By seat: cards in hand."""
+    """Number of cards in hand, by seat."""
     voids: list[set[int]] = field(init=False)
     on_table: list[tuple[int, int]] = field(init=False)
     """(seat, card) of the trick in progress."""
@@ -111,18 +110,18 @@ class _View:
         self.n_unseen = sum(self.unseen)
         played = {other for other, _ in self.on_table}
         self.sizes = [len(self.hand) - (other in played) for other in range(table.n_players)]
-        self.voids = [set(found) for found in table.voids]
+        self.voids = [set(suits) for suits in table.voids]
 
     def has_none(self, seat: int, n_cards: int) -> float:
-        """Chance that a seat holds none of `n_cards` unseen ones."""
+        """Return the probability that a seat holds none of `n_cards` unseen cards."""
         return (1 - n_cards / self.n_unseen) ** self.sizes[seat] if n_cards else 1.0
 
     def is_void(self, seat: int, suit: int) -> float:
-        """Chance that a seat holds nothing of a suit."""
+        """Return the probability that a seat is void in a suit."""
         return 1.0 if suit in self.voids[seat] else self.has_none(seat, self.unseen[suit])
 
     def cannot_beat(self, seat: int, card: int, led: int) -> float:
-        """Chance that a seat has nothing to beat `card` with in a trick of the suit `led`."""
+        """Return the probability that a seat cannot beat `card` in a trick of the suit `led`."""
         suit = card // 13
         no_higher = 1.0 if suit in self.voids[seat] else self.has_none(seat, self.higher[card])
         if suit == self.trump:
@@ -132,10 +131,10 @@ class _View:
         return no_higher * (1 - self.is_void(seat, led) * (1 - self.is_void(seat, self.trump)))
 
     def later(self, card: int) -> float:
-        """Chance that a card takes a later trick."""
-        suit, others = card // 13, [seat for seat in range(len(self.sizes)) if seat != self.seat]
+        """Return the probability that a card takes a later trick."""
+        suit, opponents = card // 13, [seat for seat in range(len(self.sizes)) if seat != self.seat]
         holds = 1.0
-        for seat in others:
+        for seat in opponents:
             holds *= self.cannot_beat(seat, card, suit)
         if self.table.n_cards == 1:
             leads = (self.table.dealer + 1) % len(self.sizes) == self.seat
@@ -145,7 +144,7 @@ class _View:
         return holds * _SIDE_CARD_PLAYED
 
     def now(self, card: int) -> float:
-        """Chance that a card takes the trick in progress, or the one that it leads."""
+        """Return the probability that a card takes the current trick."""
         led = self.on_table[0][1] // 13 if self.on_table else card // 13
         if any(not self.beats(card, other, led) for _, other in self.on_table):
             return 0.0
@@ -159,7 +158,7 @@ class _View:
         return holds
 
     def beats(self, card: int, other: int, led: int) -> bool:
-        """Whether `card` is above `other` in a trick of the suit `led`."""
+        """Return whether `card` beats `other` in a trick of the suit `led`."""
         return self._rank(card, led) > self._rank(other, led)
 
     def _rank(self, card: int, led: int) -> int:
@@ -167,18 +166,18 @@ class _View:
         return rank + 26 if suit == self.trump else rank + 13 if suit == led else rank - 13
 
 
-def _bid(table: Round, view: _View) -> int:
-    """The legal bid with the largest expected score."""
-    others = [bid for bid in table.bids if bid is not None]
-    share = len(others) * table.n_cards / table.n_players
-    demand = (sum(others) - share) / table.n_cards  # above 0 where they ask for more than their share
+def _bid(table: Round, view: _SeatView) -> int:
+    """Return the legal bid with the largest expected score."""
+    earlier_bids = [bid for bid in table.bids if bid is not None]
+    share = len(earlier_bids) * table.n_cards / table.n_players
+    demand = (sum(earlier_bids) - share) / table.n_cards  # above 0 if they claim more than their share
     chances = [view.later(card) for card in view.hand]
     tricks = _distribution([min(max(p * (1 - _DEMAND * demand), 0.0), 1.0) for p in chances])
     return max(table.legal_actions(), key=lambda bid: (10 + bid) * tricks[bid])
 
 
-def _card(table: Round, view: _View) -> int:
-    """The legal card with the best chance of exactly the bid."""
+def _card(table: Round, view: _SeatView) -> int:
+    """Return the legal card with the largest probability of making the bid exactly."""
     bid = table.bids[view.seat]
     assert bid is not None
     needed = bid - table.tricks_won[view.seat]
@@ -201,11 +200,11 @@ def _card(table: Round, view: _View) -> int:
 
 
 def _distribution(chances: list[float]) -> list[float]:
-    """Poisson binomial: the chance of each number of successes, 0..n, in n independent trials."""
-    found = [1.0]
+    """Return the Poisson binomial distribution: the probability of 0..n successes in n independent trials."""
+    pmf = [1.0]
     for p in chances:
-        found = [a * (1 - p) + b * p for a, b in zip([*found, 0.0], [0.0, *found], strict=True)]
-    return found
+        pmf = [a * (1 - p) + b * p for a, b in zip([*pmf, 0.0], [0.0, *pmf], strict=True)]
+    return pmf
 
 
 BOTS: Final[Mapping[str, Callable[[], Bot]]] = {"random": RandomBot, "heuristic": HeuristicBot}

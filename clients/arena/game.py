@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A table of Blob: the flow of a round and of a game, whoever sits in the seats, and a player that searches.
+"""Interactive table: the flow of a round and of a game, and a player that searches.
 
-A seat sees the whole `Round` but must decide from what its seat knows; `SearchPlayer` deals all other cards afresh.
-Seats are absolute here (0 .. P-1).
+A player is given the whole `Round` but must decide from its seat's information set; `SeatSearchPlayer` redeals all
+other cards. Seats are absolute here (0 .. P-1).
 """
 
 from collections.abc import Sequence
@@ -22,36 +22,36 @@ from mcts_ext.rules import Round
 from mcts_ext.search import Search
 
 
-class Player(Protocol):
-    """Whoever decides for one seat, or for several."""
+class SeatPlayer(Protocol):
+    """Decides for one or several seats."""
 
     def choose(self, table: Round) -> int:
-        """A legal action for the seat to act, of which there is at least one."""
+        """Return a legal action for the seat to act."""
         ...
 
 
 class Watcher(Protocol):
-    """Told of everything that happens in the open, after it happened."""
+    """Observer of the public events, called after each event."""
 
     def dealt(self, table: Round) -> None:
-        """A round begins; `table.totals` are the points before it."""
+        """Handle a new round; `table.totals` are the points before it."""
         ...
 
     def moved(self, table: Round, seat: int) -> None:
-        """This seat has bid, or has played the last card of `table.tricks`."""
+        """Handle a bid, or a card, which is the last of `table.tricks`."""
         ...
 
     def won(self, table: Round, seat: int) -> None:
-        """This seat has won the last of `table.tricks`."""
+        """Handle a finished trick, the last of `table.tricks`, won by `seat`."""
         ...
 
     def scored(self, table: Round) -> None:
-        """The round is over: `table.scores()` come to `table.totals`."""
+        """Handle the end of a round; `table.scores()` will be added to `table.totals`."""
         ...
 
 
-def play_round(table: Round, players: Sequence[Player], watcher: Watcher) -> None:
-    """Play a round to its end, one player a seat."""
+def play_round(table: Round, players: Sequence[SeatPlayer], watcher: Watcher) -> None:
+    """Play a round to its end, with one player per seat."""
     watcher.dealt(table)
     while (seat := table.seat_to_act) is not None:
         won = table.tricks_won
@@ -63,46 +63,45 @@ def play_round(table: Round, players: Sequence[Player], watcher: Watcher) -> Non
     watcher.scored(table)
 
 
-def play_game(game: Game, players: Sequence[Player], watcher: Watcher) -> None:
-    """Play a game to its end, one player a seat."""
+def play_game(game: Game, players: Sequence[SeatPlayer], watcher: Watcher) -> None:
+    """Play a game to its end, with one player per seat."""
     while not game.is_over:
         play_round(game.current, players, watcher)
         game.finish_round()
 
 
 @dataclass(frozen=True)
-class View:
-    """What the network and the search make of one decision."""
+class Analysis:
+    """Analysis of one decision by network and search."""
 
-    visits: dict[int, float]
-    """The search's policy, by legal action; it sums to 1."""
+    policy: dict[int, float]
+    """Policy of the search by legal action; sums to 1."""
     prior: dict[int, float]
-    """The network's probability per legal action; they sum to 1."""
+    """Prior of the network by legal action; sums to 1."""
     points: dict[int, float]
-    """Expected round score of the seat to act per action that the search visited."""
+    """Expected round score of the seat to act, by action visited in the search."""
     seats: list[float]
     """Expected round score per seat by the network alone."""
     model_version: int
-    """Of the network that gave `prior` and `seats`; 0 for stand-ins."""
+    """Model version that gave `prior` and `seats`; 0 without a network."""
 
     @property
     def best(self) -> int:
-        """The likeliest action of the search, the first of several."""
-        return max(self.visits, key=lambda action: self.visits[action])
+        """Action with the highest probability in the search's policy, the first on a tie."""
+        return max(self.policy, key=lambda action: self.policy[action])
 
 
-_VIEWED_DEALS: Final = 16
-"""Deals of the hidden cards over which the network's own view is averaged."""
+_PRIOR_DEALS: Final = 16
+"""Determinizations over which the network's own outputs are averaged."""
 
 
-class SearchPlayer:
-    """Plays the likeliest action of a search without noise.
+class SeatSearchPlayer:
+    """Plays the action with the highest probability in the policy of a search without noise.
 
-    What it answers is a function of the seed, the network and what the seat to act knows: to ask for a view changes
-    nothing of the game.
+    Its results are a function of the seed, the network and the information set: an analysis does not affect the game.
 
     Raises:
-        EvaluatorError: from `look` and `choose`, where the evaluator has no answer.
+        EvaluatorError: from `analyze` and `choose`, if the evaluator fails.
     """
 
     def __init__(self, evaluator: Evaluator, config: SearchConfig, *, seed: int) -> None:
@@ -111,25 +110,25 @@ class SearchPlayer:
         self._key = str(seed).encode()
 
     def choose(self, table: Round) -> int:
-        """See `Player`; a forced move is not searched."""
+        """See `SeatPlayer`; a forced move is not searched."""
         legal = table.legal_actions()
         if len(legal) == 1:
             return legal[0]
         policy = self._search(table)[0]
         return max(policy, key=lambda action: policy[action])
 
-    def look(self, table: Round) -> View:
-        """The view of a decision between two actions or more."""
+    def analyze(self, table: Round) -> Analysis:
+        """Analyze a decision between at least two actions."""
         policy, q = self._search(table)
         legal = table.legal_actions()
         seat = table.seat_to_act or 0
-        deals = [observation(determinized(table, seat, seed=0, stream=i)) for i in range(_VIEWED_DEALS)]
-        answer = evaluate(self._evaluator, np.frombuffer(b"".join(deals), dtype=np.uint8).reshape(_VIEWED_DEALS, -1))
+        deals = [observation(determinized(table, seat, seed=0, stream=i)) for i in range(_PRIOR_DEALS)]
+        answer = evaluate(self._evaluator, np.frombuffer(b"".join(deals), dtype=np.uint8).reshape(_PRIOR_DEALS, -1))
         prior = _softmax(answer.logits[:, legal]).mean(axis=0)
         values = answer.values.mean(axis=0)
-        unit = 10 + table.n_cards  # values are shares of the most that a round can give
-        return View(
-            visits=policy,
+        unit = 10 + table.n_cards  # values are fractions of the maximum score of a round
+        return Analysis(
+            policy=policy,
             prior=dict(zip(legal, prior.tolist(), strict=True)),
             points={action: unit * value for action, value in q.items()},
             seats=[unit * float(values[(s - seat) % table.n_players]) for s in range(table.n_players)],
@@ -137,7 +136,7 @@ class SearchPlayer:
         )
 
     def _search(self, table: Round) -> tuple[dict[int, float], dict[int, float]]:
-        """Probability and mean value, per action."""
+        """Return policy and mean value, by action."""
         digest = blake2b(observation(table, with_others=False), key=self._key, digest_size=8).digest()
         search = Search(table, self._config, seed=int.from_bytes(digest, "little"))
         while search.collect():

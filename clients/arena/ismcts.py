@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenSpiel's information-set Monte Carlo tree search as a player: an opponent that is not ours.
+"""OpenSpiel's information-set MCTS as an independent opponent.
 
-`pyspiel.ISMCTSBot` is Cowling, Powley and Whitehouse 2012 in C++: one tree over information sets, UCB1, random
-rollouts, the most visited action. It plays its own game `oh_hell`, which has the same moves as ours (docs/rules.md),
-and differs from our players in four ways:
+`pyspiel.ISMCTSBot` implements Cowling, Powley and Whitehouse 2012 in C++: one tree over information sets, UCB1, random
+rollouts, the most visited action. It plays OpenSpiel's game `oh_hell`, which has the same moves as ours
+(docs/rules.md), and differs from our players in four ways:
 
-- It maximizes OpenSpiel's returns: tricks taken, and 10 more for a bid made. Ours is 10 + bid for a bid made, else 0.
-  So both want the bid made, by far; once it is lost, this one still collects tricks, which earn it nothing here.
-- It resamples among the cards that really are in play, never an undealt one: it knows which cards those are.
-- It resamples without regard to the voids that were shown.
-- It is no function of its seed: it breaks ties in the order of hash tables, which changes from one to the next.
+- It maximizes OpenSpiel's returns: tricks taken, plus 10 if the bid is made. Our score is 10 + bid if it is made, else
+  0. Making the bid dominates in both; once the bid is lost, this bot still collects tricks, which are worth nothing
+  here.
+- It resamples only cards that are in play, so it knows which cards are undealt.
+- It ignores shown voids when resampling.
+- It is not a function of its seed: ties are broken in the order of hash tables, which varies.
 
-`FairISMCTSBot` is the same without the knowledge of the cards in play.
+`FairISMCTSBot` removes the knowledge of the cards in play.
 
-OpenSpiel is installed with the extra `dev`; it is imported when the first such player is made.
+OpenSpiel is part of the extra `dev`; it is imported when the first such player is created.
 """
 
 from collections import Counter
@@ -27,13 +28,13 @@ from mcts_ext.errors import BlobError, InvalidConfig
 from mcts_ext.rules import Round
 
 SUITS: Final = "CDSH"
-"""OpenSpiel's order; ours is SHCD."""
+"""Suits in OpenSpiel's order; ours is SHCD."""
 NO_CARD_TURNED_UP: Final = -5
 MAX_PLAYERS: Final = 7
 _EXPLORATION: Final = 0.7
-"""UCB1's constant as a share of the largest return."""
+"""Exploration constant of UCB1 as a fraction of the largest return."""
 _DEALS: Final = 40
-"""Of a fair search; with 10 it is about as strong, with one much weaker (docs/experiments/ismcts.md)."""
+"""Determinizations of a fair search; 10 are about as strong, one is much weaker (docs/experiments/ismcts.md)."""
 
 
 class OpenSpielMissing(BlobError):
@@ -41,13 +42,13 @@ class OpenSpielMissing(BlobError):
 
 
 class ISMCTSBot:
-    """See the module.
+    """OpenSpiel's ISMCTS bot (see the module docstring).
 
     Args:
-        simulations: for each decision.
+        simulations: number of simulations per decision.
 
     Raises:
-        OpenSpielMissing: it is not installed.
+        OpenSpielMissing: if OpenSpiel is not installed.
     """
 
     def __init__(self, simulations: int) -> None:
@@ -57,12 +58,12 @@ class ISMCTSBot:
         self._pyspiel = load_pyspiel()
 
     def choose(self, table: Round, *, seed: int) -> int:
-        """See `Bot`; the same seed need not give the same action."""
-        return _likeliest(self._visits(mirror(table), self._simulations, seed))
+        """See `Bot`; equal seeds need not give equal actions."""
+        return _most_visited(self._visits(mirror(table), self._simulations, seed))
 
     def _visits(self, state: Any, simulations: int, seed: int) -> Counter[int]:
-        """By OpenSpiel's action, its share of the visits."""
-        for_bot, for_rollouts = Random(seed).sample(range(2**31), 2)  # one seed would give both the same numbers
+        """Return the visit distribution by OpenSpiel's action."""
+        for_bot, for_rollouts = Random(seed).sample(range(2**31), 2)  # equal seeds would give equal random numbers
         bot = self._pyspiel.ISMCTSBot(
             for_bot,
             self._pyspiel.RandomRolloutEvaluator(1, for_rollouts),
@@ -75,34 +76,34 @@ class ISMCTSBot:
 
 
 class FairISMCTSBot(ISMCTSBot):
-    """`ISMCTSBot` with what the rules let a player know: any card it has not seen may be another's, or undealt.
+    """`ISMCTSBot` without knowledge of the undealt cards.
 
-    OpenSpiel's search can be told no such thing. So it is run with a share of the simulations in each of `_DEALS`
-    rounds whose other hands are dealt from all unseen cards, as for our own search (mcts_ext/determinize.pyx): in each
-    it knows which cards are in play, but they are others each time. The visits are added up.
+    OpenSpiel's search has no option for this. So the simulations are divided over `_DEALS` determinizations, with hands
+    dealt from all unseen cards as in our own search (mcts_ext/determinize.pyx): in each of them the bot knows the cards
+    in play, but these differ between determinizations. The visits are summed.
     """
 
     def choose(self, table: Round, *, seed: int) -> int:
-        """See `Bot`; the same seed need not give the same action."""
+        """See `Bot`; equal seeds need not give equal actions."""
         seat = table.seat_to_act
         assert seat is not None
-        n_deals = min(_DEALS, self._simulations // 2)  # the first simulation makes the root, and visits nothing
+        n_deals = min(_DEALS, self._simulations // 2)  # the first simulation only creates the root
         visits: Counter[int] = Counter()
         for i in range(n_deals):
             state = mirror(determinized(table, seat, seed=seed, stream=i))
             visits.update(self._visits(state, self._simulations // n_deals, seed + i))
-        return _likeliest(visits)
+        return _most_visited(visits)
 
 
-def _likeliest(visits: Counter[int]) -> int:
+def _most_visited(visits: Counter[int]) -> int:
     return our_action(visits.most_common(1)[0][0])
 
 
 def mirror(table: Round) -> Any:
-    """OpenSpiel's state at a round of ours, whatever has happened in it.
+    """Return OpenSpiel's state for a round in any phase.
 
     Raises:
-        InvalidConfig: more than seven players.
+        InvalidConfig: if there are more than seven players.
     """
     if table.n_players > MAX_PLAYERS:
         raise InvalidConfig(f"expected at most {MAX_PLAYERS} players with OpenSpiel, got {table.n_players}")
@@ -121,7 +122,7 @@ def mirror(table: Round) -> Any:
 
 
 def deal(hands: Sequence[Sequence[int]], *, dealer: int, trump: int | None) -> Any:
-    """OpenSpiel's state with these cards of ours dealt, the bids to come (docs/rules.md says how the two map)."""
+    """Return OpenSpiel's state before the bidding with these hands (mapping: docs/rules.md)."""
     n_cards = len(hands[0])
     rules = {
         "players": len(hands),
@@ -132,27 +133,27 @@ def deal(hands: Sequence[Sequence[int]], *, dealer: int, trump: int | None) -> A
     state = load_pyspiel().load_game("oh_hell", rules).new_initial_state()
     state.apply_action(n_cards)  # the number of tricks
     state.apply_action(dealer)
-    for i in range(n_cards):  # one by one, from seat 0 whatever the dealer
+    for i in range(n_cards):  # one card at a time, from seat 0 whoever deals
         for hand in hands:
             state.apply_action(their_card(hand[i]))
-    # Its suit alone matters, and apply_action takes any card: even one in a hand.
+    # Only its suit matters, and apply_action accepts any card, even one in a hand.
     state.apply_action(NO_CARD_TURNED_UP if trump is None else their_card(13 * trump))
     return state
 
 
 def their_card(card: int) -> int:
-    """OpenSpiel's index of our card: rank * 4 + suit."""
+    """Convert our card to OpenSpiel's index, rank * 4 + suit."""
     suit, rank = divmod(card, 13)
     return rank * 4 + SUITS.index("SHCD"[suit])
 
 
 def their_action(action: int) -> int:
-    """OpenSpiel's number of our action."""
+    """Convert our action to OpenSpiel's."""
     return their_card(action - FIRST_CARD_ACTION) if action >= FIRST_CARD_ACTION else N_CARDS_IN_DECK + action
 
 
 def our_action(action: int) -> int:
-    """Our number of OpenSpiel's action."""
+    """Convert OpenSpiel's action to ours."""
     if action >= N_CARDS_IN_DECK:
         return action - N_CARDS_IN_DECK
     rank, suit = divmod(action, 4)
@@ -160,10 +161,10 @@ def our_action(action: int) -> int:
 
 
 def load_pyspiel() -> Any:
-    """The module.
+    """Import OpenSpiel.
 
     Raises:
-        OpenSpielMissing: it is not installed.
+        OpenSpielMissing: if it is not installed.
     """
     try:
         import pyspiel

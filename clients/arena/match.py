@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Play duplicate deals: the same cards again and again, until every player has held every hand once.
+"""Match of duplicate deals: each deal is repeated until every player has held every hand once.
 
-**Arrangements.** A deal is cards, trump and dealer. K players get K rounds of it: the seats are filled as evenly as
-they can be (a seating drawn for this deal, so that every neighbourhood occurs), and from one round to the next
-everybody at the table is replaced by the next player in the list:
+**Arrangements.** A deal is cards, trump and dealer. K players play K rounds of it: the seats are filled as evenly as
+possible (with a seating drawn per deal, so that every neighbourhood occurs), and from one round to the next everyone
+at the table is replaced by the next player in the list:
 
 ```
 A B, four seats, seating A B B A:     seat 0 1 2 3
                              round 0       A B B A
                              round 1       B A A B       each player has held each of the four hands once
 ```
-So luck of the cards, the trump and the place at the table cancels in the difference, with the fewest rounds that
-do it: further arrangements of the same deal share its peculiarities, and tell less than a new deal. As even as can be,
-because a difference of two means is known best when both come from as many seats, and because neither player then
-meets its own kind oftener. docs/experiments/matches.md has the variances, beside those of one of A against three of B.
+So the luck of cards, trump and seat cancels in the difference, with as few rounds as possible: further arrangements of
+the same deal are correlated and tell less than a new deal. Seats are divided evenly because the difference of two means
+has the least variance when both come from equally many seats, and because neither player then meets itself more often.
+docs/experiments/matches.md compares the variance with that of one A against three B.
 
 **Randomness.** A decision's seed comes from (match seed, deal, number of the action in the round), not from the
-arrangement: where two players think alike they then play alike, and their difference is exactly zero. A match is a
-function of its seed, as far as evaluators and bots are (OpenSpiel's is not); and the first n deals do not depend on
-how many follow.
+arrangement: identical players then make identical moves, and their difference is exactly zero. A match is a function
+of its seed if evaluators and bots are deterministic (OpenSpiel's bot is not), and the first n deals do not depend on
+the number of deals.
 
-**Speed.** Many rounds stand side by side in a few groups; all leaves of a group that wait for one evaluator make one
-batch, and while it is away the other groups are searched.
+**Speed.** Many rounds are played concurrently in a few groups; all waiting leaves of a group for one evaluator form one
+batch, and meanwhile the other groups are searched.
 """
 
 import hashlib
@@ -44,26 +44,26 @@ from mcts_ext.search import Search, memory_of_search
 
 GROUPS = 3
 TABLES = 1536
-"""Rounds side by side where an evaluator is asked: batches of several hundred rows for each of two evaluators."""
+"""Concurrent rounds if any player searches; gives batches of several hundred rows for each of two evaluators."""
 
 
 @dataclass(frozen=True)
 class BotPlayer:
-    """A player that chooses by itself."""
+    """Player that is a bot."""
 
     name: str
     bot: Bot
     what: str = ""
-    """In words, where the name does not say it."""
+    """Description, if the name is not enough."""
 
 
 @dataclass(frozen=True)
 class SearchPlayer:
-    """A player that searches with an evaluator; players with the same evaluator share batches."""
+    """Player that searches; players with the same evaluator share batches."""
 
     name: str
     search: SearchConfig
-    """Without noise, for a player's best play (`SearchConfig.without_noise`)."""
+    """Search configuration, normally without noise (`SearchConfig.without_noise`)."""
     evaluator: Evaluator
     what: str = ""
 
@@ -73,43 +73,43 @@ Player = BotPlayer | SearchPlayer
 
 @dataclass(frozen=True)
 class DealResult:
-    """What K players made of one deal, each over the hands of all seats."""
+    """Result of K players in one deal, each averaged over the hands of all seats."""
 
     number: int
     n_seats: int
-    """Rounds that each player has played in this deal, one for every seat."""
+    """Number of seats, which is each player's number of rounds in this deal."""
     scores: NDArray[np.float64]
     """`[K]` mean round score."""
     bids_made: NDArray[np.float64]
-    """`[K]` share of the rounds in which the bid was made."""
+    """`[K]` fraction of rounds in which the bid was made."""
 
 
 @dataclass
 class MatchCounts:
-    """Work done so far, rounds in progress included."""
+    """Work done so far, including rounds in progress."""
 
     decisions: int = 0
-    """Searched; forced moves and those of bots are not counted."""
+    """Searched decisions, without forced moves and moves of bots."""
     evaluations: int = 0
-    """Rows that evaluators were asked for."""
+    """Rows submitted to evaluators."""
     requests: int = 0
 
 
 def play(
     players: Sequence[Player], deal: DealConfig, *, deals: int, seed: int, counts: MatchCounts | None = None
 ) -> Iterator[DealResult]:
-    """Play, and yield what came of each deal, in order of their numbers.
+    """Play a match and yield the result of each deal, in order of their numbers.
 
     Args:
-        players: at least two.
+        players: at least two players.
         deal: seats at the table and cards dealt.
-        deals: how many; the caller may stop earlier.
-        seed: of the match.
-        counts: is kept up to date, if given.
+        deals: number of deals; the caller may stop earlier.
+        seed: seed of the match.
+        counts: updated during the match, if given.
 
     Raises:
-        InvalidConfig: fewer than two players, no deals, or searches that need more memory than there is.
-        EvaluatorError: an evaluator does not answer.
+        InvalidConfig: if there are fewer than two players or no deals, or the searches need more memory than available.
+        EvaluatorError: if an evaluator fails.
     """
     if len(players) < 2 or deals < 1:
         raise InvalidConfig(f"expected at least 2 players and 1 deal, got {len(players)} and {deals}")
@@ -122,14 +122,14 @@ def play(
     groups = deque(_Group(i, max(n_tables // GROUPS, 1)) for i in range(GROUPS))
     while groups:
         group = groups.popleft()
-        match.take_answers(group)
+        match.apply_evaluations(group)
         if match.advance(group):
             groups.append(group)
         yield from match.finished()
 
 
 def deal_of(config: DealConfig, *, seed: int, number: int) -> Round:
-    """A match's deal: shape and cards, dealer and trump drawn uniformly from (seed, number)."""
+    """Return a deal of a match: shape, cards, dealer and trump drawn uniformly from (seed, number)."""
     random = Random(seed_of(seed, number))
     n_players, n_cards = random.choice(config.pairs())
     deck = random.sample(range(52), n_players * n_cards)
@@ -141,7 +141,7 @@ def deal_of(config: DealConfig, *, seed: int, number: int) -> Round:
 
 
 def arrangements(n_players: int, n_seats: int, *, seed: int, number: int) -> list[list[int]]:
-    """Who sits where in each round of a deal, `[K][seats]`: each player once in each seat, as mixed as can be."""
+    """Return the players by round and seat, `[K][seats]`: each player once in each seat, mixed evenly."""
     order = list(range(n_players))
     random = Random(seed_of(seed, number, -1))
     random.shuffle(order)
@@ -151,14 +151,14 @@ def arrangements(n_players: int, n_seats: int, *, seed: int, number: int) -> lis
 
 
 def seed_of(*parts: int | str) -> int:
-    """64 bits from a list of words and numbers."""
+    """Hash words and numbers to a 64-bit seed."""
     digest = hashlib.blake2b(",".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 @dataclass(eq=False)
 class _Deal:
-    """A deal that is being played: sums over the rounds that are over, by player."""
+    """Deal in progress, with sums over its finished rounds by player."""
 
     n_seats: int
     rounds_left: int
@@ -168,17 +168,17 @@ class _Deal:
 
 @dataclass(eq=False)
 class _Table:
-    """A round in progress."""
+    """Round in progress."""
 
     number: int
-    """Of the deal."""
+    """Number of the deal."""
     players: list[int]
-    """By seat."""
+    """Index of the player in each seat."""
     round: Round
     n_actions: int = 0
     search: Search | None = None
     n_rows: int = 0
-    """Rows of the search that wait for an answer."""
+    """Rows of the search waiting for evaluation."""
 
 
 @dataclass(eq=False)
@@ -188,12 +188,12 @@ class _Group:
     index: int
     size: int
     tables: list[_Table] = field(default_factory=list)
-    asked: dict[int, list[_Table]] = field(default_factory=dict)
-    """By number of the evaluator: the tables whose rows it has, in order."""
+    waiting: dict[int, list[_Table]] = field(default_factory=dict)
+    """Tables by the index of the evaluator that has their rows, in order of the rows."""
 
 
 class _Match:
-    """The tables still to come, the evaluators, and the deals that are not complete yet."""
+    """State of a match: tables still to play, evaluators and incomplete deals."""
 
     def __init__(self, players: Sequence[Player], deal: DealConfig, deals: int, seed: int, counts: MatchCounts) -> None:
         self._players = list(players)
@@ -204,7 +204,7 @@ class _Match:
         self._tables = self._deal_out(deal, deals)
         self._evaluators: list[Evaluator] = []
         self._evaluator_of: list[int] = []
-        """By player, a place in `_evaluators`; -1 for bots."""
+        """Index into `_evaluators` by player; -1 for bots."""
         for player in self._players:
             if isinstance(player, SearchPlayer):
                 if player.evaluator not in self._evaluators:
@@ -223,14 +223,14 @@ class _Match:
                 yield _Table(number, seating, dealt.copy())
 
     def finished(self) -> Iterator[DealResult]:
-        """The deals that have become complete, in order and without gaps."""
+        """Yield the newly complete deals, in order and without gaps."""
         while self._next_deal in self._deals and self._deals[self._next_deal].rounds_left == 0:
             deal = self._deals.pop(self._next_deal)
             yield DealResult(self._next_deal, deal.n_seats, deal.scores / deal.n_seats, deal.bids_made / deal.n_seats)
             self._next_deal += 1
 
     def advance(self, group: _Group) -> bool:
-        """Play every table of a group until its search waits for answers, replace those that are over, and ask.
+        """Play every table of a group until it waits for evaluations, replace finished tables, and submit the rows.
 
         Returns:
             Whether the group has anything left to do.
@@ -241,20 +241,20 @@ class _Match:
             if self._play(table):
                 going.append(table)
             elif not self._evaluators:
-                break  # bots alone: let the caller have what is complete
+                break  # only bots: let the caller have the results
         group.tables = going
         for table in going:
-            group.asked.setdefault(self._evaluator_of[self._to_act(table)], []).append(table)
-        for number, tables in group.asked.items():
+            group.waiting.setdefault(self._evaluator_of[self._to_act(table)], []).append(table)
+        for number, tables in group.waiting.items():
             rows = np.concatenate([table.search.observations for table in tables if table.search is not None])
             self._evaluators[number].submit(rows, tag=group.index)
             self._counts.evaluations += len(rows)
             self._counts.requests += 1
         return bool(going) or table is not None
 
-    def take_answers(self, group: _Group) -> None:
-        """Wait for everything that a group asked for, and hand it to its searches."""
-        for number, tables in group.asked.items():
+    def apply_evaluations(self, group: _Group) -> None:
+        """Wait for all evaluations of a group and apply them to its searches."""
+        for number, tables in group.waiting.items():
             while (number, group.index) not in self._answers:
                 tag, answer = self._evaluators[number].wait()
                 self._answers[number, tag] = answer
@@ -265,10 +265,10 @@ class _Match:
                 assert table.search is not None
                 table.search.apply(answer.logits[start:end], answer.values[start:end])
                 start = end
-        group.asked.clear()
+        group.waiting.clear()
 
     def _play(self, table: _Table) -> bool:
-        """Play until a search waits for answers; False once the round is over."""
+        """Play until a search waits for evaluations; return False once the round is over."""
         while True:
             if table.search is not None:
                 table.n_rows = table.search.collect()
@@ -276,7 +276,7 @@ class _Match:
                     return True
                 policy = table.search.policy()
                 table.search = None
-                self._apply(table, max(policy, key=policy.__getitem__))  # the first of the likeliest
+                self._apply(table, max(policy, key=policy.__getitem__))  # the first on a tie
             if table.round.is_over:
                 self._score(table)
                 return False

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a word on the command line to a player of a match.
+"""Player specs of a match and the players they name.
 
 | spec | player |
 | --- | --- |
-| `random`, `heuristic`, ... | a bot: `BOTS` of clients/arena/bots.py |
-| `ismcts`, `ismcts:SIMULATIONS` | OpenSpiel's, clients/arena/ismcts.py; 1,000 simulations unless given |
-| `ismcts-fair`, `ismcts-fair:SIMULATIONS` | the same, which is not told which cards are in play |
-| `search-uniform` | our search with an evaluator that knows nothing |
-| `latest` | our search with the version that the server answers with when the match begins |
+| `random`, `heuristic`, ... | a bot: `BOTS` in clients/arena/bots.py |
+| `ismcts`, `ismcts:SIMULATIONS` | OpenSpiel's ISMCTS, clients/arena/ismcts.py; 1,000 simulations by default |
+| `ismcts-fair`, `ismcts-fair:SIMULATIONS` | the same without knowledge of the undealt cards |
+| `search-uniform` | our search with the uniform evaluator |
+| `latest` | our search with the version served as latest when the match begins |
 | `version:N` | our search with that version |
 | `FILE.onnx` | our search with an exported file, evaluated in this process |
-| `FILE.safetensors` | the same for a checkpoint, which the command exports aside |
+| `FILE.safetensors` | our search with a checkpoint, which the command exports to a temporary file |
 
-A player that searches takes a suffix, determinizations x simulations of its own: `latest@1x15`.
+A searching player takes a suffix with its own determinizations x simulations: `latest@1x15`.
 
-A server answers with the versions that its policy names: the latest two. A version that it does not serve, but
-whose file is in the repository, is evaluated in this process. To make the server load it would mean another
-configuration for everyone who asks it, self-play included, and one that a killed match leaves behind.
+A server serves the versions of its policy, the latest two. A version that is not served, but whose file is in the
+repository, is evaluated in this process. Making the server load it would change the configuration for all of its
+clients, including self-play, and a killed match would leave the change behind.
 """
 
 import os
@@ -51,97 +51,102 @@ ISMCTS_SIMULATIONS: Final = 1000
 
 
 @dataclass(frozen=True)
-class Spec:
-    """A spec that was read."""
+class PlayerSpec:
+    """Parsed player spec."""
 
     text: str
     kind: Kind
     number: int = 0
-    """Of `version:N`, or the simulations of OpenSpiel's."""
+    """N of `version:N`, or the simulations of OpenSpiel's ISMCTS."""
     path: Path = Path()
-    """Of a file."""
+    """Path of a file."""
     search: tuple[int, int] | None = None
-    """Determinizations and simulations, where it has its own."""
+    """Determinizations and simulations of the suffix, if any."""
 
     @property
     def needs_server(self) -> bool:
-        """Whether it is a version of a served model."""
+        """Whether the player is a version of a served model."""
         return self.kind in ("latest", "version")
 
     @property
     def is_openspiel(self) -> bool:
-        """Whether it is a search of OpenSpiel's."""
+        """Whether the player is a bot of OpenSpiel."""
         return self.kind in ("ismcts", "ismcts-fair")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where networks come from."""
+class NetworkSource:
+    """Sources of the players' networks."""
 
     url: str = ""
-    """HOST:PORT of a Triton server, where a player needs one."""
+    """HOST:PORT of a Triton server, if a player needs one."""
     model: str = MODEL_NAME
     repository: Path = Path("model_repo")
-    """For versions that the server does not serve."""
+    """Model repository, for versions that the server does not serve."""
     exported: Mapping[Path, Path] | None = None
-    """By checkpoint, the ONNX file made of it."""
+    """Exported ONNX file by checkpoint."""
     server_timeout_s: float = 60.0
 
 
-def parse(text: str) -> Spec:
-    """Read a spec.
+def parse(text: str) -> PlayerSpec:
+    """Parse a player spec.
 
     Raises:
-        InvalidConfig: it is none.
+        InvalidConfig: if it is malformed.
     """
-    found = re.fullmatch(r"(.+?)(?:@(\d+)x(\d+))?", text)
-    if found is None:
+    match = re.fullmatch(r"(.+?)(?:@(\d+)x(\d+))?", text)
+    if match is None:
         raise _unknown(text)
-    word, search = found[1], (int(found[2]), int(found[3])) if found[2] else None
+    word, search = match[1], (int(match[2]), int(match[3])) if match[2] else None
     name, _, number = word.partition(":")
     if word.endswith((".onnx", ".safetensors")):
-        return Spec(text, "file", path=Path(word), search=search)
+        return PlayerSpec(text, "file", path=Path(word), search=search)
     if word == "search-uniform":
-        return Spec(text, "search-uniform", search=search)
+        return PlayerSpec(text, "search-uniform", search=search)
     if word == "latest":
-        return Spec(text, "latest", search=search)
+        return PlayerSpec(text, "latest", search=search)
     if name == "version" and number.isdecimal():
-        return Spec(text, "version", number=int(number), search=search)
+        return PlayerSpec(text, "version", number=int(number), search=search)
     if search is not None:
         raise InvalidConfig(
-            f"expected a search of its own for a player that searches, got {text}; leave out the suffix"
+            f"expected the suffix @DxS only for a player that searches, got {text}; leave out the suffix"
         )
     if word in BOTS:
-        return Spec(text, "bot")
+        return PlayerSpec(text, "bot")
     if name in ("ismcts", "ismcts-fair") and (word == name or number.isdecimal()):
         kind: Kind = "ismcts" if name == "ismcts" else "ismcts-fair"
-        return Spec(text, kind, number=int(number or ISMCTS_SIMULATIONS))
+        return PlayerSpec(text, kind, number=int(number or ISMCTS_SIMULATIONS))
     raise _unknown(text)
 
 
 def open_players(
-    specs: list[Spec], *, search: SearchConfig, source: Source, stack: ExitStack, on_event: Callable[[str], None]
+    specs: list[PlayerSpec],
+    *,
+    search: SearchConfig,
+    source: NetworkSource,
+    stack: ExitStack,
+    on_event: Callable[[str], None],
 ) -> list[Player]:
-    """Make the players; their evaluators are closed with `stack`.
+    """Create the players; their evaluators are closed with `stack`.
 
     Args:
-        specs: one for each player; equal networks share an evaluator.
-        search: of the players that search and have none of their own; played without noise.
-        on_event: told, in one line each, what a network became and what happens to its server.
+        specs: one per player; equal networks share an evaluator.
+        search: default search of the players that search; its noise is turned off.
+        on_event: called with one line about each network and each event of its server.
 
     Raises:
-        InvalidConfig: a search out of range. ModelNotFound: a version or a file that there is not.
-        OpenSpielMissing, EvaluatorError: as they say.
+        InvalidConfig: if a search is out of range. ModelNotFound: if a version or file does not exist.
+        OpenSpielMissing, EvaluatorError: see there.
     """
     opened = _Networks(source, stack, on_event)
     return [_open(spec, search, opened) for spec in specs]
 
 
-def _open(spec: Spec, search: SearchConfig, networks: "_Networks") -> Player:
+def _open(spec: PlayerSpec, search: SearchConfig, networks: "_Networks") -> Player:
     if spec.kind == "bot":
         return BotPlayer(spec.text, BOTS[spec.text]())
     if spec.is_openspiel:
-        from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot  # OpenSpiel is there for development alone
+        from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot  # OpenSpiel is an optional dependency
 
         bot = ISMCTSBot(spec.number) if spec.kind == "ismcts" else FairISMCTSBot(spec.number)
         return BotPlayer(spec.text, bot, f"OpenSpiel, {spec.number} simulations")
@@ -154,16 +159,16 @@ def _open(spec: Spec, search: SearchConfig, networks: "_Networks") -> Player:
 
 
 class _Networks:
-    """Evaluators, each opened once."""
+    """Cache of opened evaluators."""
 
-    def __init__(self, source: Source, stack: ExitStack, on_event: Callable[[str], None]) -> None:
+    def __init__(self, source: NetworkSource, stack: ExitStack, on_event: Callable[[str], None]) -> None:
         self._source = source
         self._stack = stack
         self._on_event = on_event
         self._opened: dict[str, Evaluator] = {}
 
-    def open(self, spec: Spec) -> tuple[Evaluator, str]:
-        """The evaluator of a player that searches, and what it is."""
+    def open(self, spec: PlayerSpec) -> tuple[Evaluator, str]:
+        """Return the evaluator of a searching player and its description."""
         if spec.kind == "search-uniform":
             return self._once("", UniformEvaluator), ""
         if spec.kind == "file":
@@ -181,7 +186,7 @@ class _Networks:
             return self._file(path), f"{path}"
 
     def _latest(self) -> int:
-        """The version that answers now; a match stays with it."""
+        """Return the latest served version, which is then used for the whole match."""
         table = Round.deal(4, 5, 0, None, 0)
         row = np.frombuffer(observation(table), dtype=np.uint8).reshape(1, OBSERVATION_BYTES)
         with self._triton("") as evaluator:
@@ -207,9 +212,9 @@ class _Networks:
             on_event=self._on_event,
         )
 
-    def _once(self, key: str, make: Callable[[], Evaluator]) -> Evaluator:
+    def _once(self, key: str, factory: Callable[[], Evaluator]) -> Evaluator:
         if key not in self._opened:
-            self._opened[key] = self._stack.enter_context(make())
+            self._opened[key] = self._stack.enter_context(factory())
         return self._opened[key]
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of a match: intervals for a mean difference, an interval that may be looked at at any time, Elo.
+"""Statistics of a match: confidence intervals of a mean difference, anytime-valid intervals, Elo.
 
-The unit is the deal: what K rounds of the same cards say is one number, so that they are not taken for independent.
-Axes: `n` deals.
+The unit is the deal: the K rounds of a deal are not independent, so they give one number. Axes: `n` deals.
 """
 
 import math
@@ -14,14 +13,14 @@ from numpy.typing import NDArray
 
 CONFIDENCE: Final = 0.95
 FIRST_LOOK: Final = 100
-"""Deals before a sequential test may decide: what it knows of the spread must be worth something."""
+"""Number of deals before a sequential test may decide, so that the estimated variance is reliable."""
 _TIGHTEST_AT: Final = 1000
-"""Deals at which the anytime interval is tightest, compared with what it could be there."""
+"""Number of deals for which the width of the anytime interval is optimized."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its interval."""
+    """Point estimate with a confidence interval."""
 
     mean: float
     low: float
@@ -29,7 +28,7 @@ class Estimate:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval tells on which side of zero the number lies."""
+        """Whether zero lies outside the interval."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -37,9 +36,9 @@ class Estimate:
 
 
 def estimate(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
-    """The mean of `[n]` independent values with Student's interval; for a number of deals fixed beforehand.
+    """Return the mean of `[n]` independent values with Student's t interval, for a fixed number of deals.
 
-    A single value says nothing of its spread: its interval is as wide as can be.
+    The interval of a single value is infinite.
     """
     from scipy import stats  # a third of a second to import
 
@@ -53,14 +52,14 @@ def estimate(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> 
 def anytime_estimates(
     values: NDArray[np.float64], *, confidence: float = CONFIDENCE
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means `[n]` of the first 1..n values, and half widths `[n]` of intervals around them that hold all at once.
+    """Return the means `[n]` of the first 1..n values and the half widths `[n]` of their confidence sequence.
 
-    With the stated confidence the true mean lies inside every one of them from `FIRST_LOOK` on: so a match may stop at
-    the first that excludes zero, and in a match of equals that happens at most with probability 1 - confidence, however
-    long it is. Before `FIRST_LOOK` they are infinitely wide.
+    With the stated confidence the true mean lies in all intervals from `FIRST_LOOK` on. So a match may stop at the
+    first interval that excludes zero; between equal players this has probability at most 1 - confidence, however long
+    the match. Before `FIRST_LOOK` the intervals are infinite.
 
     This is the normal-mixture confidence sequence (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon 2021, eq. 14)
-    with the standard deviation estimated as it goes, asymptotic in that respect (Waudby-Smith, Arbour, Sinha, Kennedy
+    with a running estimate of the standard deviation, which makes it asymptotic (Waudby-Smith, Arbour, Sinha, Kennedy
     and Ramdas 2024, theorem 2.2, https://arxiv.org/abs/2103.06476):
 
         s_t sqrt(2 (t rho^2 + 1) / (t^2 rho^2) log(sqrt(t rho^2 + 1) / alpha))
@@ -79,26 +78,26 @@ def anytime_estimates(
 
 
 def anytime_estimate(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
-    """The last of `anytime_estimates`."""
+    """Return the last of `anytime_estimates`."""
     means, half = anytime_estimates(values, confidence=confidence)
     return Estimate(float(means[-1]), float(means[-1] - half[-1]), float(means[-1] + half[-1]))
 
 
 def decided_after(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> int | None:
-    """The number of values after which the anytime interval first excluded zero; None if it never did."""
+    """Return the number of values after which the anytime interval first excluded zero, or None."""
     means, half = anytime_estimates(values, confidence=confidence)
-    found = np.flatnonzero(np.abs(means) > half)
-    return int(found[0]) + 1 if len(found) else None
+    decided = np.flatnonzero(np.abs(means) > half)
+    return int(decided[0]) + 1 if len(decided) else None
 
 
 def elo(differences: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
-    """Elo points of the first player above the second, from `[n]` differences of deals.
+    """Return the Elo difference of the first player to the second, from `[n]` differences of deals.
 
-    The model: a deal, all its arrangements together, is won by whoever scored more in it, a tie is half a win, and
-    points d above the other win with probability 1 / (1 + 10^(-d / 400)) (Elo 1978). So these points grow with the
-    rounds in a deal, and compare matches of one kind. The interval is Jeffreys' for that probability (Brown, Cai and
-    DasGupta 2001), which ties make wider than need be; the number is its posterior mean, finite even where one side
-    won all.
+    Model: a deal, with all its arrangements, is won by the player with the higher score, a tie is half a win, and an
+    Elo difference of d wins with probability 1 / (1 + 10^(-d / 400)) (Elo 1978). The difference grows with the number
+    of rounds per deal, so only matches of the same kind are comparable. The interval is Jeffreys' interval of that
+    probability (Brown, Cai and DasGupta 2001), conservative with ties; the estimate is the posterior mean, which is
+    finite even if one player wins every deal.
     """
     from scipy import stats
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-play: workers that play rounds, the fleet that keeps them running, records of what was played."""
+"""Self-play: worker processes, the fleet that supervises them, records on disk."""

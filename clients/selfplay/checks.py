@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the numbers in a shard may be: those that a search leaves behind, and no others.
+"""Validation of the values in a shard against the contract.
 
-Whoever reads a record indexes by its bytes (which seat played a card to which trick) and learns from its numbers, so
-each is held against the contract here, once, before anybody uses it. Axes: contract.py.
+Readers index by the bytes of a record and train on its numbers, so every value is checked here once, before use.
+Axes: contract.py.
 """
 
 from collections.abc import Mapping
@@ -41,13 +41,13 @@ from mcts_ext.contract import (
 from mcts_ext.legal import legal_actions, seats_in_round
 
 TOLERANCE: Final = 1e-3
-"""How far shares of visits may be from a sum of 1."""
+"""Tolerance of the sum of a policy."""
 MOST_POINTS: Final = 10 + MAX_HAND
-"""Of one round."""
+"""Maximum score of one round."""
 
 
 def fault_in(columns: Mapping[str, NDArray[Any]]) -> str:
-    """What is wrong with the numbers of these columns of records, in words; empty when nothing is."""
+    """Return a description of the first invalid value in columns of records; empty if all are valid."""
     for name in ("round", "decision", "model_version"):
         if name in columns and (columns[name] < 0).any():
             return f"{name}s below 0"
@@ -63,39 +63,39 @@ def fault_in(columns: Mapping[str, NDArray[Any]]) -> str:
             return "NaN or infinity"
     if policy is not None:
         if (policy < 0).any() or (np.abs(policy.sum(axis=1) - 1) > TOLERANCE).any():
-            return "shares of visits that do not sum to 1"
+            return "policies that do not sum to 1"
         if rows is not None and policy[~legal_actions(rows)].any():
-            return "visits of illegal actions"
+            return "policies with illegal actions"
     if value is not None:
         if (value < 0).any() or (value > 1).any():
             return "values outside 0..1"
         if rows is not None and value[~seats_in_round(rows)].any():
-            return "values of seats that the round does not have"
+            return "values of missing seats"
     return ""
 
 
 def fault_in_observations(rows: NDArray[np.uint8]) -> str:
-    """What makes `[n, F]` rows no positions of a round in progress; empty when nothing does."""
+    """Return why `[n, F]` rows are not all positions of rounds in progress; empty if they are."""
     header = rows[:, :AT_BIDS].astype(np.int16)
     players, cards, tricks = header[:, AT_N_PLAYERS], header[:, AT_N_CARDS], header[:, AT_N_TRICKS]
     leader = header[:, AT_LEADER]
     if ((players < 3) | (players > N_SEATS) | (cards < 1) | (cards > MAX_HAND)).any():
-        return "numbers of players or cards that no round has"
+        return "invalid numbers of players or cards"
     if (players * cards > N_CARDS_IN_DECK).any():
         return "more cards than a deck has"
     if (header[:, AT_TRUMP] > NO_TRUMP).any():
-        return "a trump that is no suit"
+        return "an invalid trump"
     if (header[:, AT_DEALER] >= players).any():
-        return "a dealer that is no seat"
+        return "an invalid dealer"
     if (leader >= players).any():
-        return "a leader that is no seat"
+        return "an invalid leader"
     if (tricks >= cards).any():
-        return "more finished tricks than a round in progress has"
+        return "too many finished tricks for a round in progress"
     return _fault_in_seats(rows, header) or _fault_in_cards(rows, header)
 
 
 def _fault_in_seats(rows: NDArray[np.uint8], header: NDArray[np.int16]) -> str:
-    """What is wrong with bids, tricks won, voids and points, given a sound header."""
+    """Check bids, tricks won, voids and points, given a valid header."""
     cards, tricks, game_round, start = (
         header[:, at] for at in (AT_N_CARDS, AT_N_TRICKS, AT_GAME_ROUND, AT_START_CARDS)
     )
@@ -103,34 +103,34 @@ def _fault_in_seats(rows: NDArray[np.uint8], header: NDArray[np.int16]) -> str:
     bids, won = rows[:, AT_BIDS : AT_BIDS + N_SEATS], rows[:, AT_TRICKS : AT_TRICKS + N_SEATS]
     may_pend = (rows[:, AT_BIDS] == BID_PENDING)[:, None] & (bids == BID_PENDING)
     if not np.where(exists, (bids <= rows[:, AT_N_CARDS, None]) | may_pend, bids == BID_NO_SEAT).all():
-        return "bids that nobody can make"
+        return "invalid bids"
     if (won.sum(axis=1, dtype=np.int16) != tricks).any() or won[~exists].any():
-        return "tricks won that are not those finished"
+        return "tricks won that do not add up to the finished tricks"
     shown = np.repeat(rows[:, AT_VOIDS : AT_VOIDS + N_SEATS // 2], 2, axis=1) & np.array([0x0F, 0xF0] * 4, np.uint8)
     if shown[~exists].any():
-        return "voids of seats that the round does not have"
+        return "voids of missing seats"
     totals = np.ascontiguousarray(rows[:, AT_TOTALS : AT_TOTALS + 2 * N_SEATS]).view("<u2")
     if totals[~exists].any() or (totals > MOST_POINTS * game_round[:, None]).any():
-        return "points that no game gives"
-    # A game's hands go from its start down to 1 and up again; a round on its own states neither number.
+        return "impossible totals"
+    # A game's hand sizes go from `start` down to 1 and up again; both numbers are 0 in an independent round.
     n_rounds = np.where(start > 0, 2 * (start - 1) + header[:, AT_N_PLAYERS], 1)
     if (game_round >= n_rounds).any() or ((start > 0) & ((start > MAX_HAND) | (start < cards))).any():
-        return "a round that no game has"
+        return "an invalid round of a game"
     return ""
 
 
 def _fault_in_cards(rows: NDArray[np.uint8], header: NDArray[np.int16]) -> str:
-    """What is wrong with the bytes of the cards, given a sound header."""
+    """Check the codes of the cards, given a valid header."""
     codes = rows[:, AT_CARDS:]
     players, cards, tricks, leader = (header[:, at] for at in (AT_N_PLAYERS, AT_N_CARDS, AT_N_TRICKS, AT_LEADER))
     if not _CODES[players[:, None], codes].all():
-        return "card bytes without a meaning"
+        return "invalid card codes"
     is_finished = (codes >= CARD_PLAYED) & (codes < CARD_HELD)
     is_on_table = (codes >= CARD_ON_TABLE) & (codes < CARD_PLAYED)
     if (is_finished & (codes >= (CARD_PLAYED * (1 + tricks[:, None])).astype(np.uint8))).any():
-        return "cards of tricks that are not finished"
+        return "cards of unfinished tricks"
     if (is_on_table & (codes < (CARD_ON_TABLE + leader[:, None]).astype(np.uint8))).any():
-        return "cards on the table from seats that have not played"
+        return "cards on the table from seats still to play"
     on_table = np.where(rows[:, AT_BIDS] == BID_PENDING, 0, (players - leader) % players)
     counts = (
         (is_finished, tricks * players),
@@ -139,20 +139,20 @@ def _fault_in_cards(rows: NDArray[np.uint8], header: NDArray[np.int16]) -> str:
         (codes != CARD_UNSEEN, players * cards),
     )
     if any((np.count_nonzero(which, axis=1) != n).any() for which, n in counts):
-        return "cards that are too many or too few"
+        return "too many or too few cards"
     return ""
 
 
 def _codes() -> NDArray[np.bool_]:
-    """`[9, 256]` whether a card's byte has a meaning in a round of so many players."""
-    has = np.zeros((N_SEATS + 1, 256), dtype=np.bool_)
+    """Return a `[9, 256]` mask of the card codes that are valid for each number of players."""
+    valid = np.zeros((N_SEATS + 1, 256), dtype=np.bool_)
     for players in range(N_SEATS + 1):
-        has[players, [CARD_UNSEEN, CARD_OWN]] = True
+        valid[players, [CARD_UNSEEN, CARD_OWN]] = True
         for first in (CARD_ON_TABLE, CARD_HELD):
-            has[players, first + 1 : first + players] = True
+            valid[players, first + 1 : first + players] = True
         for first in range(CARD_PLAYED, CARD_HELD, CARD_PLAYED):
-            has[players, first : first + players] = True
-    return has
+            valid[players, first : first + players] = True
+    return valid
 
 
 _CODES: Final = _codes()

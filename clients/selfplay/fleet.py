@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start many workers, watch them, start again those that die, and stop them all.
+"""Fleet of worker processes: start, supervise, restart and stop.
 
-Each worker is a program of its own (worker.py says what it prints). One that reports an error has said why and ends the
-run; one that just dies (killed, out of memory) is started again, up to `MAX_RESTARTS` times in `RESTARTS_WITHIN_S`, and
-plays what no shard holds yet.
+Each worker is a process that reports in lines of JSON (worker.py). A worker that reports an error ends the run; one
+that just dies (killed, out of memory) is restarted, up to `MAX_RESTARTS` times in `RESTARTS_WITHIN_S`, and plays the
+rounds that no shard holds yet.
 """
 
 import contextlib
@@ -28,15 +28,15 @@ from mcts_ext.errors import BlobError
 
 MAX_RESTARTS = 5
 RESTARTS_WITHIN_S = 600.0
-"""Deaths longer ago are forgiven: a run of days may lose a worker now and then."""
+"""Older deaths do not count: a run of days may lose a worker now and then."""
 READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
-"""Asked to end, a worker writes what it has finished within a second or two; on a disk that is slow, in ten times
-that. One that takes longer (it was stopped, its disk hangs) is killed: its unwritten rounds can be played again."""
+"""A stopping worker writes its finished rounds within a second or two, on a slow disk in ten times that. One that takes
+longer (suspended, hanging disk) is killed; its unwritten rounds can be played again."""
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    # glibc maps and unmaps buffers of 128 KiB and more; a batch's answer is one (docs/experiments/server-faults.md).
+    # glibc maps and unmaps every buffer from 128 KiB, such as a response (docs/experiments/server-faults.md).
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }
@@ -45,7 +45,7 @@ COUNTS = ("rounds", "decisions", "simulations", "leaves", "evaluations", "record
 
 
 class FleetError(BlobError):
-    """A worker gave up, or kept dying; the text says why."""
+    """A worker failed or kept dying; the message says why."""
 
 
 @dataclass
@@ -56,18 +56,18 @@ class _Worker:
     is_ready: bool = False
     is_done: bool = False
     model_version: int | None = None
-    """Of the last answer."""
+    """Model version of the last evaluation."""
     n_restarts: int = 0
     deaths: list[float] = field(default_factory=list)
-    """When its processes died, of late."""
+    """Times of recent deaths."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Of this process."""
+    """Counts of the current process."""
     earlier: Counter[str] = field(default_factory=Counter)
-    """Of the processes before it that died."""
+    """Counts of earlier processes that died."""
 
 
 class Fleet:
-    """A context manager around W workers; leaving it stops them all."""
+    """Context manager around the workers; leaving it stops them all."""
 
     def __init__(
         self, configs: Sequence[WorkerConfig], *, logs: Path, on_event: Callable[[str], None] = lambda text: None
@@ -78,17 +78,17 @@ class Fleet:
             queue.SimpleQueue()
         )
         self._is_playing = False
-        self._stop_by = float("inf")  # when workers that were asked to end are killed
+        self._stop_by = float("inf")  # when stopping workers are killed
         self.model_versions: set[int] = set()
         self.fault: str | None = None
-        """Why a worker did not end in order after `stop`, and what it had finished may be lost; None: all did."""
+        """Why a worker did not stop cleanly and may have lost finished rounds; None if all stopped cleanly."""
         allow_open_files(len(configs), flag="--workers")
         self._workers: list[_Worker] = []
         try:
             for config in configs:
                 self._workers.append(_Worker(config, *self._spawn(config)))
         except BaseException:
-            self._end(within_s=0)  # they have nothing to write
+            self._end(within_s=0)  # they have nothing to write yet
             raise
 
     def __enter__(self) -> Self:
@@ -97,20 +97,20 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is KeyboardInterrupt and self._is_stopping:  # asked a second time
+        if kind is KeyboardInterrupt and self._is_stopping:  # a second Ctrl-C
             self._end(within_s=0)
         else:
             self.stop()
             self._end(within_s=self._stop_by - time.monotonic())
 
     def _end(self, *, within_s: float) -> None:
-        """Let all processes end for so long, then kill those that have not."""
+        """Wait up to `within_s` for all processes to end, then kill the rest."""
         deadline = time.monotonic() + within_s
         try:
             for worker in self._workers:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        finally:  # interrupted, too
+        finally:  # also on Ctrl-C
             for worker in self._workers:
                 worker.process.kill()
                 worker.process.wait()
@@ -118,10 +118,10 @@ class Fleet:
                 worker.listener.join()
 
     def _spawn(self, config: WorkerConfig) -> tuple[subprocess.Popen[str], threading.Thread]:
-        """Start a worker's process and listen to it.
+        """Start a worker's process and a thread that reads its reports.
 
         Raises:
-            FleetError: no leave for more processes or threads, or to write the log.
+            FleetError: if the process or the thread cannot be started, or the log cannot be written.
         """
         process = None
         try:
@@ -134,14 +134,14 @@ class Fleet:
                     stderr=log,
                     text=True,
                     bufsize=1,
-                    # Ctrl-C goes to the fleet, which then asks its workers to stop.
+                    # Ctrl-C must reach the fleet only, which then stops its workers.
                     start_new_session=True,
                     env={**os.environ, **WORKER_ENVIRONMENT},
                 )
             assert process.stdout is not None
             listener = threading.Thread(target=self._listen, args=(config.index, process, process.stdout), daemon=True)
             listener.start()
-        except (OSError, RuntimeError) as error:  # RuntimeError: of threading
+        except (OSError, RuntimeError) as error:  # threading raises RuntimeError
             if process is not None:
                 process.kill()
                 process.wait()
@@ -155,15 +155,15 @@ class Fleet:
                 try:
                     message = json.loads(line)
                 except ValueError:
-                    continue  # the last line of a process that was killed while writing
+                    continue  # a truncated last line of a killed process
                 self._messages.put((index, process, message))
         process.wait()
         self._messages.put((index, process, None))
 
     def wait_ready(self, was_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Wait until every worker has connected; raises FleetError with the first worker's reason if one cannot.
+        """Wait until every worker has connected; raise FleetError with the first worker's reason if one cannot.
 
-        Raises KeyboardInterrupt once `was_stopped`: nothing has been played yet that an orderly end would write.
+        Raises KeyboardInterrupt once `was_stopped`: nothing has been played yet, so there is nothing to write.
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not all(worker.is_ready for worker in self._workers):
@@ -174,13 +174,13 @@ class Fleet:
                 raise KeyboardInterrupt
 
     def go(self) -> None:
-        """Let every worker play."""
+        """Tell every worker to start playing."""
         self._is_playing = True
         for worker in self._workers:
             _send(worker.process, "go")
 
     def stop(self) -> None:
-        """Ask every worker to write what it finished and end; `poll` kills those that have not in `STOP_TIMEOUT_S`."""
+        """Tell every worker to write its finished rounds and end; after `STOP_TIMEOUT_S`, `poll` kills the rest."""
         self._stop_by = min(self._stop_by, time.monotonic() + STOP_TIMEOUT_S)
         for worker in self._workers:
             _send(worker.process, "stop")
@@ -190,7 +190,7 @@ class Fleet:
         return self._stop_by < float("inf")
 
     def poll(self, timeout_s: float) -> None:
-        """Take in what workers report for `timeout_s` or until all are done; raises FleetError when one gives up."""
+        """Process the workers' reports for `timeout_s` or until all are done; raise FleetError if one fails."""
         if time.monotonic() > self._stop_by:
             self._kill_overdue()
         deadline = time.monotonic() + timeout_s
@@ -201,7 +201,7 @@ class Fleet:
                 return
             worker = self._workers[index]
             if process is not worker.process:
-                continue  # a line of a process that was replaced since
+                continue  # from a process that has been replaced
             if message is None:
                 self._on_exit(worker)
             else:
@@ -212,9 +212,11 @@ class Fleet:
             if not worker.is_done and worker.process.poll() is None:
                 worker.process.kill()
                 worker.is_done = True
-                self._lost(f"expected worker {worker.config.index} to end within {STOP_TIMEOUT_S:g} s, but it did not")
+                self._on_unclean_stop(
+                    f"expected worker {worker.config.index} to end within {STOP_TIMEOUT_S:g} s, but it did not"
+                )
 
-    def _lost(self, why: str) -> None:
+    def _on_unclean_stop(self, why: str) -> None:
         why += "; its unwritten rounds can be played again"
         self.fault = self.fault or why
         self._on_event(why)
@@ -237,7 +239,7 @@ class Fleet:
             if not self._is_stopping:
                 raise FleetError(message["text"])
             worker.is_done = True
-            self._lost(f"worker {worker.config.index}: {message['text']}")
+            self._on_unclean_stop(f"worker {worker.config.index}: {message['text']}")
 
     def _on_exit(self, worker: _Worker) -> None:
         if worker.is_done:
@@ -252,8 +254,8 @@ class Fleet:
                     f"worker {worker.config.index} {how} while stopping; its unwritten rounds can be played again"
                 )
             return
-        if not worker.is_ready and code > 0:  # it would end so every time
-            lines = log.read_text(errors="replace").strip().splitlines() or ["nothing in its log"]
+        if not worker.is_ready and code > 0:  # a restart would fail in the same way
+            lines = log.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
             raise FleetError(f"expected worker {worker.config.index} to start, but it {how}: {lines[-1]}; see {log}")
         now = time.monotonic()
         worker.deaths = [at for at in worker.deaths if now - at < RESTARTS_WITHIN_S]
@@ -262,7 +264,7 @@ class Fleet:
                 f"expected worker {worker.config.index} to play, but it {how} {MAX_RESTARTS + 1} times in "
                 f"{RESTARTS_WITHIN_S:.0f} s; see {log}"
             )
-        self._on_event(f"worker {worker.config.index} {how}; starting it again")
+        self._on_event(f"worker {worker.config.index} {how}; restarting it")
         worker.deaths.append(now)
         worker.n_restarts += 1
         worker.earlier += worker.counts
@@ -273,18 +275,18 @@ class Fleet:
 
     @property
     def is_done(self) -> bool:
-        """Every worker has played its rounds, or has stopped."""
+        """Whether every worker has played its rounds or has stopped."""
         return all(worker.is_done for worker in self._workers)
 
     @property
     def counts(self) -> dict[str, float]:
-        """Counts over all workers so far; `COUNTS` names them."""
+        """Sums of the `COUNTS` over all workers."""
         total = self._total()
         return {name: total[name] for name in COUNTS}
 
     @property
     def requests(self) -> RequestTotals:
-        """What all workers asked of a server so far."""
+        """Sums of the request counts over all workers."""
         return RequestTotals.of(self._total())
 
     def _total(self) -> Counter[str]:
@@ -296,22 +298,22 @@ class Fleet:
 
     @property
     def model_version(self) -> int | None:
-        """The newest version that a worker had its last answer from; None before the first."""
+        """Newest model version in use by any worker; None before the first evaluation."""
         return max((w.model_version for w in self._workers if w.model_version is not None), default=None)
 
     @property
     def n_playing(self) -> int:
-        """Workers that are ready and have rounds left."""
+        """Number of workers that are ready and have rounds left."""
         return sum(worker.is_ready and not worker.is_done for worker in self._workers) if self._is_playing else 0
 
     @property
     def pids(self) -> list[int]:
-        """Of the workers' processes, by index."""
+        """Process ids of the workers, by index."""
         return [worker.process.pid for worker in self._workers]
 
     @property
     def rounds_of_processes(self) -> list[int]:
-        """Rounds that each worker's present process has finished, by index."""
+        """Rounds finished by each worker's current process, by index."""
         return [worker.counts["rounds"] for worker in self._workers]
 
     @property
@@ -325,10 +327,10 @@ def _send(process: subprocess.Popen[str], line: str) -> None:
         process.stdin.write(line + "\n")
         process.stdin.flush()
     except (BrokenPipeError, ValueError):
-        pass  # it has ended; its exit is handled where it is read
+        pass  # it has ended; `_on_exit` handles that
 
 
 def _close_input(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # an order that the process did not live to read
+    with contextlib.suppress(BrokenPipeError):  # the process ended before it read its input
         process.stdin.close()

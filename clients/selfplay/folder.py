@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of one self-play run: what stands where, and whether a run may go on in it."""
+"""Folder of a self-play run: its layout, and the check that a run may resume in it."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ class RunFolderError(BlobError):
 
 
 def fresh_folder(kind: str) -> Path:
-    """A folder under data/ that no other start is given, on this host or another; names sort by time."""
+    """Return a unique new folder name under data/; names sort by time."""
     return Path("data") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
 
 
 class RunFolder:
-    """`shards/`, `logs/`, `run.json` (what is played), `summary.json` and `throughput.png`."""
+    """Layout: `shards/`, `logs/`, `run.json` (configuration), `summary.json` and `throughput.png`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,18 +37,18 @@ class RunFolder:
         self._is_new = not self.config.exists()
 
     def open(self, played: Mapping[str, Any]) -> None:
-        """Make the folder, or go on with the same run: what is `played` decides whether it is the same."""
+        """Create the folder, or check that it holds the same run, as described by `played`."""
         wanted = json.loads(json.dumps(played))
         try:
             self.shards.mkdir(parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
             if self.config.exists():
-                found = self._read()
-                different = [key for key in wanted if wanted[key] != found.get(key)]
+                existing = self._read()
+                different = [key for key in wanted if wanted[key] != existing.get(key)]
                 if different:
                     raise RunFolderError(
                         f"expected the same run in {self.path}, got another {different[0]} "
-                        f"({found.get(different[0])}, now {wanted[different[0]]}); choose another --out"
+                        f"({existing.get(different[0])}, now {wanted[different[0]]}); choose another --out"
                     )
             write_json(self.config, wanted)
         except OSError as error:
@@ -57,7 +57,7 @@ class RunFolder:
             ) from error
 
     def withdraw(self) -> None:
-        """Take back what `open` made for a run that did not begin, unless a log has something to say."""
+        """Remove what `open` created for a run that did not start, unless a log is not empty."""
         with contextlib.suppress(OSError):
             logs = list(self.logs.iterdir())
             if not self._is_new or any(self.shards.iterdir()) or any(log.stat().st_size for log in logs):
@@ -68,7 +68,7 @@ class RunFolder:
             self.shards.rmdir()
 
     def seed(self) -> int:
-        """The seed of the run that the folder holds; one drawn now where it holds none."""
+        """Return the seed of the run in this folder, or a random one if there is none."""
         try:
             return check_seed(read_json(self.config)["seed"], what=f"the seed in {self.config}")
         except FileNotFoundError:
@@ -85,14 +85,14 @@ class RunFolder:
             return read_json(self.config)
         except (OSError, ValueError) as error:
             raise RunFolderError(
-                f"expected what was played as JSON in {self.config}, got {reason(error)}; choose another --out"
+                f"expected a run's configuration in {self.config}, got {reason(error)}; choose another --out"
             ) from error
 
     def finished_rounds(self, *, on_event: Callable[[str], None] = lambda _: None) -> set[int]:
-        """Round numbers that stand in shards; `on_event` is told of each that is none."""
+        """Return the round numbers in the shards; `on_event` reports each file that is not a shard."""
         return finished_rounds(self.shards, on_event=on_event)
 
     def title(self, workers: int, search: SearchConfig) -> str:
-        """A line for pictures."""
+        """Return the title of the run's charts."""
         setting = f"{search.determinizations} x {search.simulations}"
         return f"{self.path.name}: {setting}, {workers} worker{'s' if workers != 1 else ''}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records on disk: Parquet shards that appear whole or not at all.
+"""Records on disk: Parquet shards, written atomically and validated on reading.
 
 A run's folder holds `shards/*.parquet`. A shard is written under a hidden name, synced and renamed, so a reader never
-sees half of one; a round's decisions stand together in one shard, so whoever lists the shards knows which rounds are
-finished. Arrays are fixed-size lists; the run's configuration travels in each shard's metadata.
+sees a partial one; a round's decisions are in one shard, so the shards determine which rounds are finished. Arrays are
+fixed-size lists; each shard's metadata contains the run's configuration.
 """
 
 import errno
@@ -40,43 +40,43 @@ SCHEMA: pa.Schema = pa.schema(
 )
 PROVENANCE_KEY: Final = b"blobzero"
 MAX_ROWS: Final = 1 << 18
-"""Of one shard, 108 MB of numbers: four times what ten seconds gave at the fastest rate measured with a network (18,500
-rounds a minute by all workers, docs/experiments/strength.md). A worker that has more to write splits it."""
+"""Rows per shard, 108 MB of numbers: four times the output of ten seconds at the fastest rate measured with a network
+(18,500 rounds a minute by all workers, docs/experiments/strength.md). A worker splits larger outputs."""
 MAX_FOOTER_BYTES: Final = 1 << 18
-"""Of a shard's description of itself; what is written here takes 4 KB."""
+"""Size limit of a shard's footer; ours take 4 KB."""
 MAX_FOOTER_ENTRIES: Final = 4096
-"""Of each list in it; 16 here."""
+"""Length limit of each list in the footer; ours have 16 entries."""
 ROWS_AT_A_TIME: Final = 1 << 15
 FOOTER_END: Final = 8
-"""Bytes: the footer's length, and `PARQUET_MAGIC`."""
+"""Bytes at the end of a file: the footer's length and `PARQUET_MAGIC`."""
 PARQUET_MAGIC: Final = b"PAR1"
 TRIES: Final = 10
 RETRY_S: Final = 1.0
-"""How often, and how far apart, a run that goes on asks for a shard that cannot be read."""
+"""Attempts to read an unavailable shard when a run resumes, and the time between them."""
 
 
 class ShardError(BlobError):
-    """A shard that cannot be written or read."""
+    """The shard cannot be written or read."""
 
 
 class NoRoom(ShardError):
-    """A shard for which there is no room on the disk now."""
+    """The disk is full."""
 
 
 class ShardGone(ShardError):
-    """A shard that was removed since it was listed."""
+    """The shard was removed since it was listed."""
 
 
 class ShardUnavailable(ShardError):
-    """A shard that cannot be read now: an error of disk, permissions or memory, which tells nothing of the shard."""
+    """The shard cannot be read now because of disk, permissions or memory; it may be valid."""
 
 
 def write_shard(path: Path, records: Records, *, provenance: Mapping[str, Any]) -> None:
-    """Write one shard aside, sync it and rename it to `path`.
+    """Write one shard atomically.
 
     Raises:
-        NoRoom: the disk is full.
-        ShardError: the folder is unwritable. Nothing stands under `path` in either case.
+        NoRoom: if the disk is full.
+        ShardError: if the folder is unwritable. In either case `path` does not exist.
     """
     columns = [_column(getattr(records, field.name), field.type) for field in SCHEMA]
     metadata = {PROVENANCE_KEY: json.dumps({"observation_version": OBSERVATION_VERSION, **provenance}).encode()}
@@ -91,8 +91,8 @@ def write_shard(path: Path, records: Records, *, provenance: Mapping[str, Any]) 
         raise kind(f"expected room to write {path}, got {reason}; free space or choose another --out") from error
 
 
-def in_shards(records: Records) -> Iterator[Records]:
-    """Records in parts of whole rounds that each fit a shard."""
+def split_for_shards(records: Records) -> Iterator[Records]:
+    """Split records into parts of whole rounds that each fit in a shard."""
     start = 0
     while len(records) - start > MAX_ROWS:
         round_ends = np.diff(records.round[start : start + MAX_ROWS + 1]).nonzero()[0]
@@ -103,10 +103,10 @@ def in_shards(records: Records) -> Iterator[Records]:
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards of one folder, by name; none where there is no folder.
+    """Return the shards of a folder, sorted by name; empty if there is no folder.
 
     Raises:
-        ShardUnavailable: the folder cannot be listed.
+        ShardUnavailable: if the folder cannot be listed.
     """
     try:
         names = os.listdir(folder)
@@ -118,15 +118,15 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def is_shard_name(name: str) -> bool:
-    """Whether a file of this name is taken for a shard; with a dot before it, it is one in the making, or a tool's."""
+    """Return whether a file name is that of a shard; hidden files are unfinished or belong to tools."""
     return name.endswith(".parquet") and not name.startswith(".")
 
 
 def read_shards(paths: Sequence[Path]) -> Records:
-    """All decisions of some shards, in order.
+    """Return all decisions of the shards, in order.
 
     Raises:
-        ShardError: one cannot be read, or holds what no search leaves behind; its kinds are told apart above.
+        ShardError: if one cannot be read or is invalid (see `read_shard`).
     """
     parts = [read_shard(path).columns for path in paths]
     if not parts:
@@ -135,25 +135,24 @@ def read_shards(paths: Sequence[Path]) -> Records:
 
 
 def read_observations(path: Path) -> NDArray[np.uint8]:
-    """`[n, F]` the positions of one shard, without the rest; raises as `read_shard`."""
+    """Return only the observations of a shard, `[n, F]`; raises as `read_shard`."""
     return read_shard(path, ["observation"]).columns["observation"]
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """What a shard says of its origin; raises as `read_shard`."""
+    """Return the provenance of a shard; raises as `read_shard`."""
     return read_shard(path, []).provenance
 
 
 def finished_rounds(folder: Path, *, on_event: Callable[[str], None] = lambda _: None) -> set[int]:
-    """The round numbers that stand in a run's shards.
+    """Return the round numbers in a run's shards.
 
     Args:
-        folder: of the shards.
-        on_event: told, in one line, of each that is no shard: its rounds count as not played, for nobody can learn
-            from them.
+        folder: folder of the shards.
+        on_event: called with one line for each invalid shard; its rounds count as not played.
 
     Raises:
-        ShardUnavailable: one that may well be a shard could not be read; how many rounds are finished is not known.
+        ShardUnavailable: if a shard could not be read, so that the finished rounds are unknown.
     """
     return set[int]().union(*(set(keys["round"].tolist()) for keys in readable(folder, ["round"], on_event=on_event)))
 
@@ -161,20 +160,20 @@ def finished_rounds(folder: Path, *, on_event: Callable[[str], None] = lambda _:
 def readable(
     folder: Path, columns: Sequence[str], *, on_event: Callable[[str], None] = lambda _: None
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """These columns of every shard in a run's folder that is one; arguments and errors as `finished_rounds`."""
+    """Yield columns of every valid shard in a folder; arguments and errors as `finished_rounds`."""
     for path in shard_paths(folder):
         try:
-            yield _read_patiently(path, columns)
+            yield _read_with_retries(path, columns)
         except ShardUnavailable:
             raise
         except ShardGone:
             continue
         except ShardError as error:
-            on_event(f"left out: {error}")
+            on_event(f"skipped: {error}")
 
 
-def _read_patiently(path: Path, columns: Sequence[str]) -> Mapping[str, NDArray[Any]]:
-    """A run that goes on must know what it has: what cannot be read is asked for again for a while."""
+def _read_with_retries(path: Path, columns: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+    """Read a shard, retrying while it is unavailable: a run that resumes must know its finished rounds."""
     for _ in range(TRIES - 1):
         try:
             return read_shard(path, columns).columns
@@ -184,108 +183,106 @@ def _read_patiently(path: Path, columns: Sequence[str]) -> Mapping[str, NDArray[
 
 
 def rounds_of(path: Path) -> set[int]:
-    """The round numbers that stand in one shard; raises as `read_shard`."""
+    """Return the round numbers in a shard; raises as `read_shard`."""
     return set(np.unique(read_shard(path, ["round"]).columns["round"]).tolist())
 
 
 def read_keys(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
-    """Round and decision `[n]`, `[n]` of every record in one shard; raises as `read_shard`."""
+    """Return round and decision, `[n]` each, of every record in a shard; raises as `read_shard`."""
     columns = read_shard(path, ["round", "decision"]).columns
     return columns["round"], columns["decision"]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """What was read of one shard."""
+    """Contents of a shard."""
 
     provenance: dict[str, Any]
-    """What it says of its origin."""
+    """Configuration of the run that wrote it."""
     columns: dict[str, NDArray[Any]]
-    """Those asked for, by name, each `[n, ...]` as in `Records`."""
+    """The requested columns by name, each `[n, ...]` as in `Records`."""
 
 
 def read_shard(path: Path, columns: Sequence[str] = SCHEMA.names) -> Shard:
-    """Read columns of one shard: the one door for all that reads shards, whoever wrote them.
+    """Read and validate columns of a shard; all readers go through here.
 
-    What the file says of itself is checked before any of its data is touched, the data before anybody uses it; at most
-    `MAX_ROWS` rows are ever held.
+    The file is untrusted: its metadata is checked before its data is read, and at most `MAX_ROWS` rows are loaded.
 
     Raises:
-        ShardGone: there is no such file any more.
-        ShardUnavailable: reading failed; what the file holds is not known, and a later try may succeed.
-        ShardError: no shard of this observation version, or numbers that no search leaves behind.
+        ShardGone: if the file no longer exists.
+        ShardUnavailable: if reading failed; a retry may succeed.
+        ShardError: if it is not a shard of this observation version, or contains invalid values.
     """
     try:
         with open_regular(path) as file:
             return _parse(file, columns)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ShardGone(f"expected a shard of records at {path}, got nothing there: it was removed") from error
+        raise ShardGone(f"expected a shard of records at {path}, got no file: it was removed") from error
     except Unfit as error:
         raise ShardError(f"expected a shard of records at {path}, got {error}; remove it") from error
-    except _NotThis as error:
-        raise ShardError(f"expected a shard of records at {path}, got {error}; {error.cure}") from error
+    except _InvalidShard as error:
+        raise ShardError(f"expected a shard of records at {path}, got {error}; {error.advice}") from error
     except MemoryError as error:
         raise _unavailable(path, "not enough memory") from error
     except (OSError, pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # Arrow says OSError without a number of bad bytes, and seeks to where they point.
+        # On corrupt bytes, Arrow raises OSError without an errno, or seeks to an invalid offset (EINVAL).
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise _unavailable(path, error.strerror or str(error)) from error
         reason = " ".join(str(error).split())[:300]
         raise ShardError(f"expected a shard of records at {path}, got {reason}; remove it") from error
 
 
-class _NotThis(Exception):
-    """What a file is instead of a shard, in words."""
+class _InvalidShard(Exception):
+    """The file is not a valid shard; the message says what was found instead."""
 
-    def __init__(self, what: str, *, cure: str = "remove it") -> None:
-        super().__init__(" ".join(what.split())[:1000])
-        self.cure = cure
+    def __init__(self, got: str, *, advice: str = "remove it") -> None:
+        super().__init__(" ".join(got.split())[:1000])
+        self.advice = advice
 
 
 def _unavailable(path: Path, reason: str) -> ShardUnavailable:
     return ShardUnavailable(
-        f"expected to read {path}, got: {reason}; it stays where it is and is tried again, look to its disk and its "
-        "permissions"
+        f"expected to read {path}, got: {reason}; it is kept and read again later, check its disk and permissions"
     )
 
 
 def _parse(file: IO[bytes], columns: Sequence[str]) -> Shard:
-    """Read from a file that is a shard if all its checks hold."""
+    """Parse a shard and check every part of it."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - FOOTER_END))
     end = file.read(FOOTER_END)
     if size < 2 * FOOTER_END or end[4:] != PARQUET_MAGIC:
-        raise _NotThis(f"{size} bytes that are no whole Parquet file" if size else "an empty file")
+        raise _InvalidShard(f"{size} bytes that are not a complete Parquet file" if size else "an empty file")
     if int.from_bytes(end[:4], "little") > MAX_FOOTER_BYTES:
-        raise _NotThis(f"a footer of more than {MAX_FOOTER_BYTES} bytes")
-    found = pq.ParquetFile(
+        raise _InvalidShard(f"a footer of more than {MAX_FOOTER_BYTES} bytes")
+    parquet = pq.ParquetFile(
         file, thrift_string_size_limit=MAX_FOOTER_BYTES, thrift_container_size_limit=MAX_FOOTER_ENTRIES
     )
-    provenance = _provenance(found.schema_arrow)
-    if not found.schema_arrow.equals(SCHEMA):  # names in order, types with their widths, whether null is allowed
-        raise _NotThis(f"columns ({_described(found.schema_arrow)}), not ({_described(SCHEMA)})")
-    n_rows = found.metadata.num_rows
+    provenance = _provenance(parquet.schema_arrow)
+    if not parquet.schema_arrow.equals(SCHEMA):  # names, order, types and nullability
+        raise _InvalidShard(f"columns ({_described(parquet.schema_arrow)}), not ({_described(SCHEMA)})")
+    n_rows = parquet.metadata.num_rows
     if not 1 <= n_rows <= MAX_ROWS:
-        raise _NotThis(f"{n_rows} rows, of 1..{MAX_ROWS}" if n_rows else "no rows")
-    arrays = _arrays(found, columns, n_rows)
+        raise _InvalidShard(f"{n_rows} rows, not 1..{MAX_ROWS}" if n_rows else "no rows")
+    arrays = _arrays(parquet, columns, n_rows)
     if fault := fault_in(arrays):
-        raise _NotThis(fault)
+        raise _InvalidShard(fault)
     return Shard(provenance, arrays)
 
 
 def _provenance(schema: pa.Schema) -> dict[str, Any]:
     metadata = schema.metadata or {}
     if PROVENANCE_KEY not in metadata:
-        raise _NotThis("no word of their origin")
+        raise _InvalidShard("no provenance")
     try:
         provenance = json_object(metadata[PROVENANCE_KEY])
     except ValueError as error:
-        raise _NotThis(f"an origin that cannot be read ({error})") from error
+        raise _InvalidShard(f"an unreadable provenance ({error})") from error
     version = provenance.get("observation_version")
     if type(version) is not int or version != OBSERVATION_VERSION:
-        raise _NotThis(
-            f"observation version {str(version)[:40]} where this code has {OBSERVATION_VERSION}",
-            cure="record anew, or use the code that wrote it",
+        raise _InvalidShard(
+            f"observation version {str(version)[:40]}, not {OBSERVATION_VERSION}",
+            advice="record new rounds, or use the version that wrote it",
         )
     return provenance
 
@@ -295,23 +292,23 @@ def _described(schema: pa.Schema) -> str:
     return ", ".join(columns)[:400]
 
 
-def _arrays(found: pq.ParquetFile, names: Sequence[str], n_rows: int) -> dict[str, NDArray[Any]]:
-    """Columns `[n, ...]`, in pieces: Arrow needs several times the room of what it reads."""
+def _arrays(parquet: pq.ParquetFile, names: Sequence[str], n_rows: int) -> dict[str, NDArray[Any]]:
+    """Read columns `[n, ...]` in batches: Arrow needs several times the memory of what it reads."""
     rowless = vars(Records.empty(0))
     arrays = {name: np.empty((n_rows, *rowless[name].shape[1:]), rowless[name].dtype) for name in names}
     at = 0
-    for batch in found.iter_batches(ROWS_AT_A_TIME, columns=list(names)) if names else ():
+    for batch in parquet.iter_batches(ROWS_AT_A_TIME, columns=list(names)) if names else ():
         if at + len(batch) > n_rows:
-            raise _NotThis(f"more rows than the {n_rows} that its footer says")
+            raise _InvalidShard(f"more rows than the {n_rows} in its footer")
         for name, array in arrays.items():
             column = batch.column(name)
             values = column.flatten() if array.ndim == 2 else column
             if column.null_count or values.null_count:
-                raise _NotThis(f"nulls in {name}")
+                raise _InvalidShard(f"nulls in {name}")
             array[at : at + len(batch)] = values.to_numpy().reshape(-1, *array.shape[1:])
         at += len(batch)
     if names and at != n_rows:
-        raise _NotThis(f"{at} rows where its footer says {n_rows}")
+        raise _InvalidShard(f"{at} rows, not the {n_rows} in its footer")
     return arrays
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left to play of a run, and which worker plays it.
+"""Distribution of a run's remaining rounds to its workers.
 
-Independent rounds are handed out by their numbers. Of whole games each belongs to one worker, and one that was broken
-off goes on after the last of its rounds that stands in a shard, with the points that stand there.
+Independent rounds are distributed by number. A whole game belongs to one worker; an interrupted game resumes after its
+last recorded round, with the totals recorded there.
 """
 
 from collections.abc import Mapping
@@ -23,21 +23,21 @@ from mcts_ext.game import hand_sizes
 
 @dataclass(frozen=True)
 class Share:
-    """`n` rounds for a pool to begin with."""
+    """Remaining rounds of one worker."""
 
     rounds: NDArray[np.int64]
-    """`[n]` their numbers."""
+    """`[n]` round numbers."""
     totals: NDArray[np.uint16]
-    """`[n, S]` the points before each by seat; all 0 unless games go on."""
+    """`[n, S]` game points before each round by seat; 0 unless a game resumes."""
 
     @classmethod
     def left(cls, folder: Path, deal: DealConfig, *, seed: int, rounds: int, index: int, workers: int) -> Self:
-        """The share of worker `index` of `workers`: what the shards in `folder` do not hold of `rounds` rounds.
+        """Return the share of worker `index` of `workers` in those of `rounds` rounds that are not in shards yet.
 
-        What cannot be read as a shard holds nothing that anybody can learn from, so its rounds are played again.
+        The rounds of invalid shards are played again.
 
         Raises:
-            ShardUnavailable: reading failed; playing on might record rounds a second time.
+            ShardUnavailable: if a shard could not be read; continuing might record rounds twice.
         """
         if deal.unit == "game":
             n_games, _ = games_for(rounds, seed=seed, deal=deal)
@@ -49,15 +49,15 @@ class Share:
 
     @classmethod
     def _of_games(cls, folder: Path, games: range) -> Self:
-        """The first round that is missing of each game, unless it is finished."""
-        begun = {game: _Standing(game * ROUNDS_APART, (0,) * N_SEATS, is_over=False) for game in games}
+        """Return the first missing round of each unfinished game."""
+        standings = {game: _Standing(game * ROUNDS_APART, (0,) * N_SEATS, is_over=False) for game in games}
         for records in readable(folder, ["observation", "value", "round", "seat"]):
             for row in _last_rows(records["round"]):
                 after = _Standing.after(records, row)
                 game = (after.next_round - 1) // ROUNDS_APART
-                if game in begun and after.next_round > begun[game].next_round:
-                    begun[game] = after
-        left = [standing for standing in begun.values() if not standing.is_over]
+                if game in standings and after.next_round > standings[game].next_round:
+                    standings[game] = after
+        left = [standing for standing in standings.values() if not standing.is_over]
         return cls(
             np.array([standing.next_round for standing in left], np.int64),
             np.array([standing.totals for standing in left], np.uint16).reshape(len(left), N_SEATS),
@@ -66,16 +66,16 @@ class Share:
 
 @dataclass(frozen=True)
 class _Standing:
-    """A game between two rounds."""
+    """State of a game between two rounds."""
 
     next_round: int
     totals: tuple[int, ...]
-    """By seat."""
+    """Game points by seat."""
     is_over: bool
 
     @classmethod
     def after(cls, records: Mapping[str, NDArray[Any]], row: int) -> Self:
-        """The game after the round of one record."""
+        """Return the state after the round of one record."""
         known = decode(records["observation"][row].tobytes())
         gained = np.rint(records["value"][row] * (10 + known.n_cards)).astype(int)
         totals = [0] * N_SEATS
@@ -86,7 +86,7 @@ class _Standing:
 
 
 def _last_rows(rounds: NDArray[np.int64]) -> list[int]:
-    """A row of the last round of every game: its records stand together, rounds in the order they ended."""
+    """Return a row of the last round of every game; the rounds of a game are in order within a shard."""
     games = rounds[::-1] // ROUNDS_APART
-    found: list[int] = (len(games) - 1 - np.unique(games, return_index=True)[1]).tolist()
-    return found
+    rows: list[int] = (len(games) - 1 - np.unique(games, return_index=True)[1]).tolist()
+    return rows

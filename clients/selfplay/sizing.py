@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many workers and rounds side by side, where nobody says: from the cores and from who computes the network.
+"""Default size of a fleet: workers, concurrent rounds and groups.
 
-Measured on two cores: a worker takes 3 us of a core for an evaluation, the network in int8 takes 20
-(docs/experiments/selfplay-speed.md).
+Measured on two cores (docs/experiments/selfplay-speed.md): per evaluation a worker takes 3 us of a core, the network in
+int8 takes 20 us.
 """
 
 import os
@@ -12,33 +12,34 @@ from typing import Final, Literal
 Auto = Literal["auto"]
 
 CORES_PER_WORKER: Final = 8
-"""Where the network computes on the same cores: a worker more would only wait."""
+"""Cores per worker if the network runs on the same cores; more workers would only wait."""
 GROUPS: Final = 4
-"""Batches in flight that keep network and search busy: of all workers where they share cores, else of each."""
+"""Batches in flight that keep network and search busy: over all workers if the network runs here, else per worker."""
 GAMES_PER_GROUP: Final = 256
-"""Make a request of some 600 rows: one costs client and server 0.4 to 0.8 ms each, whatever its size."""
+"""Concurrent rounds per group, which give requests of some 600 rows; the fixed cost of a request is 0.4 to 0.8 ms each
+in client and server."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a fleet."""
+    """Size of a fleet."""
 
     workers: int
     games: int
-    """Rounds side by side in each worker."""
+    """Concurrent rounds per worker."""
     groups: int
-    """In each worker, with a batch each."""
+    """Groups per worker, with one batch each."""
 
 
 def choose_size(
     workers: int | Auto, games: int | Auto, groups: int | Auto, *, network_is_here: bool, cores: int | None = None
 ) -> Size:
-    """What was asked for, and sound values for what was left to us.
+    """Return the size of a fleet with defaults for `auto`.
 
     Args:
         workers, games, groups: numbers, or `auto`.
-        network_is_here: whether the network computes on these cores, in processes of its own.
-        cores: that this process may use, counted if not given.
+        network_is_here: whether the network runs on the same cores, in another process.
+        cores: cores available to this process; counted by default.
     """
     cores = cores or len(os.sched_getaffinity(0))
     n_workers = workers if workers != "auto" else max(1, cores // CORES_PER_WORKER) if network_is_here else cores

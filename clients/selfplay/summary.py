@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a self-play run leaves for people and programs: the summary."""
+"""Summary of a self-play run."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from clients.selfplay.telemetry import History
 
 
 def summarize(history: History, **extra: Any) -> dict[str, Any]:
-    """The figures of a run, by the names programs read; `extra` adds what the history does not know."""
+    """Return the figures of a run under their JSON keys; `extra` adds further entries."""
     total = history.total
     return {
         "rounds": int(total.rounds),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run has done so far, second by second, and what that comes to."""
+"""Time series of a run's counters, and the rates derived from them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Sample:
-    """Counts since the start of play, at one moment."""
+    """Counts since the start of play at one point in time."""
 
     seconds: float = 0.0
     rounds: float = 0
@@ -17,21 +17,21 @@ class Sample:
     leaves: float = 0
     """Leaves that needed an evaluation."""
     evaluations: float = 0
-    """Rows that the evaluator answered; the other leaves shared one."""
+    """Rows evaluated; leaves may share one."""
     records: float = 0
     client_cpu_s: float = 0.0
     executions: float = 0
-    """Batches that the server ran."""
+    """Batches executed by the server."""
     execution_rows: float = 0
-    """Rows in them."""
+    """Rows in these batches."""
     requests: float = 0
     queue_s: float = 0.0
-    """Time that requests stood in the server's queue, summed over requests."""
+    """Time in the server's queue, summed over requests."""
     compute_s: float = 0.0
-    """Time that the model took, input and output included, summed over executions."""
+    """Time in the model including input and output, summed over executions."""
 
     def minus(self, earlier: "Sample") -> "Sample":
-        """What happened between two moments."""
+        """Return the difference to an earlier sample."""
         before = asdict(earlier)
         return Sample(**{name: value - before[name] for name, value in asdict(self).items()})
 
@@ -45,12 +45,12 @@ class Sample:
 
     @property
     def mean_execution_rows(self) -> float | None:
-        """Rows in a batch that the server ran; None when it ran none."""
+        """Mean batch size at the server; None without executions."""
         return _ratio(self.execution_rows, self.executions) if self.executions else None
 
     @property
     def queue_ms(self) -> float:
-        """Mean wait of a request in the server's queue."""
+        """Mean time of a request in the server's queue."""
         return 1000.0 * _ratio(self.queue_s, self.requests)
 
     @property
@@ -65,12 +65,12 @@ def _ratio(part: float, whole: float) -> float:
 
 @dataclass
 class History:
-    """Samples in order of time, the first at the start of play."""
+    """Samples in chronological order, the first at the start of play."""
 
     samples: list[Sample] = field(default_factory=lambda: [Sample()])
 
     def add(self, seconds: float, *sources: Mapping[str, float]) -> None:
-        """Take a sample from what the fleet and the server count."""
+        """Add a sample from the counts of the fleet and the server."""
         values: dict[str, Any] = {"seconds": seconds}
         for source in sources:
             values.update(source)
@@ -78,25 +78,24 @@ class History:
 
     @property
     def total(self) -> Sample:
-        """From the start to the last sample."""
+        """Counts from the start to the last sample."""
         return self.samples[-1]
 
     def recent(self, window_s: float = 10.0) -> Sample:
-        """The last `window_s` seconds."""
+        """Return the counts of the last `window_s` seconds."""
         last = self.samples[-1]
         earlier = [sample for sample in self.samples if sample.seconds <= last.seconds - window_s]
         return last.minus(earlier[-1] if earlier else self.samples[0])
 
     def steps(self, window_s: float = 2.0) -> list[tuple[float, Sample]]:
-        """(time, what happened in the step that ended then), in steps of at least `window_s`.
+        """Return (end time, counts) of consecutive steps of at least `window_s`, without an incomplete last step.
 
-        A shorter rest at the end is left out. Workers report once a second: in shorter steps their reports would show,
-        not their work.
+        Workers report once a second, so shorter steps would show the timing of the reports.
         """
-        found = []
+        steps = []
         earlier = self.samples[0]
         for sample in self.samples[1:]:
             if sample.seconds - earlier.seconds >= window_s:
-                found.append((sample.seconds, sample.minus(earlier)))
+                steps.append((sample.seconds, sample.minus(earlier)))
                 earlier = sample
-        return found
+        return steps

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One self-play process: a pool of rounds, an evaluator, shards on disk.
+"""Self-play worker process: a pool of rounds, an evaluator, shards on disk.
 
 `play` is the loop. As a program (`python -m clients.starter clients.selfplay.worker`) the process reads its
 `WorkerConfig` as one line of JSON from standard input, reports in lines of JSON on standard output, and stops when its
-input closes: so it never outlives the fleet that started it, however that died, by more than two seconds.
+input closes, so it never outlives its fleet by more than two seconds.
 
 ```
-in   {config}                     then "go", and "stop" or the end of the input
-out  {"event": "ready"}           connected, the model checked
-     {"event": "tick", ...}       counts so far, about once a second, also while nobody answers
-     {"event": "version", ...}    another model version answers from now on
-     {"event": "notice", "text"}  worth a line to people (the server went away, the disk is full)
-     {"event": "done", ...}       counts at the end, every finished round on disk
-     {"event": "error", "text"}   why it gives up; the exit status is 1
+in   {config}                     then "go", and "stop" or end of input
+out  {"event": "ready"}           connected, model checked
+     {"event": "tick", ...}       counts so far, about once a second, even without responses from the server
+     {"event": "version", ...}    the model version has changed
+     {"event": "notice", "text"}  message for users (server unavailable, disk full)
+     {"event": "done", ...}       final counts, every finished round on disk
+     {"event": "error", "text"}   the worker fails; the exit status is 1
 ```
 """
 
@@ -29,7 +29,7 @@ from clients.connect import EvaluatorConfig, connect
 from clients.errors import AnswerPending
 from clients.evaluator import Evaluator
 from clients.lock import worker_in
-from clients.selfplay.records import NoRoom, in_shards, write_shard
+from clients.selfplay.records import NoRoom, split_for_shards, write_shard
 from clients.selfplay.shares import Share
 from clients.starter import leave
 from clients.triton.counts import RequestCounts
@@ -41,14 +41,14 @@ from mcts_ext.records import Records
 TICK_S = 1.0
 ROOM_CHECK_S = 1.0
 ROOM_TIMEOUT_S = 3600.0
-"""How long a worker waits for room on the disk before it gives up what it could not write."""
+"""How long a worker waits for free disk space before it gives up."""
 STOP_CHECK_S = 0.5
-"""How often a worker that waits for a server looks whether it should stop."""
+"""How often a worker that waits for the server checks whether it should stop."""
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What one worker plays: its share of the run's rounds, or of the whole games that hold so many (shares.py)."""
+    """Configuration of one worker: its share of the run's rounds, or of the games that hold them (shares.py)."""
 
     index: int
     workers: int
@@ -63,29 +63,29 @@ class WorkerConfig:
     shard_seconds: float = 10.0
 
     def to_json(self) -> str:
-        """One line, read back by `from_json`."""
+        """Serialize to one line, for `from_json`."""
         return json.dumps(asdict(self), default=str)
 
     @staticmethod
     def from_json(line: str) -> "WorkerConfig":
-        """The configuration in a line of JSON."""
-        found: dict[str, Any] = json.loads(line)
-        deal = found.pop("deal")
+        """Parse a line of JSON."""
+        fields: dict[str, Any] = json.loads(line)
+        deal = fields.pop("deal")
         return WorkerConfig(
             deal=DealConfig(tuple(deal["players"]), tuple(deal["cards"]), deal["unit"]),
-            search=SearchConfig(**found.pop("search")),
-            evaluator=EvaluatorConfig(**found.pop("evaluator")),
-            out=Path(found.pop("out")),
-            **found,
+            search=SearchConfig(**fields.pop("search")),
+            evaluator=EvaluatorConfig(**fields.pop("evaluator")),
+            out=Path(fields.pop("out")),
+            **fields,
         )
 
 
-class Shards:
-    """Writes the finished rounds as a shard every few seconds; where there is no room, play waits for it.
+class ShardWriter:
+    """Writes the finished rounds to a shard every few seconds; waits while the disk is full.
 
     Args:
         stop: ends the wait, and with it the run.
-        on_event: told, in one line each, that play waits and that it goes on.
+        on_event: called with one line when the wait begins and when it ends.
     """
 
     def __init__(self, config: WorkerConfig, *, stop: threading.Event, on_event: Callable[[str], None]) -> None:
@@ -105,12 +105,12 @@ class Shards:
         self.n_records = 0
 
     def flush(self, pool: SelfPlayPool, *, force: bool = False) -> None:
-        """Write what the pool has finished, if it is time."""
+        """Write the pool's finished rounds if a shard is due."""
         if not force and time.monotonic() - self._last < self._seconds:
             return
         self._last = time.monotonic()
         records = pool.take_records()
-        for part in in_shards(records) if len(records) else ():
+        for part in split_for_shards(records) if len(records) else ():
             path = self._folder / f"{self._prefix}-{self.n_written:05d}.parquet"
             self._write(path, part)
             self.n_written += 1
@@ -123,15 +123,15 @@ class Shards:
                 write_shard(path, records, provenance=self._provenance)
             except NoRoom as error:
                 if self._stop.is_set() or time.monotonic() - began > ROOM_TIMEOUT_S:
-                    self._stop.set()  # nothing is gained by waiting again for what came since
+                    self._stop.set()  # the final flush must not wait again
                     raise
                 if not is_told:
-                    self._on_event(f"{error}; play waits for room")
+                    self._on_event(f"{error}; waiting for free space")
                 is_told = True
                 self._stop.wait(ROOM_CHECK_S)
             else:
                 if is_told:
-                    self._on_event(f"there is room again, after {time.monotonic() - began:.0f} s; play goes on")
+                    self._on_event(f"the disk has free space again after {time.monotonic() - began:.0f} s; resuming")
                 return
 
 
@@ -143,12 +143,12 @@ def play(
     on_batch: Callable[[], None],
     on_version: Callable[[int], None],
 ) -> None:
-    """Play the pool's rounds until all are done or `stop` is set; rounds in progress are then left behind.
+    """Play the pool's rounds until all are done or `stop` is set; rounds in progress are then discarded.
 
-    Every group's batch but one is at the evaluator while the one left is searched. `on_batch` is called after each
-    answer, and every `STOP_CHECK_S` without one.
+    One group is searched while the batches of all others are at the evaluator. `on_batch` is called after each
+    evaluation, and every `STOP_CHECK_S` without one.
     """
-    n_waiting = sum(_ask(pool, evaluator, group) for group in range(pool.n_groups))
+    n_waiting = sum(_submit(pool, evaluator, group) for group in range(pool.n_groups))
     version: int | None = None
     while n_waiting and not stop.is_set():
         try:
@@ -160,12 +160,12 @@ def play(
             version = answer.model_version
             on_version(version)
         pool.apply(group, answer.logits, answer.values, model_version=answer.model_version)
-        n_waiting += _ask(pool, evaluator, group) - 1
+        n_waiting += _submit(pool, evaluator, group) - 1
         on_batch()
 
 
-def _ask(pool: SelfPlayPool, evaluator: Evaluator, group: int) -> int:
-    """Search a group on and send its batch; the number of batches sent, 0 or 1."""
+def _submit(pool: SelfPlayPool, evaluator: Evaluator, group: int) -> int:
+    """Search a group and submit its batch; return the number of batches submitted, 0 or 1."""
     if pool.collect(group) == 0:
         return 0
     evaluator.submit(pool.observations(group), tag=group)
@@ -173,11 +173,11 @@ def _ask(pool: SelfPlayPool, evaluator: Evaluator, group: int) -> int:
 
 
 def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, report: Callable[..., None]) -> None:
-    """Connect, report ready, wait for `go`, play, and leave every finished round on disk."""
+    """Connect, report ready, wait for `go`, play, and write every finished round to disk."""
     requests = RequestCounts()
     with (
         connect(config.evaluator, on_event=lambda text: report("notice", text=text), counts=requests) as evaluator,
-        worker_in(config.out),  # from before it looks what is recorded until it has written its last
+        worker_in(config.out),  # held from reading the existing shards to writing the last one
     ):
         share = Share.left(
             config.out / "shards",
@@ -196,7 +196,7 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
             n_games=config.games,
             n_groups=config.groups,
         )
-        shards = Shards(config, stop=stop, on_event=lambda text: report("notice", text=text))
+        shards = ShardWriter(config, stop=stop, on_event=lambda text: report("notice", text=text))
         report("ready")
         go.wait()
         cpu_before = time.process_time()
@@ -217,7 +217,7 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
             report("version", version=version)
 
         try:
-            if not stop.is_set():  # whoever started it may be gone, and another be at it
+            if not stop.is_set():  # the fleet may be gone, and another one may own the folder
                 play(pool, evaluator, stop=stop, on_batch=on_batch, on_version=on_version)
         finally:
             shards.flush(pool, force=True)
@@ -225,7 +225,7 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
 
 
 def main() -> int:
-    """The process: configuration and orders from standard input, reports to standard output."""
+    """Run the process: configuration and commands on standard input, reports on standard output."""
     config = WorkerConfig.from_json(sys.stdin.readline())
     go, stop = threading.Event(), threading.Event()
     lock = threading.Lock()
@@ -240,7 +240,7 @@ def main() -> int:
                 go.set()
             elif line.strip() == "stop":
                 break
-        if not go.is_set():  # it waits for a server, or reads shards, and has nothing to write
+        if not go.is_set():  # still connecting or reading shards: there is nothing to write
             leave()
         stop.set()
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking a Triton server over gRPC."""
+"""gRPC client of a Triton server."""

@@ -15,27 +15,27 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.min_reconnect_backoff_ms", 2000),  # gRPC's name for how long one attempt to connect may take
-    ("grpc.use_local_subchannel_pool", 1),  # else another channel's backoff to the same server is shared
-    ("grpc.enable_http_proxy", 0),  # else http_proxy and its like send even loopback to the proxy
-    ("grpc.enable_retries", 0),  # the callers repeat, and say so
+    ("grpc.min_reconnect_backoff_ms", 2000),  # in fact the timeout of one connection attempt
+    ("grpc.use_local_subchannel_pool", 1),  # else channels to the same server share their backoff
+    ("grpc.enable_http_proxy", 0),  # else http_proxy applies even to loopback
+    ("grpc.enable_retries", 0),  # the callers retry and log it
 )
 
 
 def open_channel(url: str) -> grpc.Channel:
-    """Open a channel to HOST:PORT ([HOST]:PORT in IPv6); it connects when it is used.
+    """Open a channel to HOST:PORT ([HOST]:PORT for IPv6); it connects on first use.
 
     Raises:
-        InvalidConfig: not HOST:PORT.
+        InvalidConfig: if `url` is malformed.
     """
     return grpc.insecure_channel(join_url(*split_url(url)), options=CHANNEL_OPTIONS)
 
 
 def key_metadata(url: str, key_file: Path | None) -> tuple[tuple[str, str], ...]:
-    """The metadata by which a server knows who may use its control API; none where there is no key (`find_key`).
+    """Return the metadata that authorizes calls of the control API; empty without a key (`find_key`).
 
     Raises:
-        KeyUnreadable: no key in the file.
+        KeyUnreadable: if there is no key in the file.
     """
     key = find_key(url, key_file)
     return () if key is None else ((GRPC_HEADER, key),)
@@ -50,10 +50,10 @@ def call_once(
     timeout_s: float,
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> Any:
-    """Call one method, without repeats.
+    """Call one method without retries.
 
     Raises:
-        EvaluatorError: the one its failure means.
+        EvaluatorError: the classified failure.
     """
     try:
         return method(request, timeout=timeout_s, metadata=metadata)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connection to a server that outlives its channel: one that went dead without a word is replaced by a fresh one.
+"""Connection to a server that replaces its gRPC channel when the channel is silently dead.
 
-A network can lose a connection silently (a NAT or a firewall that forgets it, a host that is gone). Nobody then says
-so: the kernel repeats its segments for a quarter of an hour, and gRPC takes the channel for a good one. So a deadline
-that passes while *nothing* is heard on its channel is the sign, and the calls after it go over a new channel.
+A connection can be lost silently (a NAT or firewall drops its state, a host disappears). The kernel then retransmits
+for a quarter of an hour, and gRPC considers the channel healthy. So if a deadline is exceeded while *nothing* was
+received on its channel, the following calls use a new channel.
 
 ```
-link ── dead, one deadline unanswered ──> old: kept until its calls have ended, then closed
-link ── fresh, takes the next call
+link ── dead: one deadline exceeded ──> old: kept until its calls have ended, then closed
+link ── new: takes the next call
 ```
-The old channel is never closed under a call: Triton 2.51 can die of a call that is cancelled (`TritonEvaluator.close`).
-Keepalive pings would not do: a Triton that is sent more than one in five minutes breaks the connection off.
+The old channel is never closed during a call: a cancelled call can crash Triton 2.51 (`TritonEvaluator.close`).
+Keepalive pings are no alternative: Triton closes a connection that sends more than one in five minutes.
 """
 
 import threading
@@ -24,24 +24,24 @@ from clients.triton.protocol import service_pb2_grpc
 
 
 class Link:
-    """One channel, what is under way on it, and when something last came."""
+    """One channel, its calls in flight, and the time of its last response."""
 
     def __init__(self, url: str) -> None:
         self.channel = open_channel(url)
-        self.infer = self.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # of bytes, not messages
+        self.infer = self.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # takes serialized bytes
         self.calls: set[object] = set()
-        """A token for each call in flight, kept by whoever calls; adding and discarding is safe from any thread."""
+        """Token per call in flight, managed by the caller; adding and discarding is thread-safe."""
         self.heard_at = float("-inf")
-        """Of the monotonic clock; of the last answer."""
+        """Time of the last response, on the monotonic clock."""
 
     @cached_property
     def stub(self) -> Any:
-        """All methods, of messages."""
+        """Generated stub with all methods."""
         return service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
 
 class Connection:
-    """The current `link` to one server; safe to use from several threads."""
+    """The current `link` to one server; thread-safe."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -51,9 +51,9 @@ class Connection:
         self._lock = threading.Lock()
 
     def unanswered(self, link: Link, *, sent_at: float) -> None:
-        """A call that went over `link` at `sent_at` has met its deadline: the next ones take a fresh channel.
+        """Report that a call sent over `link` at `sent_at` exceeded its deadline; later calls use a new channel.
 
-        Not if an answer to another call has come since: the channel then works, and the server is slow.
+        The channel is kept if it has received another response since: then the server is merely slow.
         """
         with self._lock:
             if self._is_closed or link is not self.link or link.heard_at >= sent_at:
@@ -67,31 +67,31 @@ class Connection:
     def call(
         self, method: str, request: Any, *, model: str, timeout_s: float, metadata: tuple[tuple[str, str], ...] = ()
     ) -> Any:
-        """Call one method of the service by its name and wait, without repeats.
+        """Call one method of the service by name and wait, without retries.
 
         Raises:
-            EvaluatorError: the one its failure means.
+            EvaluatorError: the classified failure.
         """
         link, sent_at, token = self.link, time.monotonic(), object()
         link.calls.add(token)
         try:
-            asked = getattr(link.stub, method)
-            answer = call_once(asked, request, url=self.url, model=model, timeout_s=timeout_s, metadata=metadata)
+            stub = getattr(link.stub, method)
+            response = call_once(stub, request, url=self.url, model=model, timeout_s=timeout_s, metadata=metadata)
         except RequestTimeout:
             self.unanswered(link, sent_at=sent_at)
             raise
         finally:
             link.calls.discard(token)
         link.heard_at = time.monotonic()
-        return answer
+        return response
 
     @property
     def n_calls(self) -> int:
-        """In flight, over channels that were replaced too."""
+        """Number of calls in flight, including those on replaced channels."""
         return sum(len(link.calls) for link in (self.link, *self._old))
 
     def close(self) -> None:
-        """Close all channels, which cancels what is in flight."""
+        """Close all channels, cancelling calls in flight."""
         with self._lock:
             self._is_closed = True
             for link in (self.link, *self._old):

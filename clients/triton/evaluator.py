@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask a Triton server over gRPC: several batches in flight, deadlines, bounded repeats of what is safe to repeat.
+"""Evaluator on a Triton server over gRPC: several batches in flight, deadlines, bounded retries.
 
 ```
-submit(batch) ── parts of at most max_batch_size rows ── call ── answer ────────────── all parts, one version ── wait()
-                                                          ^         └─ failure ─ pause ─┐
+submit(batch) ── parts of at most max_batch_size rows ── call ── response ──────────── all parts, one version ── wait()
+                                                          ^         └─ failure ─ backoff ┐
                                                           └────────────────────────────┘
 ```
 gRPC's thread only puts finished calls into a queue; everything else happens in the thread that calls `wait`.
@@ -40,15 +40,15 @@ from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES, OUTPUTS
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 1.0
-_LEAST_DEADLINE_S: Final = 0.25  # for the last attempt, when the caller comes late
-_CONTACT_S: Final = 5.0  # for what the server says of its model; a server that works says it at once
-_PARTING_S: Final = 0.5  # how long a close lets what is in flight end
-_QUIET_S: Final = 10.0  # a server that comes and goes is mentioned no more often than this
+_LEAST_DEADLINE_S: Final = 0.25  # of the last attempt, if the caller is late
+_METADATA_TIMEOUT_S: Final = 5.0  # of the model configuration, which a healthy server returns at once
+_CLOSE_TIMEOUT_S: Final = 0.5  # how long `close` waits for calls in flight
+_NOTICE_INTERVAL_S: Final = 10.0  # minimum time between two notices about a flapping server
 
 
 @dataclass(eq=False)
 class _Batch:
-    """A batch in flight."""
+    """Batch in flight."""
 
     tag: int
     observations: NDArray[np.uint8]
@@ -58,13 +58,13 @@ class _Batch:
 
 @dataclass(eq=False)
 class _Part:
-    """Some rows of a batch: one request, and its answer once there is one."""
+    """Rows of a batch sent in one request, and their evaluation."""
 
     batch: _Batch
     rows: slice
     answer: Evaluation | None = None
     link: Link | None = None
-    """The channel of its call."""
+    """Channel of the last call."""
     sent_at: float = 0.0
     done_at: float = 0.0
     failing_since: float | None = None
@@ -72,19 +72,20 @@ class _Part:
 
 
 class TritonEvaluator:
-    """An evaluator behind a Triton server; open it in the process that uses it.
+    """Evaluator on a Triton server; create it in the process that uses it.
 
     Args:
         url: HOST:PORT of the gRPC endpoint.
-        model: the model's name.
-        model_version: a fixed version; empty for the one the server thinks current.
+        model: name of the model.
+        model_version: fixed version; empty for the server's latest.
         request_timeout_s: deadline of one request.
-        server_timeout_s: how long to repeat what fails before giving up; 0 for no repeats.
-        on_event: told, in one line each, that the server went away and that it is back.
-        counts: where requests are counted, for whoever reports them.
+        server_timeout_s: how long to retry a failing request; 0 disables retries.
+        on_event: called with one line when the server becomes unavailable and when it is back.
+        counts: counters of requests.
 
     Raises:
-        EvaluatorError: no server within `server_timeout_s`, or no model, or one that does not fit the contract.
+        EvaluatorError: if there is no server within `server_timeout_s`, or the model is missing or does not match the
+            contract.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class TritonEvaluator:
         for name in OUTPUTS:
             self._request.outputs.add(name=name)
         self._finished: queue.SimpleQueue[tuple[_Part, grpc.Future]] = queue.SimpleQueue()
-        self._paused: list[tuple[float, int, _Part]] = []  # a heap: (when to send it again, tie-break, part)
+        self._paused: list[tuple[float, int, _Part]] = []  # heap of (time of the retry, tie-break, part)
         self._order = itertools.count()
         self._failing: set[_Part] = set()
         self._n_in_flight = 0
@@ -126,7 +127,7 @@ class TritonEvaluator:
             raise
 
     def submit(self, observations: NDArray[np.uint8], *, tag: int) -> None:
-        """See `Evaluator`. A batch over `max_batch_size` travels as several requests of about the same size."""
+        """See `Evaluator`. A batch larger than `max_batch_size` is split into requests of about equal size."""
         check_observations(observations)
         n_rows = len(observations)
         n_parts = -(-n_rows // self.max_batch_size)
@@ -137,46 +138,46 @@ class TritonEvaluator:
         self._n_in_flight += 1
 
     def wait(self, timeout_s: float | None = None) -> tuple[int, Evaluation]:
-        """See `Evaluator`. What failed is sent again from here, so a caller that waits for something must call it."""
+        """See `Evaluator`. Retries are sent from here, so the caller must keep calling it."""
         deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         while True:
             if self._is_closed:
                 raise _closed()
             if not self._n_in_flight:
                 raise EvaluatorError("expected a batch in flight, got none; submit one before waiting")
-            self._send_again()
+            self._send_retries()
             finished = self._next_finished(deadline)
             if finished is None or finished[0].batch.is_dropped:
                 continue
             part, call = finished
             try:
-                whole = self._take(part, call)
+                evaluation = self._on_finished(part, call)
             except EvaluatorError:
                 part.batch.is_dropped = True
-                self._let_go(part.batch)
+                self._release(part.batch)
                 raise
-            if whole is not None:
-                self._let_go(part.batch)
-                return part.batch.tag, whole
+            if evaluation is not None:
+                self._release(part.batch)
+                return part.batch.tag, evaluation
 
-    def _let_go(self, batch: _Batch) -> None:
+    def _release(self, batch: _Batch) -> None:
         self._n_in_flight -= 1
         self._failing.difference_update(batch.parts)
-        # Batch and parts refer to each other: left to the garbage collector, their answers would keep malloc from using
-        # the same memory again, and a request of 512 rows would cost 100 us more.
+        # Break the reference cycle of batch and parts: until the garbage collector ran, malloc could not reuse their
+        # memory, and a request of 512 rows would cost 100 us more.
         batch.parts.clear()
 
     def close(self) -> None:
         """See `Evaluator`.
 
-        What is in flight may end first. A call that is cancelled just as it arrives, or as it is answered, kills Triton
-        2.51 (issue 7368 of NVIDIA's server, mended in its pull request 7840), and with it the answers of all others.
+        Waits briefly for calls in flight: a call cancelled as it arrives or completes crashes Triton 2.51 (issue 7368
+        of triton-inference-server/server, fixed in pull request 7840), and the calls of all other clients fail.
         """
         self._is_closed = True
-        until = time.monotonic() + _PARTING_S
+        until = time.monotonic() + _CLOSE_TIMEOUT_S
         while self._connection.n_calls and time.monotonic() < until:
             time.sleep(0.002)
-        self._connection.close()  # cancels what is left, which wakes a wait
+        self._connection.close()  # cancels the remaining calls, which wakes up `wait`
 
     def __enter__(self) -> Self:
         return self
@@ -185,7 +186,7 @@ class TritonEvaluator:
         self.close()
 
     def _check_model(self) -> int:
-        """Compare the served model with the contract, when the server is there; the largest batch it takes."""
+        """Wait for the server, check its model against the contract and return its maximum batch size."""
         request = service_pb2.ModelConfigRequest(name=self._model, version=self._model_version)
         began = time.monotonic()
         n_failures = 0
@@ -193,8 +194,8 @@ class TritonEvaluator:
             link, sent_at = self._connection.link, time.monotonic()
             left_s = began + self._server_timeout_s - sent_at
             try:
-                answer = link.stub.ModelConfig(
-                    request, timeout=min(self._request_timeout_s, _CONTACT_S, max(left_s, 1.0))
+                response = link.stub.ModelConfig(
+                    request, timeout=min(self._request_timeout_s, _METADATA_TIMEOUT_S, max(left_s, 1.0))
                 )
             except grpc.RpcError as error:
                 failure = classify(error)
@@ -205,11 +206,11 @@ class TritonEvaluator:
                 waited_s = time.monotonic() - began
                 if not failure.may_pass or waited_s + pause_s > self._server_timeout_s:
                     raise failure.error(url=self._url, model=self._model, waited_s=waited_s) from error
-                self._tell_away(failure)
+                self._report_outage(failure)
                 time.sleep(pause_s)
             else:
-                self._tell_back()
-                return check_served_model(answer.config, model=self._model, url=self._url)
+                self._report_recovery()
+                return check_served_model(response.config, model=self._model, url=self._url)
 
     def _send(self, part: _Part) -> None:
         if self._is_closed:
@@ -224,19 +225,19 @@ class TritonEvaluator:
         self._request.inputs[0].shape[0] = len(rows)
         try:
             call = link.infer.future(encode_request(self._request, rows), timeout=deadline_s)
-        except ValueError as error:  # gRPC's word for a channel that another thread has just closed
+        except ValueError as error:  # another thread has just closed the channel
             raise _closed() from error
         link.calls.add(part)
 
         def finish(done: grpc.Future) -> None:
-            part.done_at = time.monotonic()  # when it came, not when the caller has time for it
+            part.done_at = time.monotonic()  # the time of arrival, not of the caller's next `wait`
             link.calls.discard(part)
             self._finished.put((part, done))
 
         call.add_done_callback(finish)
 
-    def _send_again(self) -> None:
-        """Send the parts whose pause is over."""
+    def _send_retries(self) -> None:
+        """Send the parts whose backoff is over."""
         while self._paused and self._paused[0][0] <= time.monotonic():
             part = heapq.heappop(self._paused)[2]
             if not part.batch.is_dropped:
@@ -244,18 +245,18 @@ class TritonEvaluator:
                 self._send(part)
 
     def _next_finished(self, deadline: float) -> tuple[_Part, grpc.Future] | None:
-        """A finished call; None when a pause is over before there is one."""
+        """Return a finished call, or None if a backoff ends first."""
         until = min(deadline, self._paused[0][0] if self._paused else float("inf"))
         timeout_s = None if until == float("inf") else max(until - time.monotonic(), 0.0)
         try:
             return self._finished.get(timeout=timeout_s)
         except queue.Empty:
             if time.monotonic() >= deadline:
-                raise AnswerPending("expected an answer in time, got none yet; wait again") from None
+                raise AnswerPending("expected a response in time, got none yet; wait again") from None
             return None
 
-    def _take(self, part: _Part, call: Any) -> Evaluation | None:
-        """Take in the end of one call; the whole batch's answer if that completes it."""
+    def _on_finished(self, part: _Part, call: Any) -> Evaluation | None:
+        """Handle a finished call; return the evaluation of the batch if it is complete."""
         assert part.link is not None
         if call.code() is not grpc.StatusCode.OK:
             failure = classify(call)
@@ -268,16 +269,16 @@ class TritonEvaluator:
         self._counts.answered(part.done_at - part.sent_at)
         self._failing.discard(part)
         if not self._failing:
-            self._tell_back()
+            self._report_recovery()
         parts = part.batch.parts
         if len(parts) == 1:
             return answer
-        answers = [other.answer for other in parts if other.answer is not None]
+        answers = [each.answer for each in parts if each.answer is not None]
         if len(answers) < len(parts):
             return None
-        # Parts that another version answered, around a swap, are asked again. The last to arrive counts rather than
-        # the highest number: a swap can go back.
-        stale = [i for i, other in enumerate(answers) if other.model_version != answer.model_version]
+        # Parts evaluated by another version during a swap are sent again. The version of the last response counts, not
+        # the highest: a rollback lowers it.
+        stale = [i for i, each in enumerate(answers) if each.model_version != answer.model_version]
         for i in stale:
             parts[i].answer = None
             reason = f"model versions {answers[i].model_version} and {answer.model_version} within one batch"
@@ -285,13 +286,13 @@ class TritonEvaluator:
         if stale:
             return None
         return Evaluation(
-            np.concatenate([other.logits for other in answers]),
-            np.concatenate([other.values for other in answers]),
+            np.concatenate([each.logits for each in answers]),
+            np.concatenate([each.values for each in answers]),
             answer.model_version,
         )
 
     def _failed(self, part: _Part, failure: Failure, *, is_mixed: bool = False) -> None:
-        """Plan to send a part again, or raise if that can't help or has been tried for long enough."""
+        """Schedule a retry of a part, or raise if a retry cannot help or the time is up."""
         self._counts.failed(MIXED if is_mixed else failure.kind.__name__)
         now = time.monotonic()
         part.failing_since = part.failing_since or now
@@ -300,20 +301,20 @@ class TritonEvaluator:
         waited_s = now - part.failing_since
         if not failure.may_pass or waited_s + pause_s > self._server_timeout_s:
             raise failure.error(url=self._url, model=self._model, waited_s=waited_s)
-        if not is_mixed:  # the server is there
+        if not is_mixed:  # then the server does respond
             self._failing.add(part)
-            self._tell_away(failure)
+            self._report_outage(failure)
         heapq.heappush(self._paused, (now + pause_s, next(self._order), part))
 
     def _read(self, data: bytes, *, n_rows: int) -> Evaluation:
-        """The checked answer in a serialized ModelInferResponse; the arrays may be views of its bytes."""
+        """Decode and check a serialized ModelInferResponse; the arrays may be views of its bytes."""
         try:
-            response, found = decode_response(data)
+            response, contents = decode_response(data)
         except ValueError as error:
             raise UnsoundAnswer(
-                f"expected a response of Triton's from {self._url}, got other bytes ({error}); name a Triton server"
+                f"expected a ModelInferResponse from {self._url}, got other bytes ({error}); use a Triton server"
             ) from error
-        outputs = zip(response.outputs, found, strict=False)
+        outputs = zip(response.outputs, contents, strict=False)
         tensors = {output.name: array for output, array in outputs if output.datatype == "FP32"}
         arrays = []
         for name, (_, width) in OUTPUTS.items():
@@ -329,17 +330,17 @@ class TritonEvaluator:
         check_evaluation(answer, n_rows=n_rows, source=f"{self._model} version {version} at {self._url}")
         return answer
 
-    def _tell_away(self, failure: Failure) -> None:
+    def _report_outage(self, failure: Failure) -> None:
         if self._away_since is not None:
             return
         self._away_since = time.monotonic()
-        if self._away_since - self._told_at >= _QUIET_S:
+        if self._away_since - self._told_at >= _NOTICE_INTERVAL_S:
             self._told_at, self._is_told = self._away_since, True
             self._on_event(
-                f"{self._url} does not answer ({failure.reason}); trying again for up to {self._server_timeout_s:g} s"
+                f"{self._url} does not answer ({failure.reason}); retrying for up to {self._server_timeout_s:g} s"
             )
 
-    def _tell_back(self) -> None:
+    def _report_recovery(self) -> None:
         if self._away_since is None:
             return
         if self._is_told:
@@ -348,8 +349,8 @@ class TritonEvaluator:
 
 
 def _pause_s(n_failures: int) -> float:
-    """Doubles with every failure; random, so that clients of one server do not come back together."""
-    n_doublings = min(n_failures - 1, 30)  # a thousand failures, after a quarter of an hour, are no float any more
+    """Return the backoff: exponential, with jitter so that the clients of a server do not retry in step."""
+    n_doublings = min(n_failures - 1, 30)  # 2.0**1024 overflows
     return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**n_doublings) * random.uniform(0.5, 1.0)
 
 

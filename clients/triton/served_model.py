@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare the model that a server serves with the contract, before anything is asked of it."""
+"""Check of a served model's configuration against the contract."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -17,19 +17,19 @@ _ADVICE: Final = "export it with this version of blobzero, or name another model
 
 
 def check_served_model(config: Any, *, model: str, url: str) -> int:
-    """Check a `ModelConfig` message of the server's.
+    """Check a `ModelConfig` message.
 
     Returns:
-        The largest batch that one request may carry.
+        The maximum batch size of a request.
 
     Raises:
-        ModelMismatch: names, types or shapes of the tensors, batching, or the observation version.
+        ModelMismatch: if tensor names, types or shapes, batching, or the observation version do not match.
     """
     where = f"of model {model} at {url}"
     inputs, outputs = _describe(config.input), _describe(config.output)
     if inputs != _INPUTS:
         raise ModelMismatch(f"expected input {_listing(_INPUTS)} {where}, got {_listing(inputs)}; {_ADVICE}")
-    if {name: outputs.get(name) for name in _OUTPUTS} != _OUTPUTS:  # others may be there: they aren't asked for
+    if {name: outputs.get(name) for name in _OUTPUTS} != _OUTPUTS:  # other outputs are not requested
         raise ModelMismatch(f"expected outputs {_listing(_OUTPUTS)} {where}, got {_listing(outputs)}; {_ADVICE}")
     if config.max_batch_size < 1:
         raise ModelMismatch(
@@ -43,7 +43,7 @@ def check_served_model(config: Any, *, model: str, url: str) -> int:
 
 
 def _describe(tensors: Iterable[Any]) -> dict[str, str]:
-    """By name, each tensor as `name TYPE [dims]`."""
+    """Return each tensor as `name TYPE [dims]`, by name."""
     return {
         tensor.name: f"{tensor.name} {_type_name(tensor.data_type)} [{', '.join(map(str, tensor.dims))}]"
         for tensor in tensors

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Triton server counts of its work: executions and their sizes, requests, time in queue and in the model.
+"""Statistics of a Triton server: executions and batch sizes, requests, time in the queue and in the model.
 
-Triton counts per version since the server started. A restart, or a swap of versions, begins new counts; what was read
-before is kept, so the sums here only grow.
+Triton counts per version since the server started. A restart or a version swap resets the counts; counts read before
+are kept, so the sums here only grow.
 """
 
 from collections import Counter
@@ -19,36 +19,36 @@ class ModelCounts:
     """Sums over all versions of one model."""
 
     requests: int = 0
-    """Answered; those that failed count as `failed_requests` only."""
+    """Successful requests, without `failed_requests`."""
     failed_requests: int = 0
     queue_s: float = 0.0
-    """Time that requests stood in the queue, summed over requests."""
+    """Time in the queue, summed over requests."""
     compute_s: float = 0.0
-    """Time that the model took, input and output included, summed over executions."""
+    """Time in the model including input and output, summed over executions."""
     input_s: float = 0.0
-    """Time that went into gathering inputs, into the model, and into handing outputs out, each summed over requests."""
+    """Time to gather inputs, to infer and to distribute outputs (three fields), each summed over requests."""
     infer_s: float = 0.0
     output_s: float = 0.0
     batch_sizes: Mapping[int, int] = field(default_factory=dict)
-    """Executions by their number of rows."""
+    """Number of executions by batch size."""
 
     @property
     def executions(self) -> int:
-        """Batches that the model ran."""
+        """Number of executed batches."""
         return sum(self.batch_sizes.values())
 
     @property
     def execution_rows(self) -> int:
-        """Rows in them."""
+        """Number of rows in all executed batches."""
         return sum(rows * count for rows, count in self.batch_sizes.items())
 
     @property
     def mean_execution_rows(self) -> float | None:
-        """Rows in a batch; None where none ran."""
+        """Mean batch size; None without executions."""
         return self.execution_rows / self.executions if self.batch_sizes else None
 
     def for_sample(self) -> dict[str, float]:
-        """What a `telemetry.Sample` takes from a server, by its names."""
+        """Return the server's fields of a `telemetry.Sample`."""
         return {
             "executions": self.executions,
             "execution_rows": self.execution_rows,
@@ -58,11 +58,11 @@ class ModelCounts:
         }
 
     def plus(self, other: "ModelCounts") -> "ModelCounts":
-        """Both together."""
+        """Return the sum of both."""
         return self._combine(other, sign=1)
 
     def minus(self, earlier: "ModelCounts") -> "ModelCounts":
-        """What happened between two moments."""
+        """Return the difference to an earlier reading."""
         return self._combine(earlier, sign=-1)
 
     def _combine(self, other: "ModelCounts", *, sign: int) -> "ModelCounts":
@@ -82,30 +82,30 @@ class ModelCounts:
 
 
 class ModelStatistics:
-    """Reads one model's counts; a connection of its own, for whoever reports, beside those who play."""
+    """Reads the counts of one model over a connection of its own."""
 
     def __init__(self, url: str, *, model: str) -> None:
         self._model = model
         self._connection = Connection(url)
-        self._last: dict[str, ModelCounts] = {}  # by version, as the server said last
+        self._last: dict[str, ModelCounts] = {}  # the last reading, by version
         self._total = ModelCounts()
 
     def read(self, *, timeout_s: float = 2.0) -> ModelCounts:
-        """Counts since the server started; of later servers at the same address too, since the first call.
+        """Return the counts since the server started; after the first call, restarts are included.
 
         Raises:
-            EvaluatorError: the server does not answer now; what it counted is not lost if it is only busy.
+            EvaluatorError: if the server does not respond; if it is only busy, the next call includes its counts.
         """
         request = service_pb2.ModelStatisticsRequest(name=self._model)
         reply = self._connection.call("ModelStatistics", request, model=self._model, timeout_s=timeout_s)
         now = {version.version: _counts(version) for version in reply.model_stats}
         for version, counts in now.items():
             before = self._last.get(version, ModelCounts())
-            # A new server may have done more in all by now, but hardly more batches of every size.
-            began_anew = counts.requests < before.requests or any(
+            # A restarted server may already have more requests, but hardly more batches of every size.
+            is_reset = counts.requests < before.requests or any(
                 counts.batch_sizes.get(rows, 0) < count for rows, count in before.batch_sizes.items()
             )
-            self._total = self._total.plus(counts if began_anew else counts.minus(before))
+            self._total = self._total.plus(counts if is_reset else counts.minus(before))
         self._last = now
         return self._total
 
@@ -121,7 +121,7 @@ class ModelStatistics:
 
 
 def _counts(version: Any) -> ModelCounts:
-    """From the server's message. Times of `inference_stats` count a batch once for each request in it."""
+    """Parse the server's message. Times in `inference_stats` count a batch once per request in it."""
     stats = version.inference_stats
     compute_ns = sum(
         part.ns

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two messages of an inference as bytes, with tensors copied as little as can be.
+"""Wire format of the inference request and response, with a minimum of tensor copies.
 
-Protobuf's generated classes copy a tensor three times on its way out and twice on its way in; at 1,024 rows their large
-buffers, mapped and unmapped anew each time, cost as much CPU as all the rest. Two facts of protobuf's encoding help:
-a message followed by one more field is the message with that field added, and a field of bytes is a tag, a length and
-the bytes as they are.
+Protobuf's generated classes copy a tensor three times when sending and twice when receiving; at 1,024 rows, mapping and
+unmapping their large buffers costs as much CPU as everything else. Two properties of protobuf's encoding avoid this: a
+message followed by another field is the message with that field added, and a bytes field is a tag, a length and the raw
+bytes.
 
 ```
 request    | model, inputs, outputs (generated class) | 0x3a | length | rows | for each input
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from clients.triton.protocol import service_pb2
 
-_BYTES: Final = 2  # protobuf's wire type of bytes, strings and messages
+_BYTES: Final = 2  # protobuf wire type LEN: bytes, strings and messages
 _RAW_INPUT: Final = bytes([service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES])
 _RAW_OUTPUT: Final = service_pb2.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3 | _BYTES
 
 
 def encode_request(head: Any, *tensors: NDArray[Any]) -> bytes:
-    """A ModelInferRequest, all but its tensors in `head`, which stand in the order of its `inputs`."""
+    """Serialize a ModelInferRequest: `head` with the raw contents of `tensors`, in the order of its `inputs`."""
     parts = [head.SerializeToString()]
     for tensor in tensors:
         parts += (_RAW_INPUT, _varint(tensor.nbytes), tensor.data)
@@ -34,10 +34,10 @@ def encode_request(head: Any, *tensors: NDArray[Any]) -> bytes:
 
 
 def decode_response(data: bytes) -> tuple[Any, list[NDArray[np.float32]]]:
-    """A ModelInferResponse without its tensors, and its tensors, flat, in the order of its `outputs`.
+    """Parse a ModelInferResponse; return it without its raw contents, and these as flat arrays, ordered as `outputs`.
 
     Raises:
-        ValueError: not such a message.
+        ValueError: if the message is malformed.
     """
     head: list[bytes] = []
     tensors: list[NDArray[np.float32]] = []
@@ -49,8 +49,8 @@ def decode_response(data: bytes) -> tuple[Any, list[NDArray[np.float32]]]:
         if tag & 7 != _BYTES or at + n_bytes > len(data):
             raise ValueError(f"field {tag >> 3} at byte {start} is not one of a ModelInferResponse")
         if tag == _RAW_OUTPUT:
-            found = np.frombuffer(data, "<f4", n_bytes // 4, at) if n_bytes >= 4 else np.empty(0, np.float32)
-            tensors.append(found if found.flags.aligned else found.copy())
+            tensor = np.frombuffer(data, "<f4", n_bytes // 4, at) if n_bytes >= 4 else np.empty(0, np.float32)
+            tensors.append(tensor if tensor.flags.aligned else tensor.copy())
         else:
             head.append(data[start : at + n_bytes])
         at += n_bytes
@@ -61,7 +61,7 @@ def decode_response(data: bytes) -> tuple[Any, list[NDArray[np.float32]]]:
 
 
 def _varint(number: int) -> bytes:
-    """Protobuf's integer: seven bits a byte, lowest first, the high bit set in all but the last."""
+    """Encode a protobuf varint: seven bits per byte, lowest first, the high bit set in all but the last."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -71,10 +71,10 @@ def _varint(number: int) -> bytes:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The integer at a place, and the place after it."""
+    """Decode the varint at `at`; return it and the position after it."""
     number = 0
     for i, byte in enumerate(data[at : at + 10]):
         number |= (byte & 0x7F) << 7 * i
         if byte < 0x80:
             return number, at + i + 1
-    raise ValueError(f"no integer at byte {at}")
+    raise ValueError(f"no varint at byte {at}")

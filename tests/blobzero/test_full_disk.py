@@ -52,13 +52,13 @@ def test_players_wait_for_room_and_lose_nothing(small_disk: Path, tmp_path: Path
         while len(said) < 2:
             assert time.monotonic() < deadline
             fleet.poll(0.1)
-        assert all("No space left" in text and text.endswith("play waits for room") for text in said)
+        assert all("No space left" in text and text.endswith("waiting for free space") for text in said)
         filler.unlink()
         while not fleet.is_done:
             assert time.monotonic() < deadline
             fleet.poll(0.1)
     assert len(said) == 4
-    assert all("there is room again" in text for text in said[2:])
+    assert all("the disk has free space again" in text for text in said[2:])
     assert_all_once(in_order(small_disk), N_ROUNDS, ROUNDS)
 
 
@@ -94,7 +94,7 @@ def test_ctrl_c_while_self_play_waits_for_room_ends_as_it_always_does(small_disk
     with said.open("w") as output:
         process = subprocess.Popen([*command, "--out", str(small_disk / "run")], stdout=output, stderr=output)
     deadline = time.monotonic() + 60
-    while "play waits for room" not in said.read_text():
+    while "waiting for free space" not in said.read_text():
         assert process.poll() is None, said.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from blobzero.play.entry import Unreadable, card_name, parse_card, read_bid, read_card
 from blobzero.play.seat import OPPONENTS, percentages
-from clients.arena.game import Player, SearchPlayer, play_game
+from clients.arena.game import SeatPlayer, SeatSearchPlayer, play_game
 from clients.arena.players import PLAYER_SEARCH
 from clients.evaluator import HashEvaluator, UniformEvaluator
 from mcts_ext.contract import FIRST_CARD_ACTION
@@ -74,8 +74,8 @@ class Typist:
 
 
 def lines_typed(seed: int, n_players: int, start_cards: int) -> list[str]:
-    typist, model = Typist(), SearchPlayer(UniformEvaluator(), SEARCH, seed=seed)
-    players: list[Player] = [typist, *[model] * (n_players - 1)]
+    typist, model = Typist(), SeatSearchPlayer(UniformEvaluator(), SEARCH, seed=seed)
+    players: list[SeatPlayer] = [typist, *[model] * (n_players - 1)]
     play_game(Game(n_players, start_cards, seed), players, Silent())
     return typist.typed
 
@@ -307,18 +307,18 @@ def test_a_search_player_looks_at_no_hidden_card() -> None:
     for seed in range(5):
         deck = Random(seed).sample(others, 12)
         table = Round([own, deck[:4], deck[4:8], deck[8:]], dealer=3, trump=1)
-        player = SearchPlayer(HashEvaluator(), SEARCH, seed=7)
-        seen.append((player.choose(table), player.look(table)))
+        player = SeatSearchPlayer(HashEvaluator(), SEARCH, seed=7)
+        seen.append((player.choose(table), player.analyze(table)))
     assert all(one == seen[0] for one in seen)
     action, view = seen[0]
     assert action == view.best
-    assert sum(view.visits.values()) == pytest.approx(1)
+    assert sum(view.policy.values()) == pytest.approx(1)
     assert sum(view.prior.values()) == pytest.approx(1)
-    assert set(view.visits) == set(view.prior) == set(table.legal_actions())
+    assert set(view.policy) == set(view.prior) == set(table.legal_actions())
     assert all(0 <= points <= 14 for points in [*view.points.values(), *view.seats])
-    others_view = SearchPlayer(HashEvaluator(), SEARCH, seed=8).look(table)
+    others_view = SeatSearchPlayer(HashEvaluator(), SEARCH, seed=8).analyze(table)
     assert others_view.prior == view.prior
-    assert others_view.visits != view.visits
+    assert others_view.policy != view.policy
 
 
 def test_a_game_of_another_size_is_refused() -> None:

@@ -37,7 +37,7 @@ def test_localhost_is_one_of_its_two_addresses() -> None:
     ],
 )  # fmt: skip
 def test_what_is_none_is_refused(url: str) -> None:
-    with pytest.raises(InvalidConfig, match=r"expected HOST:PORT of it, got .*or \[::1\]:8001 in IPv6"):
+    with pytest.raises(InvalidConfig, match=r"expected HOST:PORT of it, got .*or \[::1\]:8001 for IPv6"):
         split_url(url, what="it")
 
 

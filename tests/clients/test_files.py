@@ -66,7 +66,7 @@ def test_what_is_no_regular_file_is_neither_waited_for_nor_read(
 @pytest.mark.parametrize("name", ["run.json", "registry.json", "recorded.jsonl", "metrics.jsonl", "loop.toml", "key"])
 def test_a_file_that_is_too_large_is_not_read(name: str, tmp_path: Path) -> None:
     endless(tmp_path / name)
-    with pytest.raises((BlobError, OSError), match=r"3,221,225,472 bytes, of [0-9,]+ at most"):
+    with pytest.raises((BlobError, OSError), match=r"3,221,225,472 bytes, more than [0-9,]+"):
         READERS[name](tmp_path / name)
 
 
@@ -75,7 +75,7 @@ def test_what_is_small_and_regular_is_read_through_links(tmp_path: Path) -> None
     (tmp_path / "b").symlink_to("a")
     assert read_json(tmp_path / "b") == {"a": 1}
     assert read_small(tmp_path / "a", most_bytes=8) == b'{"a": 1}'
-    with pytest.raises(Unfit, match="8 bytes, of 7 at most"):
+    with pytest.raises(Unfit, match="8 bytes, more than 7"):
         read_small(tmp_path / "a", most_bytes=7)
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(tmp_path / "s"))
@@ -87,7 +87,7 @@ def test_what_is_small_and_regular_is_read_through_links(tmp_path: Path) -> None
 def test_a_lock_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".lock")
     assert not is_held(tmp_path / ".lock")
-    with sole_writer(tmp_path), pytest.raises(BlobError, match="got another process at it"), sole_writer(tmp_path):
+    with sole_writer(tmp_path), pytest.raises(BlobError, match="got another process"), sole_writer(tmp_path):
         pass
 
 

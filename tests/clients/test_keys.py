@@ -80,7 +80,7 @@ def test_a_folder_that_is_not_ours_alone_is_not_trusted(folder: Path, tmp_path: 
     for wrong in (0o750, 0o701, 0o777):
         folder.chmod(wrong)
         assert find_key(f"127.0.0.1:{PORT}", None) is None
-        with pytest.raises(KeyUnreadable, match=f"alone .mode 700., got a folder of user .* with mode {wrong:o}"):
+        with pytest.raises(KeyUnreadable, match=f"private folder of user .*mode 700.*, got .* with mode {wrong:o}"):
             leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
     folder.chmod(0o700)
     folder.rename(tmp_path / "elsewhere")
@@ -123,7 +123,7 @@ def test_no_room_for_a_key_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("clients.keys.os.replace", full)
-    with pytest.raises(KeyUnreadable, match=r"expected to write a key to .*No space left on device; make room there"):
+    with pytest.raises(KeyUnreadable, match=r"expected to write a key to .*No space left on device; free some space"):
         leave_key(draw_key(), drawn_key_file("127.0.0.1", PORT))
     assert list(folder.iterdir()) == []
 
@@ -131,12 +131,12 @@ def test_no_room_for_a_key_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_key_file_says_how_it_is_made(tmp_path: Path) -> None:
     for text, got in (("short", "5 characters"), ("+" * 44, "others among its 44 characters")):
         (tmp_path / "key").write_text(text)
-        with pytest.raises(KeyUnreadable, match=f"and nothing else, in .*, got {got}; make one: ") as caught:
+        with pytest.raises(KeyUnreadable, match=f"- and _ only, in .*, got {got}; create one: ") as caught:
             read_key(tmp_path / "key")
-    with pytest.raises(KeyUnreadable, match="got No such file or directory; make one: "):
+    with pytest.raises(KeyUnreadable, match="got No such file or directory; create one: "):
         read_key(tmp_path / "none")
     (tmp_path / "key").unlink()
-    subprocess.run(["bash", "-c", str(caught.value).partition("make one: ")[2]], check=True)
+    subprocess.run(["bash", "-c", str(caught.value).partition("create one: ")[2]], check=True)
     assert len(read_key(tmp_path / "key")) == 64
     assert mode(tmp_path / "key") == 0o600
 
@@ -153,7 +153,7 @@ def test_a_key_of_ours_that_others_may_read_is_told_of_and_works(
         assert main([*command, str(path)]) == 1
         lines = capsys.readouterr().err.splitlines()
         assert lines[0] == (
-            f"blobzero: the key in {path} is open to other users (mode {open_to_others:o}); chmod 600 {path}"
+            f"blobzero: the key in {path} is accessible to other users (mode {open_to_others:o}); chmod 600 {path}"
         )
         assert len(lines) == 2
         assert read_key(path)

@@ -59,7 +59,7 @@ def running(folder: Path, *arguments: str, until: str) -> Iterator[subprocess.Po
 
 
 def assert_holder(line: str, process: subprocess.Popen[str], verb: str) -> None:
-    assert line.startswith("blobzero: expected to be alone in writing ")
+    assert line.startswith("blobzero: expected no other writer of ")
     assert f"got process {process.pid} on {platform.node()} since 20" in line
     assert f"-m blobzero.cli {verb}" in line
     assert "choose another --out" in line
@@ -266,7 +266,7 @@ def test_every_command_with_a_folder_of_its_own_keeps_off_another_s(
 ) -> None:
     with sole_writer(tmp_path / "out"):
         line = second(verb, *arguments, "--out", str(tmp_path / "out"))
-        assert f"expected to be alone in writing {tmp_path}/out, got process {os.getpid()} on " in line
+        assert f"expected no other writer of {tmp_path}/out, got process {os.getpid()} on " in line
         assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
 
 

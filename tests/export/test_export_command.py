@@ -115,7 +115,7 @@ def test_a_folder_without_records_is_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InvalidPositions, match="expected shards of records under"):
         recorded_rows(tmp_path, 10, seed=1)
     monkeypatch.setattr(clients.selfplay.records, "OBSERVATION_VERSION", 3)
-    with pytest.raises(InvalidPositions, match=r"that can't .* got observation version 2 where this code has 3"):
+    with pytest.raises(InvalidPositions, match=r"that can't .* got observation version 2, not 3"):
         recorded_rows(run, 10, seed=1)
 
 

@@ -131,7 +131,7 @@ def test_nobody_loads_a_model_without_the_key(project: Project) -> None:
         check=False,
     )
     assert refused.returncode == 1
-    assert "name its file (--key-file)" in refused.stderr
+    assert "pass its file (--key-file)" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -48,7 +48,7 @@ def test_who_has_no_key_is_refused_in_one_line_and_nothing_changes(
     wrong.write_text("another-key-of-this-length")
     for key_file in (None, wrong):
         with ModelServer(server.url, key_file=key_file) as control:
-            with pytest.raises(KeyRefused, match=r"expected the key of the server at .* name its file \(--key-file\)"):
+            with pytest.raises(KeyRefused, match=r"expected the key of the server at .* pass its file \(--key-file\)"):
                 control.load()
             with pytest.raises(KeyRefused):
                 control.states()

@@ -151,7 +151,7 @@ def test_two_at_one_study_are_one_too_many(tmp_path: Path, capsys: pytest.Captur
     with sole_writer(out):
         assert main(["tune", "--repository", str(models), "--out", str(out)]) == 1
     captured = capsys.readouterr()
-    assert "expected to be alone" in captured.err
+    assert "expected no other writer" in captured.err
     assert captured.err.count("\n") == 1
 
 

@@ -172,7 +172,7 @@ FAULTS = {
     "NaN": "NaN or infinity",
     "illegal visits": "illegal actions",
     "no shares": "do not sum to 1",
-    "an absent seat scores": "seats that the round does not have",
+    "an absent seat scores": "values of missing seats",
     "no players": "numbers of players",
     "no rows": "no rows",
 }

@@ -176,5 +176,5 @@ def test_specs_are_read() -> None:
     assert parse("runs/a@b/model.onnx@2x20").search == (2, 20)
     assert str(parse("runs/a@b/model.onnx").path) == "runs/a@b/model.onnx"
     for wrong in ("", "newest", "version:", "version:x", "ismcts:many", "random@3x30", "heuristic@1x1", "model.pt"):
-        with pytest.raises(InvalidConfig, match="expected a "):
+        with pytest.raises(InvalidConfig, match=r"expected (a player|the suffix) "):
             parse(wrong)

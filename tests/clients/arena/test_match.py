@@ -20,7 +20,7 @@ from blobzero.play.play import PlayConfig
 from blobzero.verbs.match import MatchConfig
 from clients.arena.bots import HeuristicBot, RandomBot
 from clients.arena.match import BotPlayer, MatchCounts, Player, SearchPlayer, arrangements, deal_of, play, seed_of
-from clients.arena.players import Source, open_players, parse
+from clients.arena.players import NetworkSource, open_players, parse
 from clients.arena.rating import estimate
 from clients.errors import ModelNotFound
 from clients.evaluator import HashEvaluator, UniformEvaluator
@@ -161,7 +161,7 @@ def test_files_become_players_once_and_missing_ones_are_named(tmp_path: Path) ->
     file, said = write_version(tmp_path, version=1, seed=1), list[str]()
     specs = [parse(str(file)), parse(f"{file}@1x4"), parse("search-uniform@1x4"), parse("heuristic")]
     with ExitStack() as stack:
-        players = open_players(specs, search=SEARCH, source=Source(), stack=stack, on_event=said.append)
+        players = open_players(specs, search=SEARCH, source=NetworkSource(), stack=stack, on_event=said.append)
         first, second = players[:2]
         assert isinstance(first, SearchPlayer)
         assert isinstance(second, SearchPlayer)
@@ -171,7 +171,7 @@ def test_files_become_players_once_and_missing_ones_are_named(tmp_path: Path) ->
         assert len(said) == 1
         assert len(list(play(players, DealConfig((4,), (2,)), deals=6, seed=0))) == 6
         with pytest.raises(ModelNotFound):
-            open_players([parse("no.onnx")], search=SEARCH, source=Source(), stack=stack, on_event=said.append)
+            open_players([parse("no.onnx")], search=SEARCH, source=NetworkSource(), stack=stack, on_event=said.append)
 
 
 def blobzero(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -201,7 +201,7 @@ def test_a_mistake_costs_one_line(arguments: list[str], says: str, tmp_path: Pat
         (["heuristic"], "expected at least two players, got 1"),
         (["heuristic", "stockfish"], "expected a player of random, heuristic"),
         (["heuristic", "random", "--deals", "0"], "expected --deals in 1.."),
-        (["heuristic", "random@1x2"], "expected a search of its own for a player that searches"),
+        (["heuristic", "random@1x2"], "expected the suffix @DxS only for a player that searches"),
         (["random", "ismcts", "--players", "8"], "expected at most 7 seats with ismcts"),
     ],
 )

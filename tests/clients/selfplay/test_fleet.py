@@ -116,7 +116,7 @@ def test_a_killed_worker_is_replaced_and_no_round_is_lost_or_doubled(deal: DealC
         while not fleet.is_done:
             fleet.poll(0.2)
         assert fleet.n_restarts == 1
-    assert said == ["worker 1 was killed by signal 9; starting it again"]
+    assert said == ["worker 1 was killed by signal 9; restarting it"]
     assert_all_once(in_order(tmp_path), 3000, deal)
 
 

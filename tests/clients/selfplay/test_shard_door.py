@@ -27,10 +27,10 @@ from clients.selfplay.records import (
     PROVENANCE_KEY,
     SCHEMA,
     ShardError,
-    in_shards,
     read_keys,
     read_shards,
     rounds_of,
+    split_for_shards,
     write_shard,
 )
 from mcts_ext.config import SearchConfig, Unit
@@ -125,10 +125,10 @@ SAYS_BYTES = {PROVENANCE_KEY: json.dumps(SAYS).encode()}
 TABLES: dict[str, tuple[Callable[[Records], pa.Table], str]] = {
     "origin nested deeply": (says(b"[" * 50_000 + b"]" * 50_000), "nested too deeply"),
     "origin a list": (says(b"[1, 2]"), "JSON object"),
-    "origin no JSON": (says(b"\xff{"), "an origin that cannot be read"),
+    "origin no JSON": (says(b"\xff{"), "an unreadable provenance"),
     "origin without a version": (says(b"{}"), "version None"),
-    "origin with a version of text": (says(b'{"observation_version": "2"}'), "version 2 where"),
-    "no origin": (lambda records: table(records).replace_schema_metadata(None), "no word of their origin"),
+    "origin with a version of text": (says(b'{"observation_version": "2"}'), "version 2, not 2"),
+    "no origin": (lambda records: table(records).replace_schema_metadata(None), "no provenance"),
     "origin of a megabyte": (says(b'{"observation_version": 2, "a": "' + b"a" * 2**20 + b'"}'), "footer of more"),
     "observation of 40": (other(observation=lambda r: wide(r, 40)), "fixed_size_list<element: uint8>[40]"),
     "observation of 44": (other(observation=lambda r: wide(r, 44)), "[44]"),
@@ -164,23 +164,23 @@ TABLES: dict[str, tuple[Callable[[Records], pa.Table], str]] = {
         "not null",
     ),
     "no rows": (lambda records: table(records).slice(0, 0), "no rows"),
-    "trump 200": (with_bytes(AT_TRUMP, 200), "a trump that is no suit"),
-    "trump 5": (with_bytes(AT_TRUMP, 5), "a trump that is no suit"),
-    "dealer 250": (with_bytes(AT_DEALER, 250), "a dealer that is no seat"),
-    "tricks 255": (with_bytes(AT_N_TRICKS, 255), "more finished tricks"),
+    "trump 200": (with_bytes(AT_TRUMP, 200), "an invalid trump"),
+    "trump 5": (with_bytes(AT_TRUMP, 5), "an invalid trump"),
+    "dealer 250": (with_bytes(AT_DEALER, 250), "an invalid dealer"),
+    "tricks 255": (with_bytes(AT_N_TRICKS, 255), "too many finished tricks"),
     "tricks of a seat 255": (with_bytes(AT_TRICKS, 255), "tricks won"),
-    "leader 255": (with_bytes(AT_LEADER, 255), "a leader that is no seat"),
-    "voids 255": (with_bytes(AT_VOIDS, 255, 255, 255, 255), "voids of seats"),
-    "totals 255": (with_bytes(AT_TOTALS, *[255] * 16), "points that no game gives"),
+    "leader 255": (with_bytes(AT_LEADER, 255), "an invalid leader"),
+    "voids 255": (with_bytes(AT_VOIDS, 255, 255, 255, 255), "voids of missing seats"),
+    "totals 255": (with_bytes(AT_TOTALS, *[255] * 16), "impossible totals"),
     "8 x 13": (with_bytes(AT_N_PLAYERS, 8, 13), "more cards than a deck has"),
     "0 players": (with_bytes(AT_N_PLAYERS, 0), "numbers of players"),
     "14 cards": (with_bytes(AT_N_CARDS, 14), "numbers of players or cards"),
-    "bids 255": (with_bytes(AT_BIDS, 255), "bids that nobody can make"),
-    "round 200 of no game": (with_bytes(AT_GAME_ROUND, 200), "a round that no game has"),
-    "a game of 200": (with_bytes(AT_START_CARDS, 200), "a round that no game has"),
-    "a card code 255": (with_bytes(AT_CARDS, 255), "card bytes without a meaning"),
-    "no cards": (with_bytes(AT_CARDS, *[0] * 52), "cards that are too many or too few"),
-    "all cards own": (with_bytes(AT_CARDS, *[1] * 52), "cards that are too many or too few"),
+    "bids 255": (with_bytes(AT_BIDS, 255), "invalid bids"),
+    "round 200 of no game": (with_bytes(AT_GAME_ROUND, 200), "an invalid round of a game"),
+    "a game of 200": (with_bytes(AT_START_CARDS, 200), "an invalid round of a game"),
+    "a card code 255": (with_bytes(AT_CARDS, 255), "invalid card codes"),
+    "no cards": (with_bytes(AT_CARDS, *[0] * 52), "too many or too few cards"),
+    "all cards own": (with_bytes(AT_CARDS, *[1] * 52), "too many or too few cards"),
 }
 
 
@@ -212,13 +212,13 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a socket": (listening, "a socket"),
     "a device": (lambda path: path.symlink_to("/dev/zero"), "a device"),
     "an empty file": (Path.touch, "an empty file"),
-    "text": (lambda path: path.write_text("not one"), "no whole Parquet file"),
+    "text": (lambda path: path.write_text("not one"), "not a complete Parquet file"),
     "a footer that is long": (lambda path: path.write_bytes(b"PAR1" * 3 + b"\xff\xff\xff\x7fPAR1"), "footer of more"),
     "a footer that is longer than the file": (
         lambda path: path.write_bytes(b"PAR1" * 3 + b"\xff\x00\x00\x00PAR1"),
         "expected a shard",
     ),
-    "a million rows": (many_rows, f"{2**20} rows, of 1..{MAX_ROWS}"),
+    "a million rows": (many_rows, f"{2**20} rows, not 1..{MAX_ROWS}"),
 }
 
 
@@ -248,7 +248,7 @@ def test_what_is_no_shard_is_refused_by_name_and_left_out(how: str, tmp_path: Pa
     assert word in event
     assert os.path.realpath(bad) in event
     assert "\n" not in event
-    assert event.endswith(("; remove it", "; record anew, or use the code that wrote it"))
+    assert event.endswith(("; remove it", "; record new rounds, or use the version that wrote it"))
     with pytest.raises(ShardError, match="expected a shard"):
         read_shards([bad])
 
@@ -319,12 +319,12 @@ def spoil_at_random(good: Path) -> None:
 
 def test_a_worker_that_has_much_to_write_splits_between_rounds(found: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clients.selfplay.records.MAX_ROWS", 100)
-    parts = list(in_shards(found))
+    parts = list(split_for_shards(found))
     assert sum(map(len, parts)) == len(found)
     assert all(0 < len(part) <= 100 for part in parts)
     for before, after in pairwise(parts):
         assert before.round[-1] != after.round[0]
-    assert len(list(in_shards(parts[0]))) == 1
+    assert len(list(split_for_shards(parts[0]))) == 1
 
 
 def test_checking_is_cheap(tmp_path: Path, found: Records) -> None:

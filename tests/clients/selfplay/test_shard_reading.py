@@ -71,7 +71,7 @@ def test_no_right_to_read_is_named_and_tried_again(tmp_path: Path) -> None:
     found = replay(tmp_path, events)
     with not_allowed(shard):
         assert [found.find_new(), found.find_new()] == [0, 0]
-        with pytest.raises(ShardUnavailable, match="Permission denied; it stays where it is and is tried again"):
+        with pytest.raises(ShardUnavailable, match="Permission denied; it is kept and read again later"):
             read_shards([shard])
     (event,) = events
     assert str(shard) in event
@@ -115,7 +115,7 @@ def test_errors_of_reading_are_told_from_bad_shards(
         raise OSError(number, os.strerror(number), path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clients.files._without_waiting", fail)
+        patch.setattr("clients.files._open_nonblocking", fail)
         with pytest.raises(ShardUnavailable, match=os.strerror(number)):
             read_shards([shard])
         tries.clear()
