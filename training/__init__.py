@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network and how it learns: PyTorch, no server."""
+"""Network and training in PyTorch; no server."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: one safetensors file of weights, with what they belong to as JSON in its header.
+"""Checkpoints: a safetensors file of weights with a JSON description in its header.
 
-A checkpoint is written aside, synced and renamed, so a reader never sees half of one. Loading executes nothing, and
-checks that the weights are finite and of the shapes the header promises.
+A checkpoint is written atomically. Loading executes no code, and checks that the weights are finite and have the shapes
+stated in the header.
 """
 
 import hashlib
@@ -27,31 +27,31 @@ FORMAT: Final = "blobzero checkpoint 1"
 
 
 class CheckpointError(BlobError):
-    """A checkpoint that cannot be read, written or used."""
+    """The checkpoint cannot be read, written or used."""
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a network is and where it comes from; travels in checkpoints and in exported models."""
+    """Description of a network, stored in checkpoints and exported models."""
 
     step: int
     """Training steps taken; 0 for an untrained network."""
     seed: int | None
-    """The seed it was initialized from, where known."""
+    """Seed of the initial weights, if known."""
     config: NetworkConfig
     observation_version: int
     n_parameters: int
     weights_sha256: str
-    """Hash of names, shapes and weights: equal for equal networks, in whatever file they are."""
+    """Hash of names, shapes and weights; equal for equal networks in any file."""
 
     @property
     def preset(self) -> str:
-        """The name of the preset with this config, or "custom"."""
+        """Name of the preset with this config, or "custom"."""
         return next((name for name, config in PRESETS.items() if config == self.config), "custom")
 
 
 def describe(network: BlobNet, *, step: int = 0, seed: int | None = None) -> CheckpointInfo:
-    """State what `network` is."""
+    """Return the description of a network."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype};".encode())
@@ -67,10 +67,10 @@ def describe(network: BlobNet, *, step: int = 0, seed: int | None = None) -> Che
 
 
 def save_checkpoint(path: Path, network: BlobNet, *, step: int, seed: int | None = None) -> CheckpointInfo:
-    """Write `network` to `path`; what is there is replaced once the new file is whole.
+    """Write `network` to `path` atomically.
 
     Raises:
-        CheckpointError: it could not be written; what was under `path` is untouched.
+        CheckpointError: if it could not be written; `path` is unchanged.
     """
     info = describe(network, step=step, seed=seed)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -86,10 +86,10 @@ def save_checkpoint(path: Path, network: BlobNet, *, step: int, seed: int | None
 
 
 def load_checkpoint(path: Path) -> tuple[BlobNet, CheckpointInfo]:
-    """Read a network, in evaluation mode, and what it is.
+    """Load a network, in evaluation mode, and its description.
 
     Raises:
-        CheckpointError: not a readable checkpoint, of another observation version, or damaged weights.
+        CheckpointError: if the file is no checkpoint, has another observation version, or its weights are damaged.
     """
     try:
         with open_safetensors(path) as file:
@@ -115,22 +115,22 @@ def load_checkpoint(path: Path) -> tuple[BlobNet, CheckpointInfo]:
 
 
 def _parse(path: Path, metadata: Mapping[str, str]) -> CheckpointInfo:
-    """The description in a header."""
+    """Parse the description in a header."""
     try:
-        found = json_object(metadata["info"])
-        version = integer(found, "observation_version")
+        fields = json_object(metadata["info"])
+        version = integer(fields, "observation_version")
         if version != OBSERVATION_VERSION:
             raise CheckpointError(
                 f"expected observation version {OBSERVATION_VERSION}, got {version} in {path}; "
-                "train a network of this version, or go back to the code that made this one"
+                "train a network of this version, or use the code that wrote this one"
             )
         return CheckpointInfo(
-            step=integer(found, "step"),
-            seed=None if found["seed"] is None else integer(found, "seed", low=-(2**63), high=LARGEST_SEED),
-            config=network_config(found["config"]),
+            step=integer(fields, "step"),
+            seed=None if fields["seed"] is None else integer(fields, "seed", low=-(2**63), high=LARGEST_SEED),
+            config=network_config(fields["config"]),
             observation_version=version,
-            n_parameters=integer(found, "n_parameters"),
-            weights_sha256=str(found["weights_sha256"])[:64],
+            n_parameters=integer(fields, "n_parameters"),
+            weights_sha256=str(fields["weights_sha256"])[:64],
         )
     except (KeyError, ValueError) as error:
         raise _unusable(path, "a description of the network in the header", reason(error)) from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of training, without torch, so that the command can show its help at once."""
+"""Configuration of training; does not import torch, so that the command shows its help at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,56 +11,56 @@ from mcts_ext.errors import InvalidConfig
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a network learns from records."""
+    """Configuration of training."""
 
     preset: str = "reference"
-    """Shape of a new network: `reference` or `small`."""
+    """Preset of a new network: `reference` or `small`."""
     init: Path | None = None
-    """Begin with this checkpoint's weights instead of a new network."""
+    """Checkpoint to start from instead of a new network."""
     seed: int = 0
-    """Of the new network's weights, and of the draws of positions."""
+    """Seed of a new network's weights and of the sampling of positions."""
     batch: int = 512
-    """Positions a step."""
+    """Positions per step."""
     learning_rate: float = 1e-3
-    """Peak of AdamW's learning rate."""
+    """Peak learning rate of AdamW."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises linearly from 0."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """After the warm-up: stay, or fall along a cosine to 0 at `schedule_steps`."""
+    """Learning rate after the warm-up: constant, or a cosine down to 0 at `schedule_steps`."""
     schedule_steps: int | None = None
-    """The step at which the cosine reaches 0."""
+    """Step at which the cosine reaches 0."""
     weight_decay: float = 0.01
-    """Decoupled, on the weights of linear layers only."""
+    """Decoupled weight decay, applied to the weights of linear layers only."""
     clip_norm: float = 1.0
-    """The gradient's norm is cut to this."""
+    """Maximum norm of the gradient (clipping)."""
     value_weight: float = 10.0
-    """Of the value loss beside the policy loss: squared errors are small numbers."""
+    """Weight of the value loss relative to the policy loss; squared errors are small."""
     ema_decay: float = 0.999
-    """Of the running mean of the weights that checkpoints hold; shorter in the first steps."""
+    """Decay of the exponential moving average of the weights stored in checkpoints; lower in the first steps."""
     window_min: int = 250_000
-    """Newest positions to draw from before the window grows slower than the records do: c of the power law."""
+    """Number of positions up to which the window contains all of them: c of the power law."""
     window_exponent: float = 0.75
-    """Alpha of the power law."""
+    """Exponent alpha of the power law."""
     window_slope: float = 0.4
-    """Beta of the power law: how fast the window grows, per new position, when it begins to lag."""
+    """Slope beta of the power law: initial growth of the window per new position beyond `window_min`."""
     window_max: int = 4_000_000
-    """The window never grows beyond this; a position takes 260 bytes of memory."""
+    """Maximum size of the window; a position takes 260 bytes of memory."""
     sampling: Literal["uniform", "recent"] = "uniform"
-    """How to draw from the window: uniformly, or the newer of two draws, whose chance rises linearly with its place."""
+    """Sampling from the window: uniform, or the newer of two draws (probability linear in the position's age)."""
     max_reuse: float = 8.0
-    """Draws for each recorded position, at most, over the whole run; training ends early instead."""
+    """Maximum draws per recorded position over the whole run; training ends early when it is reached."""
     relist_steps: int = 200
-    """Look for new shards so often."""
+    """Steps between two scans for new shards."""
     log_every: int = 50
     """Steps between lines of metrics."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints, each with the whole state."""
+    """Steps between checkpoints, each with the training state."""
     mixed_precision: bool = False
     """Compute matrix products in bfloat16."""
     compile: bool = False
-    """Pass the network through torch.compile; takes a minute at the start."""
+    """Compile the network with torch.compile; takes a minute at the start."""
     device: str = "auto"
-    """`cpu`, `cuda` or `cuda:N`, or `auto`: a GPU where there is one."""
+    """`cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if available."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -85,7 +85,7 @@ class TrainConfig:
             if not low <= value <= high:
                 raise InvalidConfig(f"expected --{name.replace('_', '-')} in {low}..{high}, got {value}")
         if self.schedule == "cosine" and self.schedule_steps is None:
-            raise InvalidConfig("expected --schedule-steps with --schedule cosine, got none; say where it ends")
+            raise InvalidConfig("expected --schedule-steps with --schedule cosine, got none; set its last step")
         if self.schedule_steps is not None and self.schedule_steps <= self.warmup_steps:
             raise InvalidConfig(
                 f"expected --schedule-steps above --warmup-steps {self.warmup_steps}, got {self.schedule_steps}"

@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the bytes of an observation to what the first layers read: float features and rows of two tables.
+"""Decoder in the network's graph: from the bytes of an observation to float features and embedding indices.
 
-What belongs to the whole round (header, bids, tricks, totals) is the *context*. Everything else belongs to one of the
-four suits, and is laid out the same for each, because the rules know no suit by name: the network reads all four with
-the same weights. Of a suit there are
+Features of the whole round (header, bids, tricks, totals) form the *context*. All other features belong to one of the
+four suits and have the same layout for each: the rules are symmetric in the suits, so the network reads all four with
+shared weights. Per suit there are
 
-- *suits*, float features: the ranks that are own or gone, the suit's relation to the trump, voids shown in it, counts.
-- *orders*: who holds, or has on the table, its highest card still in contest, its second highest, and so on, as one row
-  of a table for each card. In contest are the cards on the table and in the hands that the observation shows: that the
-  jack is the best heart left is what play turns on, and who played the ace two tricks ago is not.
-- *patterns*: which of its top ranks are own, gone or unseen, as one number, which picks a row of a table. A row is read
-  at the same cost whatever the size of the table. (The tuple network of Lucas 2008, "Learning to Play Othello with
-  N-Tuple Systems".)
+- *suits*, float features: ranks that are own or gone, the suit's relation to the trump, voids shown in it, counts.
+- *orders*: the holder of the suit's highest card in contest, of its second highest, and so on, as one embedding index
+  per card. In contest are the cards on the table and in the hands of the determinization: what matters is that the jack
+  is the best heart left, not who played the ace two tricks ago.
+- *patterns*: which of the suit's top ranks are own, gone or unseen, as a single embedding index. The cost of a lookup
+  does not depend on the table size. (Tuple network of Lucas 2008, "Learning to Play Othello with N-Tuple Systems".)
 
-Who played which card, and when, is not read: the voids say what matters of it, and in a trial it added nothing
-(docs/experiments/network.md). Only values that a valid observation can hold get a column or a row, so every parameter
-behind them can be reached. Indices are int32: in bfloat16, which an engine may choose for floats, whole numbers are
-exact to 256 only.
+Who played which card, and when, is not decoded: the voids carry the relevant part, and it added nothing in an
+experiment (docs/experiments/network.md). Only values that a valid observation can hold get a column or a row, so every
+parameter is reachable. Indices are int32: bfloat16, which an engine may choose for floats, represents integers exactly
+only to 256.
 
 Axes: `B` rows, `F` = 96 bytes, 4 suits; seats are relative to the seat to act.
 """
@@ -55,17 +54,17 @@ from mcts_ext.contract import (
 N_RANKS: Final = N_CARDS_IN_DECK // N_SUITS
 MIN_PLAYERS: Final = 3
 HOLDERS: Final = 2 * N_SEATS - 1  # own, held by seat 1..7, on the table from seat 1..7
-RELATIONS: Final = 3  # of a suit to the trump: it is the trump, another suit is, none is
-PLACES: Final = 3  # of a card in a pattern: unseen, own, gone
+RELATIONS: Final = 3  # a suit's relation to the trump: it is the trump, another suit is, no trump
+PLACES: Final = 3  # a card's state in a pattern: unseen, own, gone
 
 
 def most_cards(seat: int) -> int:
-    """The largest hand in a round that has this relative seat: it takes `seat + 1` players, and never fewer than 3."""
+    """Return the largest hand in a round with this relative seat, which needs max(3, seat + 1) players."""
     return min(MAX_HAND, N_CARDS_IN_DECK // max(MIN_PLAYERS, seat + 1))
 
 
 def one_hot_columns() -> list[tuple[int, int]]:
-    """(byte, value) pairs of header, bids and tricks that a valid observation can hold; one column each."""
+    """Return the (byte, value) pairs of header, bids and tricks in valid observations; each is one column."""
     columns = [(AT_N_PLAYERS, n) for n in range(MIN_PLAYERS, N_SEATS + 1)]
     columns += [(AT_N_CARDS, n) for n in range(1, MAX_HAND + 1)]
     columns += [(AT_DEALER, seat) for seat in range(N_SEATS)]
@@ -78,12 +77,12 @@ def one_hot_columns() -> list[tuple[int, int]]:
 
 
 def need_columns() -> list[tuple[int, int]]:
-    """(seat, bid - tricks won) pairs; -1 stands for every bid overshot. A pending bid has no column."""
+    """Return the (seat, bid - tricks won) pairs; -1 means any overshot bid. A pending bid has no column."""
     return [(seat, need) for seat in range(N_SEATS) for need in range(-1, most_cards(seat) + 1)]
 
 
 def _holders() -> Tensor:
-    """`[256, 1]` int32: the row of a card in contest, were none higher, by its code; the last for any other."""
+    """Return `[256, 1]` int32: by card code, the first row of its holder, or the last row if it is not in contest."""
     table = torch.full((256, 1), HOLDERS * N_RANKS, dtype=torch.int32)
     table[CARD_OWN] = 0
     for seat in range(1, N_SEATS):
@@ -93,7 +92,7 @@ def _holders() -> Tensor:
 
 
 def _places() -> Tensor:
-    """`[256, 1]` int32: the place of a card in a pattern by its code."""
+    """Return `[256, 1]` int32: the state of a card in a pattern, by its code."""
     places = torch.full((256, 1), 2, dtype=torch.int32)
     places[CARD_UNSEEN], places[CARD_OWN] = 0, 1
     places[CARD_HELD + 1 :] = 0
@@ -101,7 +100,7 @@ def _places() -> Tensor:
 
 
 def _relations() -> Tensor:
-    """`[256, 4]` int32: the relation of each suit to the trump, by the trump byte; a byte that is no suit is none."""
+    """Return `[256, 4]` int32: the relation of each suit to the trump, by the trump byte; other bytes mean no trump."""
     relation = torch.full((256, N_SUITS), 2, dtype=torch.int32)
     relation[:NO_TRUMP] = 1
     relation[range(NO_TRUMP), range(NO_TRUMP)] = 0
@@ -109,7 +108,7 @@ def _relations() -> Tensor:
 
 
 class Decoder(nn.Module):
-    """Unpack rows; it holds constants only, which the exported graph carries and a checkpoint does not."""
+    """Decodes observations; has only constants, which are part of the exported graph but not of a checkpoint."""
 
     def __init__(self, n_pattern_ranks: int) -> None:
         super().__init__()
@@ -137,14 +136,14 @@ class Decoder(nn.Module):
         self.n_patterns = RELATIONS * n_patterns
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Unpack a batch.
+        """Decode a batch.
 
         Args:
             observation: `[B, F]` uint8.
 
         Returns:
             `context` `[B, n_context]` and `suits` `[B, 4, n_suits]` float32, about 0 to 1; `orders` `[B, 4, 13]` int32,
-            a row for each card, the last for one that is not in contest; `patterns` `[B, 4]` int32, a row a suit.
+            one index per card, the last for a card not in contest; `patterns` `[B, 4]` int32, one index per suit.
         """
         indices, numbers = observation.to(torch.int32), observation.to(torch.float32)
         return self._context(numbers), self._suits(numbers, indices), self._orders(indices), self._patterns(indices)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training minimizes: cross-entropy to the search's visits plus squared error to the outcome of each seat.
+"""Loss: cross-entropy to the search's policy plus squared error to the outcome of each seat.
 
-Silver et al. 2017 (AlphaZero, https://arxiv.org/abs/1712.01815), equation 1, with illegal actions taken out of the
-softmax, because the search never asks for them, and with one value a seat. Axes: contract.py.
+Silver et al. 2017 (AlphaZero, https://arxiv.org/abs/1712.01815), equation 1, with illegal actions masked out of the
+softmax, because the search never uses them, and with one value per seat. Axes: contract.py.
 """
 
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 class Losses(NamedTuple):
-    """Scalars, means over the rows of a batch."""
+    """Losses of a batch: scalars, means over its rows."""
 
     total: Tensor
-    """What is minimized."""
+    """Minimized total."""
     policy: Tensor
-    """Cross-entropy, in nats."""
+    """Cross-entropy in nats."""
     policy_kl: Tensor
-    """The same less the entropy of the visits: 0 when the policy is the search's."""
+    """Cross-entropy minus the entropy of the search's policy: 0 if the network reproduces it."""
     value: Tensor
     """Squared error in units of (round score / (10 + N))^2, mean over the seats of the round."""
 
@@ -27,7 +27,7 @@ class Losses(NamedTuple):
 def losses(
     logits: Tensor, value: Tensor, *, policy: Tensor, outcome: Tensor, legal: Tensor, seats: Tensor, value_weight: float
 ) -> Losses:
-    """The losses of a batch.
+    """Return the losses of a batch.
 
     Args:
         logits: `[B, A]` unmasked.
@@ -35,9 +35,9 @@ def losses(
         policy: `[B, A]` probabilities, 0 for illegal actions.
         outcome: `[B, S]` round score / (10 + N).
         legal: `[B, A]` bool.
-        seats: `[B, S]` bool, the seats that the round has.
+        seats: `[B, S]` bool, seats that exist in the round.
     """
-    # A finite floor: -inf would turn 0 * log(0) of an illegal action into NaN.
+    # Not -inf, which would turn 0 * log(0) of an illegal action into NaN.
     log_probability = torch.log_softmax(logits.float().masked_fill(~legal, -1e9), dim=1)
     cross_entropy = -(policy * log_probability).sum(1).mean()
     entropy = -torch.xlogy(policy, policy).sum(1).mean()

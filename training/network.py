@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy and value network: rows of bytes in, policy logits and values out.
+"""Policy and value network: observation bytes in, policy logits and values out.
 
-The bytes are unpacked inside the graph (decoder.py), so that a position travels as 96 bytes and every caller sends the
-same ones:
+The bytes are decoded inside the graph (decoder.py), so a position is sent as 96 bytes by every caller:
 
 ```
                 +-- context -- linear --------------------- + --> blocks --> norm --+-- linear ------------> 14 bids
@@ -12,8 +11,8 @@ uint8 [B, 96] --+                |                          |                   
                                               +----------------------------------> + --> relu, linear --> 4 x 13 cards
 ```
 
-The four suits are read, and their cards chosen from, with the same weights: rename the suits, and the answer is the
-same with its cards renamed. So nothing has to be learned four times, nor shown under all 24 names.
+The four suits share their input and output weights, so the network is equivariant under permutations of the suits:
+nothing has to be learned four times, and no data augmentation over the 24 permutations is needed.
 
 Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions (14 bids, 4 x 13 cards), `S` = 8 seats, relative to the seat to act.
 """
@@ -31,19 +30,19 @@ from training.decoder import N_RANKS, Decoder
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The shape of a network."""
+    """Shape of a network."""
 
     width: int
-    """Numbers per row between blocks."""
+    """Channels between blocks."""
     suit_width: int
-    """Numbers per row and suit before and after the blocks."""
+    """Channels per suit before and after the blocks."""
     order_width: int
-    """Numbers per card in contest; 13 cards a suit are read and summed, so that narrow rows are worth their product."""
+    """Channels of the embedding of a card in contest; it is narrow because 13 rows per suit are read and summed."""
     hidden: int
-    """Numbers per row inside a block."""
+    """Channels inside a block."""
     n_blocks: int
     n_pattern_ranks: int
-    """Ranks from the ace down that a suit's pattern covers; the table holds 3 * 3 ** n_pattern_ranks rows."""
+    """Number of ranks, from the ace down, in a suit's pattern; the table has 3 * 3 ** n_pattern_ranks rows."""
 
 
 PRESETS: Final[dict[str, NetworkConfig]] = {
@@ -53,7 +52,7 @@ PRESETS: Final[dict[str, NetworkConfig]] = {
 
 
 class Block(nn.Module):
-    """A pre-activation residual block: x + W2 relu(W1 norm(x)). The norm has no scale of its own: W1 has one."""
+    """Pre-activation residual block: x + W2 relu(W1 norm(x)). The norm needs no scale because W1 follows."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -62,13 +61,13 @@ class Block(nn.Module):
         self.contract = nn.Linear(config.hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., width]` to `[..., width]`."""
-        change: Tensor = self.contract(torch.relu(self.expand(self.norm(x))))
-        return x + change
+        """Apply the block: `[..., width]` to `[..., width]`."""
+        residual: Tensor = self.contract(torch.relu(self.expand(self.norm(x))))
+        return x + residual
 
 
 class BlobNet(nn.Module):
-    """The whole network; `create_network` builds and initializes one."""
+    """The network; `create_network` builds and initializes one."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -96,24 +95,24 @@ class BlobNet(nn.Module):
 
         Returns:
             `policy` `[B, A]` float32 logits, unmasked; `value` `[B, S]` float32 in [0, 1], expected round score per
-            relative seat / (10 + N). Seats that are not in the round hold anything.
+            relative seat / (10 + N). Values of missing seats are arbitrary.
         """
         policy, value = self.answer(*self.decoder(observation))
         return policy, torch.sigmoid(value).squeeze(1)
 
     def answer(self, context: Tensor, suits: Tensor, orders: Tensor, patterns: Tensor) -> tuple[Tensor, Tensor]:
-        """What follows the decoder, in the type of the weights: logits, `policy` `[B, A]` and `value` `[B, 1, S]`."""
-        each = self.suits(suits) + self.from_orders(self.orders(orders).sum(2)) + self.patterns(patterns)
-        each = torch.relu(each + self.suit_context(context).unsqueeze(1))  # [B, 4, suit_width]
-        x = self.context(context) + self.from_suits(each.sum(1))
-        # [B, 1, width]: at rank 2 OpenVINO does not fuse a norm with the rounding to int8 behind it (20% of a row).
+        """Apply the layers after the decoder, in the dtype of the weights: logits `[B, A]` and `[B, 1, S]`."""
+        per_suit = self.suits(suits) + self.from_orders(self.orders(orders).sum(2)) + self.patterns(patterns)
+        per_suit = torch.relu(per_suit + self.suit_context(context).unsqueeze(1))  # [B, 4, suit_width]
+        x = self.context(context) + self.from_suits(per_suit.sum(1))
+        # [B, 1, width]: at rank 2 OpenVINO does not fuse a norm with the int8 quantization after it (20% of the time).
         x = self.norm(self.blocks(x.unsqueeze(1)))
-        plays = self.plays(torch.relu(each + self.to_suits(x)))
+        plays = self.plays(torch.relu(per_suit + self.to_suits(x)))
         return torch.cat([self.bids(x).squeeze(1), plays.flatten(1)], 1), self.value(x)
 
     @property
     def n_parameters(self) -> int:
-        """Trainable numbers, all of which a valid observation can reach."""
+        """Number of trainable parameters, all reachable by valid observations."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
@@ -124,10 +123,10 @@ def check_preset(preset: str) -> None:
 
 
 def create_network(preset: str, *, seed: int) -> BlobNet:
-    """An untrained network, the same for the same preset and seed; it leaves torch's own random state alone.
+    """Create an untrained network, a function of preset and seed; torch's global random state is unchanged.
 
     Raises:
-        InvalidConfig: no preset has that name.
+        InvalidConfig: if there is no such preset.
     """
     check_preset(preset)
     with torch.random.fork_rng(devices=[]):
@@ -139,9 +138,9 @@ def create_network(preset: str, *, seed: int) -> BlobNet:
 
 @torch.no_grad()
 def _initialize(network: BlobNet) -> None:
-    """He et al. 2015 for the layers before a relu, residual branches scaled down by depth, heads near zero.
+    """Initialize as in He et al. 2015, with residual branches scaled down by depth and heads near zero.
 
-    Pattern rows start small beside the features: most hands show few patterns, and a rare one must not be noise.
+    Pattern rows start small relative to the features, because rarely seen patterns would otherwise add noise.
     """
     for module in network.modules():
         if isinstance(module, nn.Linear):
@@ -149,7 +148,7 @@ def _initialize(network: BlobNet) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for layer in (network.context, network.suit_context):
-        nn.init.normal_(layer.weight, std=32**-0.5)  # about so many of its inputs are not zero
+        nn.init.normal_(layer.weight, std=32**-0.5)  # about 32 of its inputs are not zero
     nn.init.normal_(network.suits.weight, std=8**-0.5)
     nn.init.normal_(network.orders.weight, std=0.25)
     nn.init.zeros_(network.orders.weight[-1])  # a card that is not in contest

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything a training run needs to go on as if it had never stopped, in one safetensors file.
+"""State of a training run in one safetensors file, from which the run resumes exactly.
 
 Tensors: `network.*`, `ema.*`, AdamW's moments `exp_avg.*` and `exp_avg_sq.*`, `sums` of the metrics since their last
-line, `torch.random`. The header holds the rest as JSON. The file appears by rename, so a killed run finds the state
-before or the state after, and never a mixture.
+line, `torch.random`. The header holds the rest as JSON. The file is written atomically.
 """
 
 import dataclasses
@@ -27,38 +26,38 @@ FORMAT: Final = "blobzero training state 1"
 
 
 class StateError(BlobError):
-    """A state that cannot be read, written, or gone on from."""
+    """The state cannot be read, written or resumed."""
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """A training run between two steps."""
+    """State of a training run between two steps."""
 
     step: int
     n_drawn: int
     """Positions drawn so far."""
     seed: int | None
-    """Of the network's first weights, where known."""
+    """Seed of the network's initial weights, if known."""
     network: dict[str, int]
-    """NetworkConfig."""
+    """Fields of NetworkConfig."""
     config: dict[str, Any]
-    """TrainConfig, paths as text."""
+    """Fields of TrainConfig, paths as text."""
     shards: list[ShardEntry]
-    """In the order in which they were found: with the generator's state, the position in the data."""
+    """Shards in the order in which they were found; with `generator`, this determines the next batches."""
     generator: dict[str, Any]
     """State of numpy's bit generator."""
     tensors: dict[str, Tensor]
 
     def group(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors named `prefix.*`, without the prefix."""
+        """Return the tensors named `prefix.*`, without the prefix."""
         return {name.removeprefix(f"{prefix}."): t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def save_state(path: Path, state: TrainState) -> None:
-    """Write the state to `path`; what is there is replaced once the new file is whole.
+    """Write the state to `path` atomically.
 
     Raises:
-        StateError: it could not be written; what was under `path` is untouched.
+        StateError: if it could not be written; `path` is unchanged.
     """
     fields = asdict(dataclasses.replace(state, tensors={}))
     fields["shards"] = [_plain(entry) for entry in state.shards]
@@ -69,15 +68,15 @@ def save_state(path: Path, state: TrainState) -> None:
     except OSError as error:
         raise StateError(
             f"expected room for {path} ({len(data)} bytes) in a writable folder, "
-            f"got {reason(error)}; free space, then go on"
+            f"got {reason(error)}; free space, then run the command again"
         ) from error
 
 
 def load_state(path: Path) -> TrainState:
-    """Read a state.
+    """Load a state.
 
     Raises:
-        StateError: not a whole state of this format.
+        StateError: if the file is not a complete state of this format.
     """
     try:
         with open_safetensors(path) as file:
@@ -107,13 +106,13 @@ def load_state(path: Path) -> TrainState:
 
 
 def _plain(entry: ShardEntry) -> list[str | int]:
-    """In brief: most shards are learned from whole."""
-    again: list[str | int] = [entry.n_again, entry.kept] if entry.n_again else []
-    return [entry.name, entry.rows, *again]
+    """Return the entry as a list; most shards have no duplicates, which are then left out."""
+    duplicates: list[str | int] = [entry.n_again, entry.kept] if entry.n_again else []
+    return [entry.name, entry.rows, *duplicates]
 
 
-def _entry(found: Any) -> ShardEntry:
-    name, rows, n_again, kept = [*found, 0, ""] if len(found) == 2 else found
+def _entry(values: Any) -> ShardEntry:
+    name, rows, n_again, kept = [*values, 0, ""] if len(values) == 2 else values
     bytes.fromhex(kept)
     return ShardEntry(str(name), integer({"rows": rows}, "rows"), integer({"rounds": n_again}, "rounds"), kept)
 
@@ -121,5 +120,5 @@ def _entry(found: Any) -> ShardEntry:
 def _unusable(path: Path, got: str) -> StateError:
     return StateError(
         f"expected a training state of format {FORMAT!r} at {path}, got {got}; "
-        "train into another folder, with --init CHECKPOINT from this one's checkpoints/"
+        "train in another folder, with --init CHECKPOINT from this one's checkpoints/"
     )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: from shards of records to checkpoints, in a folder that can be left and taken up at any moment.
+"""Training run: from shards of records to checkpoints, in a folder where it can be stopped and resumed at any time.
 
 ```
-out/state.safetensors                   all that is needed to go on (state.py)
-out/checkpoints/step-%08d.safetensors   the running mean of the weights, for blobzero publish
-out/metrics.jsonl, out/tensorboard/     the curve
+out/state.safetensors                   state from which the run resumes (state.py)
+out/checkpoints/step-%08d.safetensors   EMA of the weights, for blobzero publish
+out/metrics.jsonl, out/tensorboard/     metrics
 ```
 """
 
@@ -33,16 +33,16 @@ from training.state import StateError, TrainState, load_state, save_state
 STATE: Final = "state.safetensors"
 METRICS: Final = "metrics.jsonl"
 FIXED: Final = ("preset", "init", "seed")
-"""What a run cannot change when it goes on; everything else may."""
+"""Settings that a resumed run cannot change."""
 SUMS: Final = ("loss", "policy_loss", "policy_kl", "value_loss", "grad_norm", "steps")
-"""What is added up between two lines of metrics."""
+"""Quantities summed between two lines of metrics."""
 
 Reason = Literal["done", "stopped", "reuse"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A step is done."""
+    """Progress of a run after a step."""
 
     step: int
     until_step: int
@@ -52,34 +52,34 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a call of `train` did."""
+    """Result of a call of `train`."""
 
     step: int
-    """Steps of the run in all."""
+    """Total steps of the run."""
     resumed_from: int
     reason: Reason
     """Why it ended: `done`; `stopped` by request; `reuse`: each position was drawn `max_reuse` times, record more."""
     checkpoint: Path
-    """Of `step`."""
+    """Checkpoint of `step`."""
     positions_drawn: int
-    """Over the whole run."""
+    """Positions drawn over the whole run."""
     positions_available: int
-    """In all shards that were learned from."""
+    """Positions in all usable shards."""
     window: int
     shards: int
     set_aside: Mapping[str, str]
-    """Shards that were left out, and why."""
+    """Skipped shards and the reasons."""
     rounds_again: int
-    """Rounds that came twice and are used once."""
+    """Number of duplicate rounds, which are used once."""
     seconds: float
     rows_per_s: float
-    """Of this call, everything in."""
+    """Overall rate of this call."""
     metrics: Mapping[str, Any]
     """The latest line of metrics.jsonl."""
 
 
 def checkpoint_path(out: Path, step: int) -> Path:
-    """Where the checkpoint of a step stands."""
+    """Return the path of the checkpoint of a step."""
     return out / "checkpoints" / f"step-{step:08d}.safetensors"
 
 
@@ -93,38 +93,36 @@ def train(
     on_event: Callable[[str], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainReport:
-    """Train until the run in `out` has taken `until_step` steps; what is there already is gone on from.
+    """Train until the run in `out` has taken `until_step` steps, resuming an existing run.
 
-    With the same shards and configuration a run that was stopped or killed goes on exactly as one that was not. It
-    returns early when `should_stop` says so, between two steps, and rather than draw a position more than
-    `config.max_reuse` times on average: call it again when there are more. Nothing in `out` changes
-    when the run has taken that many steps already.
+    With the same shards and configuration, a resumed run continues exactly as an uninterrupted one. It returns early,
+    between two steps, if `should_stop` returns true, or if positions would be drawn more than `config.max_reuse` times
+    on average: call it again when there are more. Nothing in `out` changes if the steps are already taken.
 
     Args:
-        records: folders of runs, or of folders of runs; shards may appear in them meanwhile.
+        records: folders of runs, or folders that contain runs; shards may be added meanwhile.
         on_progress: called after every step.
-        on_event: one line about something a person should know (a shard left out, rounds that came
-            twice, a setting changed).
+        on_event: called with one line for users (skipped shards, duplicate rounds, changed settings).
 
     Raises:
-        ReplayError: no shard can be learned from.
-        StateError: the state in `out` cannot be read or written, or belongs to another run.
-        CheckpointError: `config.init` cannot be read, or a checkpoint not written.
-        InvalidConfig: an unknown preset or device.
-        LockError: another process trains in `out`, or it cannot be written.
+        ReplayError: if there is no usable shard.
+        StateError: if the state in `out` cannot be read or written, or belongs to another run.
+        CheckpointError: if `config.init` cannot be read, or a checkpoint cannot be written.
+        InvalidConfig: if the preset or device is unknown.
+        LockError: if another process trains in `out`, or `out` cannot be written.
     """
-    with sole_writer(out), torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
+    with sole_writer(out), torch.random.fork_rng(devices=[]):  # keep the caller's random state
         try:
             run = _Run(config, records, out, on_event)
             return run.go(until_step, on_progress, should_stop)
         except OSError as error:
             raise StateError(
-                f"expected to read and write {out}, got {error}; see to its disk, then the same command goes on"
+                f"expected to read and write {out}, got {error}; check its disk, then run the same command again"
             ) from error
 
 
 class _Run:
-    """One call of `train`."""
+    """State of one call of `train`."""
 
     def __init__(
         self, config: TrainConfig, records: Sequence[Path], out: Path, on_event: Callable[[str], None]
@@ -213,7 +211,7 @@ class _Run:
         self.step += 1
         self.n_drawn += self.config.batch
         if self.step % self.config.log_every == 0:
-            *means, n_steps = self._finite_sums()  # waits for the device: once a line, not once a step
+            *means, n_steps = self._finite_sums()  # synchronizes with the device
             now = time.monotonic()
             self.latest = {
                 "step": self.step,
@@ -232,13 +230,13 @@ class _Run:
         sums: list[float] = self.sums.tolist()
         if not np.isfinite(sums).all():
             raise StateError(
-                f"expected finite losses and gradients, got {sums} before step {self.step}; nothing since the last "
-                f"state in {self.out} was kept: go on from it with a lower --learning-rate"
+                f"expected finite losses and gradients, got {sums} before step {self.step}; "
+                f"resume from the last state in {self.out} with a lower --learning-rate"
             )
         return sums
 
     def _save(self, metrics: Metrics) -> None:
-        """The checkpoint, then the lines, then the state: a state never counts on what is not there."""
+        """Write checkpoint, metrics and state, in this order: a state may rely on the files before it."""
         self._finite_sums()
         save_checkpoint(checkpoint_path(self.out, self.step), self.learner.ema, step=self.step, seed=self.seed)
         metrics.sync()
@@ -256,15 +254,15 @@ class _Run:
         save_state(self.out / STATE, state)
 
     def _check_same_run(self, state: TrainState) -> None:
-        for name, wanted in _plain(self.config).items():
-            had = state.config.get(name)
-            if had != wanted and name in FIXED:
+        for name, value in _plain(self.config).items():
+            before = state.config.get(name)
+            if before != value and name in FIXED:
                 raise StateError(
-                    f"expected --{name} {had} as in {self.out / STATE}, got {wanted}; "
-                    "repeat it, or choose another --out"
+                    f"expected --{name} {before} as in {self.out / STATE}, got {value}; "
+                    "use the same value, or choose another --out"
                 )
-            if had != wanted:
-                self.on_event(f"{name} {had} until step {state.step}, {wanted} from here on")
+            if before != value:
+                self.on_event(f"{name} {before} until step {state.step}, {value} from here on")
 
     def _restore(self, state: TrainState) -> None:
         network = BlobNet(NetworkConfig(**state.network))
@@ -278,7 +276,7 @@ class _Run:
         except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
             text = " ".join(str(error).split())
             raise StateError(
-                f"expected a whole state at {self.out / STATE}, got {text}; train into another folder"
+                f"expected a complete state at {self.out / STATE}, got {text}; train in another folder"
             ) from error
         self.step = self.resumed_from = state.step
         self.n_drawn, self.seed = state.n_drawn, state.seed
@@ -294,7 +292,7 @@ def _first_network(config: TrainConfig) -> tuple[BlobNet, int | None]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name):  # PyTorch knows others, some of which it has no kernels for
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name):  # PyTorch accepts other names without having kernels for them
         raise InvalidConfig(f"expected --device auto, cpu, cuda or cuda:N, got {name!r}; choose one of them")
     try:
         device = torch.device(name)
@@ -306,5 +304,5 @@ def _device(name: str) -> torch.device:
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    return found
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return fields

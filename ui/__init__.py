@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every command shows alike: console, pictures, how it is stopped, the next step it proposes."""
+"""Shared user interface of the commands: console, figures, signals, the proposed next command."""

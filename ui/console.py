@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console of every verb, and what may fail there without deciding anything."""
+"""Console of the commands."""
 
 import contextlib
 import warnings
@@ -9,18 +9,18 @@ from rich.console import Console
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """One that prints text as it is: a path or a server's words may hold `[/models/x]` or `:cat:`."""
+    """Return a console without markup: paths and messages may contain `[/models/x]` or `:cat:`."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 @contextlib.contextmanager
 def decoration(what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """For a picture or a table after a result that stands already: a failure is one line, and the verb goes on."""
+    """Guard optional output such as a figure: a failure prints one line and the command continues."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a letter of a folder's name that matplotlib's font has not, for one
+            warnings.simplefilter("ignore")  # for example glyphs missing in matplotlib's font
             yield
-    except ModuleNotFoundError as error:  # matplotlib is left out where many workers run
+    except ModuleNotFoundError as error:  # matplotlib is an optional dependency
         package = (error.name or "").partition(".")[0]
         say(f"no {what} without {package}: pip install 'blobzero[report]'")
     except Exception as error:

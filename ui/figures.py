@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pictures of all reports share, each the bytes of a PNG, and the page that holds them."""
+"""Helpers for the figures of reports (PNG bytes) and the HTML page that contains them."""
 
 import io
 from typing import Any, Final
@@ -20,21 +20,21 @@ def thousands(axis: Any) -> None:
     axis.set_major_formatter("{x:,.0f}")
 
 
-def new_figure(across: str, *up: str, height: float = 4) -> tuple[Any, tuple[Any, ...]]:
-    """A figure of as many panels, one above the other, as there are labels for them."""
+def new_figure(x_label: str, *y_labels: str, height: float = 4) -> tuple[Any, tuple[Any, ...]]:
+    """Create a figure with one panel per y label, stacked vertically."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    figure, found = plt.subplots(len(up), 1, figsize=(8, height), layout="constrained", sharex=True, squeeze=False)
-    panels = tuple(found[:, 0])
-    for axes, label in zip(panels, up, strict=True):
+    figure, grid = plt.subplots(len(y_labels), 1, figsize=(8, height), layout="constrained", sharex=True, squeeze=False)
+    panels = tuple(grid[:, 0])
+    for axes, label in zip(panels, y_labels, strict=True):
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
-    panels[-1].set_xlabel(across)
+    panels[-1].set_xlabel(x_label)
     figure.align_ylabels()
     return figure, panels
 
@@ -49,5 +49,5 @@ def png(figure: Any) -> bytes:
 
 
 def plain(text: str) -> str:
-    """A path for a picture or a page: as UTF-8 has it, and without what matplotlib reads as mathematics."""
+    """Return text that is valid UTF-8 and contains no matplotlib math."""
     return text.encode(errors="replace").decode().replace("$", r"\$")

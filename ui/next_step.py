@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of a configuration, for the next step that a command proposes."""
+"""Command lines that a command proposes as the next step."""
 
 import shlex
 from dataclasses import fields
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def command_line(verb: str, config: Any) -> str:
-    """`blobzero VERB` with the flags of all fields that are not as they are by default; never --json.
+    """Return `blobzero VERB` with the flags of all fields that differ from their defaults, without --json.
 
     Args:
-        config: a dataclass of flags, as tyro takes it.
+        config: a dataclass of flags for tyro.
     """
     return shlex.join(["blobzero", verb, *flags(config)])
 
@@ -32,12 +32,12 @@ def flags(config: Any, default: Any = None) -> list[str]:
 
 
 def quoted(path: Path) -> str:
-    """A path as a shell takes it, in a command that is proposed."""
+    """Return a path quoted for a shell."""
     return shlex.quote(str(path))
 
 
 def in_repository(path: Path) -> str:
-    """The flag for a model repository that is not the one by default, after a blank; else nothing."""
+    """Return the flag of a non-default model repository with a leading blank, else an empty string."""
     return "" if path == Path("model_repo") else f" --repository {quoted(path)}"
 
 

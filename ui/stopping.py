@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What asks a long command to end, as an interruption or as a question that it asks between two pieces of work."""
+"""Signals that stop a long command, as KeyboardInterrupt or as a flag that it polls."""
 
 import signal
 import threading
@@ -9,13 +9,13 @@ from types import FrameType
 
 Handler = Callable[[int, FrameType | None], None]
 INTERRUPTED = 130
-"""The status that verbs return where they were asked to end; `exit_status` says by what."""
-_asked_by = signal.SIGINT
+"""Status that verbs return when stopped by a signal; `exit_status` converts it."""
+_stopped_by = signal.SIGINT
 
 
 @contextmanager
 def interrupting_signals() -> Iterator[None]:
-    """SIGTERM and a terminal that is closed are as Ctrl-C: they raise KeyboardInterrupt, so that all is tidied up."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP as on Ctrl-C, so that the command cleans up."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job
         numbers.remove(signal.SIGINT)
@@ -25,39 +25,39 @@ def interrupting_signals() -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C, SIGTERM and a terminal that is closed ask for an orderly end; a second one ends at once."""
+    """Yield a function that returns whether Ctrl-C, SIGTERM or SIGHUP was received; a second signal interrupts."""
     stopped = False
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
         if stopped:
             raise KeyboardInterrupt
         stopped = True
 
-    with _handled([signal.SIGINT, signal.SIGTERM], ask):
+    with _handled([signal.SIGINT, signal.SIGTERM], stop):
         yield lambda: stopped
 
 
 def exit_status(status: int) -> int:
-    """A verb's status as a shell has it: an end that was asked for is 128 + the signal's number, 130 or 143 mostly."""
-    return 128 + _asked_by if status == INTERRUPTED else status
+    """Return the exit status for the shell: 128 + the signal's number if stopped by a signal."""
+    return 128 + _stopped_by if status == INTERRUPTED else status
 
 
 @contextmanager
 def _handled(numbers: list[signal.Signals], handler: Handler) -> Iterator[None]:
-    """These signals, and SIGHUP unless it is ignored as nohup does, go to a handler for the time being."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    """Route signals to a handler, including SIGHUP unless it is ignored (nohup)."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        global _asked_by
-        _asked_by = signal.Signals(number)
+    def record(number: int, frame: FrameType | None) -> None:
+        global _stopped_by
+        _stopped_by = signal.Signals(number)
         handler(number, frame)
 
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers = [*numbers, signal.SIGHUP]
-    previous = {number: signal.signal(number, note) for number in numbers}
+    previous = {number: signal.signal(number, record) for number in numbers}
     try:
         yield
     finally:

@@ -53,7 +53,7 @@ def test_the_same_rounds_in_another_run_are_used_once_and_named_in_one_line(run:
     double = again(run, tmp_path / "second")
     assert both.find_new() == alone.n_total
     (event,) = events
-    assert event.startswith("60 rounds came twice and are used once: 1 shards hold rounds of a seed")
+    assert event.startswith("60 duplicate rounds are used once: 1 shards repeat rounds of a seed")
     assert f"seed 0, {double}" in event
     assert "\n" not in event
     assert both.find_new() == 0
@@ -70,7 +70,7 @@ def test_of_a_shard_that_is_new_in_part_the_new_rounds_are_used(run: Path, tmp_p
     both.find_new()
     assert both.n_total == len(read_shards(shard_paths(run / "shards")))
     assert [entry.n_again for entry in both.entries] == [0, 20]
-    assert "20 rounds came twice" in events[0]
+    assert "20 duplicate rounds" in events[0]
 
 
 @pytest.mark.parametrize(

@@ -191,14 +191,14 @@ def test_a_bad_shard_is_named_in_one_line_and_left_out(how: str, tmp_path: Path,
     assert str(bad) in event
     assert FAULTS[how] in event
     assert "\n" not in event
-    assert list(both.set_aside.values()) == [event.removeprefix("left out: ")]
+    assert list(both.set_aside.values()) == [event.removeprefix("skipped: ")]
     drawn = {row.tobytes() for row in both.draw(2000, np.random.default_rng(0)).observation}
     assert drawn == {row.tobytes() for row in found.observation[:100]}
     both.check_not_empty()
     good.unlink()
     alone = replay(tmp_path)
     alone.find_new()
-    with pytest.raises(ReplayError, match="1 that cannot be used") as error:
+    with pytest.raises(ReplayError, match="1 unusable ones") as error:
         alone.check_not_empty()
     assert "\n" not in str(error.value)
 
