@@ -3,14 +3,35 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
 
 from rich.console import Console
+from rich.table import Table
+
+PLAIN_WIDTH: Final = 140
+"""Of wide tables where there is no terminal."""
 
 
-def plain_console(*, stderr: bool = False) -> Console:
-    """Return a console without markup: paths and messages may contain `[/models/x]` or `:cat:`."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+def plain_console(*, stderr: bool = False, is_wide: bool = False) -> Console:
+    """Return a console without markup: paths and messages may contain `[/models/x]` or `:cat:`.
+
+    Args:
+        stderr: print to standard error; standard output is for programs.
+        is_wide: at least PLAIN_WIDTH columns, except on a terminal.
+    """
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if is_wide and not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    return console
+
+
+def new_table(title: str, *headings: str, left: Collection[str] = ()) -> Table:
+    """Return a table of numbers; columns are right-aligned except those named in `left`."""
+    table = Table(title=title)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
+    return table
 
 
 @contextlib.contextmanager

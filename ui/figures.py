@@ -39,6 +39,15 @@ def new_figure(x_label: str, *y_labels: str, height: float = 4) -> tuple[Any, tu
     return figure, panels
 
 
+def legend_above(axes: Any) -> None:
+    """Every label once, in a row above the panel."""
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    if once:
+        place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": len(once), "fontsize": "small"}
+        axes.legend(once.values(), once.keys(), **place)
+
+
 def png(figure: Any) -> bytes:
     import matplotlib.pyplot as plt
 

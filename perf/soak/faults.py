@@ -19,8 +19,9 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import psutil
 
@@ -31,6 +32,9 @@ from perf.soak.disk import SmallDisk
 from perf.soak.proxy import Proxy
 from serving.embedded import EmbeddedTriton
 
+FaultName = Literal[
+    "server-kill", "backend-kill", "worker-kill", "network-cut", "network-stall", "slow-link", "model-swap", "disk-full"
+]
 CUT_S: Final = 4.0
 STALL_S: Final = 6.0
 SLOW_S: Final = 8.0
@@ -70,6 +74,35 @@ class Inflicted:
     """Why it could not be inflicted as meant; asked when it is over."""
     stops_play: bool = False
     """Whether nobody can play while it lasts."""
+
+
+@dataclass(frozen=True)
+class FaultReport:
+    """One fault and what became of it; times in seconds since play began, rates in evaluations/s."""
+
+    kind: str
+    what: str
+    began: float
+    ended: float
+    rate_before: float
+    rate_lowest: float
+    recovered_s: float | None
+    """From its end until play was back at its rate; none if it was not in time."""
+    failure: str | None
+    """Why it could not be inflicted as meant."""
+    accounts: list[str]
+    """What the accounts of rounds and memory found wrong after it that they had not found after the one before."""
+
+    @property
+    def is_good(self) -> bool:
+        return self.failure is None and self.recovered_s is not None and not self.accounts
+
+    def __str__(self) -> str:
+        after = f"recovered {self.recovered_s:.1f} s after" if self.recovered_s is not None else "did not recover"
+        return "; ".join([f"{self.kind}, {self.what}: {self.failure or after}", *self.accounts])
+
+
+Fault = AbstractContextManager[Inflicted]
 
 
 def _kill(pid: int) -> Callable[[], str | None]:
@@ -123,33 +156,6 @@ def _worker_kill(stack: Stack) -> Iterator[Inflicted]:
 
 
 @contextlib.contextmanager
-def _network_cut(stack: Stack) -> Iterator[Inflicted]:
-    stack.proxy.cut()
-    try:
-        yield Inflicted("connections broken, new ones refused", CUT_S, stops_play=True)
-    finally:
-        stack.proxy.mend()
-
-
-@contextlib.contextmanager
-def _network_stall(stack: Stack) -> Iterator[Inflicted]:
-    stack.proxy.stall()
-    try:
-        yield Inflicted("connections stay, no byte arrives", STALL_S, stops_play=True)
-    finally:
-        stack.proxy.mend()
-
-
-@contextlib.contextmanager
-def _slow_link(stack: Stack) -> Iterator[Inflicted]:
-    stack.proxy.slow(latency_s=SLOW_LATENCY_S, bytes_per_s=SLOW_BYTES_PER_S)
-    try:
-        yield Inflicted(f"{1e3 * SLOW_LATENCY_S:g} ms later, {SLOW_BYTES_PER_S / 1e6:g} MB/s", SLOW_S)
-    finally:
-        stack.proxy.mend()
-
-
-@contextlib.contextmanager
 def _model_swap(stack: Stack) -> Iterator[Inflicted]:
     seed, stack.next_seed = stack.next_seed, stack.next_seed + 1
     before = max(stack.fleet.model_versions, default=0)
@@ -177,22 +183,33 @@ def _model_swap(stack: Stack) -> Iterator[Inflicted]:
 
 
 @contextlib.contextmanager
-def _disk_full(stack: Stack) -> Iterator[Inflicted]:
-    assert stack.disk is not None
-    stack.disk.fill()
+def _until_mended(begin: Callable[[], None], mend: Callable[[], None], inflicted: Inflicted) -> Iterator[Inflicted]:
+    begin()
     try:
-        yield Inflicted("no room for shards", FULL_S, stops_play=True)
+        yield inflicted
     finally:
-        stack.disk.empty()
+        mend()
 
 
-KINDS: Final[Mapping[str, Callable[[Stack], AbstractContextManager[Inflicted]]]] = {
+def _on_the_way(begin: Callable[[Proxy], None], inflicted: Inflicted) -> Callable[[Stack], Fault]:
+    return lambda stack: _until_mended(lambda: begin(stack.proxy), stack.proxy.mend, inflicted)
+
+
+def _disk_full(stack: Stack) -> Fault:
+    assert stack.disk is not None
+    return _until_mended(stack.disk.fill, stack.disk.empty, Inflicted("no room for shards", FULL_S, stops_play=True))
+
+
+KINDS: Final[Mapping[FaultName, Callable[[Stack], Fault]]] = {
     "server-kill": _server_kill,
     "backend-kill": _backend_kill,
     "worker-kill": _worker_kill,
-    "network-cut": _network_cut,
-    "network-stall": _network_stall,
-    "slow-link": _slow_link,
+    "network-cut": _on_the_way(Proxy.cut, Inflicted("connections broken, new ones refused", CUT_S, stops_play=True)),
+    "network-stall": _on_the_way(Proxy.stall, Inflicted("connections stay, no byte arrives", STALL_S, stops_play=True)),
+    "slow-link": _on_the_way(
+        partial(Proxy.slow, latency_s=SLOW_LATENCY_S, bytes_per_s=SLOW_BYTES_PER_S),
+        Inflicted(f"{1e3 * SLOW_LATENCY_S:g} ms later, {SLOW_BYTES_PER_S / 1e6:g} MB/s", SLOW_S),
+    ),
     "model-swap": _model_swap,
     "disk-full": _disk_full,
 }
@@ -200,11 +217,11 @@ KINDS: Final[Mapping[str, Callable[[Stack], AbstractContextManager[Inflicted]]]]
 
 
 def schedule(
-    n_faults: int, *, kinds: Sequence[str], begin_s: float, end_s: float, seed: int
-) -> list[tuple[float, str]]:
+    n_faults: int, *, kinds: Sequence[FaultName], begin_s: float, end_s: float, seed: int
+) -> list[tuple[float, FaultName]]:
     """Moments and kinds: every kind before any comes again, in random order, evenly spread with some jitter."""
     rng = random.Random(seed)
-    order: list[str] = []
+    order: list[FaultName] = []
     while len(order) < n_faults:
         order += rng.sample(list(kinds), len(kinds))
     gap = (end_s - begin_s) / max(1, n_faults)

@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero soak`: what it needs, the test itself (soakplay.py), and its report."""
+"""`blobzero soak`: what it needs, the test itself (soak.py), and its report."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from clients.files import reason
 from clients.limits import allow_open_files
 from clients.lock import LOCK, sole_writer
 from mcts_ext.errors import BlobError, InvalidConfig
-from perf.soak.config import SoakConfig
 from perf.soak.disk import NoSmallDisk, SmallDisk
+from perf.soak.faults import FaultName
 from perf.soak.report import SoakResult, report
 from perf.soak.rounds import Rounds
-from perf.soak.soak import Soak
+from perf.soak.soak import Soak, SoakConfig
 from training.network import PRESETS
 from ui.console import plain_console
+from ui.progress import progress
 from ui.stopping import stop_signals
 
 MOST_MINUTES: Final = 10_000
@@ -34,7 +31,8 @@ def soak(config: SoakConfig) -> int:
 
 
 def _run(config: SoakConfig) -> int:
-    console = plain_console(stderr=config.json)
+    console = plain_console(stderr=config.json, is_wide=True)
+    total = 60 * config.minutes
     rounds: Rounds | None = None
     try:
         with contextlib.ExitStack() as stack:
@@ -42,8 +40,12 @@ def _run(config: SoakConfig) -> int:
             disk, kinds, left_out = _disk(config, stack)
             for kind, why in left_out.items():
                 console.print(f"left out {kind}: {why}", markup=False)
-            show = stack.enter_context(_progress(console, 60 * config.minutes))
-            soaking = Soak(config, disk, kinds, show, was_stopped)
+            show = stack.enter_context(progress(console, "seconds of play", total=total))
+
+            def show_at(at: float, text: str, is_line: bool) -> None:
+                show(f"{at:7.1f} s  {text}", min(at, total), is_line=is_line)
+
+            soaking = Soak(config, disk, kinds, show_at, was_stopped)
             soaking.play()
             interrupted = was_stopped()
             rounds = soaking.settle()
@@ -53,18 +55,7 @@ def _run(config: SoakConfig) -> int:
                 (config.out / "shards").rmdir()
             raise
         soaking.broken_off = soaking.broken_off or str(error)
-    result = SoakResult(
-        config=config,
-        faults=soaking.reports,
-        left_out=left_out,
-        moments=soaking.moments,
-        lives=soaking.scales.lives,
-        rounds=rounds,
-        broken_off=soaking.broken_off,
-        unasked=soaking.unasked,
-        interrupted=interrupted,
-        events=soaking.events,
-    )
+    result = SoakResult(soaking, rounds, left_out, interrupted)
     report(console, result)
     if interrupted:
         return 130
@@ -86,17 +77,14 @@ def _check(config: SoakConfig) -> None:
 
 def _make_folder(config: SoakConfig) -> None:
     """The players' folder, in one that holds nothing but our lock."""
-    try:
-        if any(one.name != LOCK for one in config.out.iterdir()):
-            raise InvalidConfig(f"expected an empty folder, got {config.out}; remove it or choose another --out")
-        (config.out / "shards").mkdir()
-    except OSError as error:
-        raise InvalidConfig(
-            f"expected to make a folder {config.out}, got {reason(error)}; choose another --out"
-        ) from error
+    if any(one.name != LOCK for one in config.out.iterdir()):
+        raise InvalidConfig(f"expected an empty folder, got {config.out}; remove it or choose another --out")
+    (config.out / "shards").mkdir()
 
 
-def _disk(config: SoakConfig, stack: contextlib.ExitStack) -> tuple[SmallDisk | None, Sequence[str], dict[str, str]]:
+def _disk(
+    config: SoakConfig, stack: contextlib.ExitStack
+) -> tuple[SmallDisk | None, Sequence[FaultName], dict[str, str]]:
     """The players' disk, the kinds of fault that can be inflicted, and why others cannot."""
     kinds = list(dict.fromkeys(config.kinds))
     if "disk-full" not in kinds:
@@ -108,21 +96,3 @@ def _disk(config: SoakConfig, stack: contextlib.ExitStack) -> tuple[SmallDisk | 
         if not kinds:
             raise InvalidConfig(f"expected a small disk, got: {error}; choose other --kinds") from error
         return None, kinds, {"disk-full": f"no small disk may be mounted here ({error})"}
-
-
-@contextlib.contextmanager
-def _progress(console: Console, total: float) -> Iterator[Callable[[float, str, bool], None]]:
-    """Show the time gone and what happens: redrawn on a terminal, elsewhere only what is worth a line."""
-    progress = Progress(
-        TextColumn("soak"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False), console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-    task = progress.add_task("", total=total)
-
-    def show(at: float, text: str, is_line: bool) -> None:
-        progress.update(task, completed=min(at, total), description=text)
-        if is_line:
-            console.print(f"{at:7.1f} s  {text}", soft_wrap=True)
-
-    with progress:
-        yield show

@@ -2,7 +2,7 @@
 """A soak test under way: the stack, its faults one after the other, and the accounts at the end.
 
 ```
-workers ── Proxy ── Triton (with its Watch)          faults: soakfaults.py       accounts: soakrounds.py, soakmemory.py
+workers ── Proxy ── Triton (with its Watch)          faults: faults.py       accounts: rounds.py, memory.py
    └── shards on a SmallDisk
 ```
 """
@@ -16,22 +16,24 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final, get_args
 
 import psutil
+import tyro
 
 from clients.connect import EvaluatorConfig
 from clients.selfplay.fleet import Fleet, FleetError
+from clients.selfplay.folder import fresh_folder
 from clients.selfplay.worker import WorkerConfig
 from export.publishing.publish import SERVED_VERSIONS, publish
 from mcts_ext.config import DealConfig
 from mcts_ext.errors import BlobError
-from perf.soak.config import SoakConfig
 from perf.soak.disk import SIZE_BYTES, SmallDisk
-from perf.soak.faults import KINDS, Inflicted, Stack, schedule
+from perf.soak.faults import KINDS, FaultName, FaultReport, Inflicted, Stack, schedule
 from perf.soak.memory import Scales, judge_memory
 from perf.soak.proxy import Proxy
-from perf.soak.report import FaultReport, Moment
 from perf.soak.rounds import Bookkeeper, Rounds
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
@@ -65,6 +67,38 @@ ROUNDS_PER_MINUTE: Final = 60_000
 """More than can be played; a worker keeps 24 bytes of each."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SoakConfig:
+    """Play against a server of its own with faults on a schedule; then account for every round and every megabyte."""
+
+    minutes: float = 20.0
+    """How long to play; longer where a fault takes long to recover from."""
+    faults: int = 16
+    """How many, spread over the time."""
+    kinds: tuple[FaultName, ...] = get_args(FaultName)
+    """Kinds of fault; every one comes before any comes again. `disk-full` takes the right to mount (root)."""
+    workers: int = 2
+    """Self-play processes."""
+    preset: str = "small"
+    """Shape of the untrained networks that are served."""
+    seed: int = 0
+    """Of the rounds, the schedule and the networks."""
+    out: Path = field(default_factory=partial(fresh_folder, "soak"))
+    """Folder for records, logs, soak.json and timeline.png; expected not to exist, or to be empty."""
+    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the result as JSON on standard output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What all workers had done at a moment."""
+
+    at: float
+    """Seconds since play began."""
+    rounds: int
+    evaluations: int
+
+
 class BrokenOff(BlobError):
     """There is no going on with faults, for play did not come back, or nothing is left to play."""
 
@@ -75,7 +109,7 @@ class Soak:
 
     config: SoakConfig
     disk: SmallDisk | None
-    kinds: Sequence[str]
+    kinds: Sequence[FaultName]
     show: Callable[[float, str, bool], None]
     """Told the seconds gone, what happens, and whether that is worth a line."""
     was_stopped: Callable[[], bool]
@@ -175,7 +209,7 @@ class Soak:
             )
         return rate
 
-    def _inflict(self, stack: Stack, kind: str) -> None:
+    def _inflict(self, stack: Stack, kind: FaultName) -> None:
         before = self._calm_rate(f"before {kind}")
         began = self.now
         self._n_inflicted[kind] += 1

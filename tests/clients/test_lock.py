@@ -272,8 +272,8 @@ def test_every_command_with_a_folder_of_its_own_keeps_off_another_s(
 
 def test_names_of_folders_and_seeds_are_unique_when_many_start_at_once(tmp_path: Path) -> None:
     code = (
-        "from blobzero.verbs.selfplay import SelfPlayConfig; from perf.soak.config import SoakConfig\n"
-        "print(SelfPlayConfig().out, SoakConfig().out, SelfPlayConfig().seed)"
+        "from blobzero.verbs.selfplay import SelfPlayConfig; from clients.selfplay.folder import fresh_folder\n"
+        "print(SelfPlayConfig().out, fresh_folder('soak'), SelfPlayConfig().seed)"
     )
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(20)]
     found = [process.communicate(timeout=120)[0].split() for process in started]

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from perf.soak.config import SoakConfig
 from perf.soak.faults import Inflicted
-from perf.soak.report import Moment
-from perf.soak.soak import POLL_S, BrokenOff, Soak
+from perf.soak.soak import POLL_S, BrokenOff, Moment, Soak, SoakConfig
 
 NO_STACK: Any = SimpleNamespace()
 
