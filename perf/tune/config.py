@@ -37,3 +37,7 @@ class TuneConfig:
     """Folder of the study, tune.json and tune.png."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the result as JSON on standard output."""
+
+    @property
+    def unit(self) -> str:
+        return "rounds/min" if self.objective == "rounds" else "rows/s"

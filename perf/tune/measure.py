@@ -6,9 +6,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
@@ -49,56 +49,39 @@ class Measured:
     """The promised quantile, where there is a promise."""
 
 
-class Measure(Protocol):
-    """Measures a setting once."""
-
-    def __call__(self, setting: Setting) -> Measured:
-        """Raises `Refused`, with the reason."""
-        ...
+Measure = Callable[[Setting], Measured]
+"""Measures a setting once; raises `Refused`, with the reason."""
 
 
+@dataclass(frozen=True)
 class Bench:
-    """A server, and clients for one objective.
+    """A server, and clients for one objective."""
 
-    Args:
-        target: the server.
-        config: its configuration, a message of Triton's `model_config.proto`.
-        revive: brings a server back that did not survive a setting.
-    """
-
-    def __init__(
-        self,
-        target: Target,
-        config: Any,
-        *,
-        objective: str,
-        slo: Slo | None,
-        seconds: float,
-        seed: int,
-        revive: Callable[[], None],
-    ) -> None:
-        self._target = target
-        self._revive = revive
-        self._config = config
-        self._objective = objective
-        self._slo = slo
-        self._seconds = seconds
-        self._seed = seed
+    target: Target
+    config: Any
+    """The server's, a message of Triton's `model_config.proto`."""
+    _: KW_ONLY
+    objective: str
+    slo: Slo | None
+    seconds: float
+    seed: int
+    revive: Callable[[], None]
+    """Brings a server back that did not survive a setting."""
 
     def __call__(self, setting: Setting) -> Measured:
         """See `Measure`."""
         try:
-            with ModelServer(self._target.url, key_file=self._target.key_file) as server:
+            with ModelServer(self.target.url, key_file=self.target.key_file) as server:
                 self._load(server, setting)
-                measured = self._rows(setting) if self._objective == "rows" else self._rounds(setting)
+                measured = self._rows(setting) if self.objective == "rows" else self._rounds(setting)
                 server.ask(ONE_ROW, version=None)  # one that died on the way was measured too slow
             return measured
         except (EvaluatorError, LoadError, FleetError, Refused) as error:
-            self._revive()
+            self.revive()
             raise Refused(str(error)) from error
 
     def _load(self, server: ModelServer, setting: Setting) -> None:
-        wanted = apply(self._config, setting)
+        wanted = apply(self.config, setting)
         server.load(config=as_json(wanted))
         taken = server.config()
         if _told(taken, wanted) != _told(wanted, wanted):
@@ -107,13 +90,13 @@ class Bench:
     def _rows(self, setting: Setting) -> Measured:
         in_flight = int(setting["in_flight"])
         processes = max(1, min(in_flight, len(os.sched_getaffinity(0)) // 2))
-        traffic = Traffic(rows=int(setting["rows"]), processes=processes, seed=self._seed)
-        with Generator(self._target, traffic) as generator:
-            patience = Patience(ramp_s=0.2, warmup_s=LOAD_WARMUP_S, duration_s=self._seconds)
+        traffic = Traffic(rows=int(setting["rows"]), processes=processes, seed=self.seed)
+        with Generator(self.target, traffic) as generator:
+            patience = Patience(ramp_s=0.2, warmup_s=LOAD_WARMUP_S, duration_s=self.seconds)
             point = generator.measure(Load(concurrency=in_flight), patience)
         if point.errors:
             raise Refused(f"{sum(point.errors.values())} requests failed: {point.reasons}")
-        return Measured(point.rows_per_s, None if self._slo is None else point.quantile_ms(self._slo.share))
+        return Measured(point.rows_per_s, None if self.slo is None else point.quantile_ms(self.slo.share))
 
     def _rounds(self, setting: Setting) -> Measured:
         n_workers, groups = int(setting["workers"]), int(setting["groups"])
@@ -124,23 +107,22 @@ class Bench:
                 index=0,
                 workers=n_workers,
                 rounds=ENDLESS,
-                seed=self._seed,
+                seed=self.seed,
                 out=folder,
-                evaluator=EvaluatorConfig(url=self._target.url, server_timeout_s=SERVER_TIMEOUT_S),
+                evaluator=EvaluatorConfig(url=self.target.url, server_timeout_s=SERVER_TIMEOUT_S),
                 deal=DealConfig(players=(PLAYERS,), cards=(CARDS,)),
                 games=int(setting["games"]) * groups,
                 groups=groups,
             )
-            workers = [replace(one, index=index) for index in range(n_workers)]
-            with Fleet(workers, logs=folder / "logs") as fleet:
+            with Fleet([replace(one, index=index) for index in range(n_workers)], logs=folder / "logs") as fleet:
                 fleet.wait_ready()
                 fleet.go()
                 _poll(fleet, WARMUP_S)
                 before, began = fleet.counts["evaluations"], time.monotonic()
-                _poll(fleet, self._seconds)
+                _poll(fleet, self.seconds)
                 evaluations, seconds = fleet.counts["evaluations"] - before, time.monotonic() - began
         if not evaluations:
-            raise Refused(f"nothing was evaluated within {self._seconds:g} s")
+            raise Refused(f"nothing was evaluated within {self.seconds:g} s")
         return Measured(60 * evaluations / EVALUATIONS_PER_ROUND / seconds)
 
 

@@ -13,13 +13,12 @@ import json
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clients.errors import EvaluatorError
 from clients.files import read_json, reason, write_json, write_whole
@@ -37,10 +36,10 @@ from perf.tune.measure import Bench
 from perf.tune.report import TuneResult, report
 from perf.tune.space import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from perf.tune.study import StudyError, Tuning, Verdict, open_study
-from serving.config import ServerConfig
-from serving.embedded import EmbeddedTriton
 from serving.errors import ServingError
+from serving.own import own_server
 from ui.console import plain_console
+from ui.progress import progress
 from ui.stopping import interrupting_signals
 
 LEAST_PAIRS: Final = 6
@@ -54,10 +53,11 @@ REVIVAL_S: Final = 120.0
 def tune(config: TuneConfig) -> int:
     """Search, compare, write; the exit status."""
     slo = _check(config)
-    console = plain_console(stderr=config.json)
+    console = plain_console(stderr=config.json, is_wide=True)
     base = read_config(config_path(config.repository, config.config_name))
     space = space_of(config.objective, base)
-    interrupted, verdict, fault = False, None, None
+    interrupted, verdict, written = False, None, None
+    fault: BlobError | OSError | None = None
     with contextlib.ExitStack() as stack:
         stack.enter_context(interrupting_signals())  # a server of somebody else gets its configuration back
         _open_folder(config, base, space, stack)
@@ -66,7 +66,7 @@ def tune(config: TuneConfig) -> int:
         bench = Bench(
             target, base, objective=config.objective, slo=slo, seconds=config.seconds, seed=config.seed, revive=revive
         )
-        show = stack.enter_context(_progress(console, config.trials))
+        show = stack.enter_context(progress(console, "trials", total=config.trials))
         tuning = Tuning(study, space, bench, limit_ms=slo.limit_ms if slo else None, show=show)
         try:
             tuning.search(config.trials)
@@ -75,19 +75,14 @@ def tune(config: TuneConfig) -> int:
                 verdict = tuning.compare(best, pairs=config.pairs)
         except KeyboardInterrupt:
             interrupted = True
-        except BlobError as error:  # what was measured before it is still told
+        except (BlobError, OSError) as error:  # what was measured before it is still told
             fault = error
-        except OSError as error:
-            fault = StudyError(
-                f"expected to write {config.out}, got {reason(error)}; make room, and the same command goes on"
-            )
-    written = None
     if verdict is not None and verdict.is_win:
         try:
             written = _write(config, base, verdict)
-        except StudyError as error:
+        except OSError as error:
             fault = error
-    result = TuneResult(config, space, study, verdict, written, interrupted, machine())
+    result = TuneResult(config, space, study, verdict, written, interrupted)
     report(console, result, is_broken_off=interrupted or fault is not None)
     if fault is not None:
         raise fault
@@ -118,13 +113,16 @@ def _check(config: TuneConfig) -> Slo | None:
 def _server(config: TuneConfig, stack: contextlib.ExitStack, console: Console) -> tuple[Target, Callable[[], None]]:
     """The server that is named, or one of our own, and what brings it back to life."""
     if config.url is None:
-        console.print(f"starting Triton on {config.repository}", markup=False)
-        name = None if config.config_name == "config" else config.config_name
-        server = ServerConfig(
-            config.repository, config_name=name, key_file=config.key_file, log_file=config.out / "triton.log"
+        triton = stack.enter_context(
+            own_server(
+                config.repository,
+                say=console.print,
+                config_name=None if config.config_name == "config" else config.config_name,
+                key_file=config.key_file,
+                log_file=config.out / "triton.log",
+                is_watched=False,  # a setting that ends it is to be seen
+            )
         )
-        triton = stack.enter_context(EmbeddedTriton(server))
-        metrics = triton.metrics_url.split("/")[2]
 
         def restart() -> None:
             with contextlib.suppress(ServingError):
@@ -133,7 +131,7 @@ def _server(config: TuneConfig, stack: contextlib.ExitStack, console: Console) -
                     return
             triton.restart()
 
-        return Target(triton.url, metrics=metrics, key_file=config.key_file), restart
+        return Target(triton.url, metrics=triton.metrics_url.split("/")[2], key_file=config.key_file), restart
     control = stack.enter_context(ModelServer(config.url, key_file=config.key_file))
     control.load()  # it is there, serves the model, and takes the key
     before = control.config()
@@ -160,7 +158,7 @@ def _server(config: TuneConfig, stack: contextlib.ExitStack, console: Console) -
                 if n_found == 0:
                     control.load(config=as_json(before))
             time.sleep(1.0)
-        console.print(f"note     {config.url} does not serve what it did before; load its model again", markup=False)
+        console.print(f"note     {config.url} does not serve what it did before; load its model again")
 
     stack.callback(give_back)
     return Target(config.url, key_file=config.key_file), restore
@@ -183,64 +181,32 @@ def _open_folder(config: TuneConfig, base: Any, space: Space, stack: contextlib.
         "default": as_text(base),
         "space": space.to_json(),
     }
-    try:
-        if path.exists():
+    if path.exists():
+        try:
             found = read_json(path)
-            other = [name for name in wanted if wanted[name] != found.get(name)]
-            if other:
-                raise StudyError(
-                    f"expected the same study in {config.out}, got another {other[0]} ({found.get(other[0])!r}, now "
-                    f"{wanted[other[0]]!r}); choose another --out"
-                )
-        write_json(path, wanted)
-    except OSError as error:
-        raise StudyError(
-            f"expected a folder to write at {config.out}, got {reason(error)}; choose another --out"
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise StudyError(f"expected a study's JSON in {path}, got {reason(error)}; choose another --out") from error
+        except ValueError as error:
+            raise StudyError(f"expected a study's JSON in {path}, got {reason(error)}; choose another --out") from error
+        if other := [name for name in wanted if wanted[name] != found.get(name)]:
+            raise StudyError(
+                f"expected the same study in {config.out}, got another {other[0]} ({found.get(other[0])!r}, now "
+                f"{wanted[other[0]]!r}); choose another --out"
+            )
+    write_json(path, wanted)
 
 
 def _write(config: TuneConfig, base: Any, verdict: Verdict) -> Path:
     """The configuration that won, with what was measured in comments."""
     name = f"tuned-{host()}"
     path = config_path(config.repository, name)
-    default, best = verdict.medians
-    found = verdict.ratio
+    promise = f" and {config.limit}" if config.limit else ""
     lines = [
         f"Found by blobzero tune on {datetime.now(UTC):%Y-%m-%d}; serve with: blobzero serve --config-name {name}",
-        f"{json.dumps(machine())}",
-        f"{config.objective}{'/min' if config.objective == 'rounds' else '/s'}"
-        + (f" with {config.limit}" if config.limit else "")
-        + f": {best:,.0f}, the default {default:,.0f} (medians of {len(verdict.pairs)} interleaved pairs of "
-        f"{config.seconds:g} s)",
-        f"ratio {found.mean:.3f}, 95% interval {found.low:.3f} to {found.high:.3f}; pairs: "
-        + ", ".join(f"{b.rate:,.0f}/{a.rate:,.0f}" for a, b in verdict.pairs),
+        json.dumps(machine()),
+        f"With measurements of {config.seconds:g} s{promise}: {verdict.describe(config.unit)}",
+        "Pairs: " + ", ".join(f"{best.rate:,.0f}/{default.rate:,.0f}" for default, best in verdict.pairs),
         f"Setting: {json.dumps(verdict.setting)}; the default: {json.dumps(verdict.default)}",
         f"The clients' part of it: {client_flags(verdict.setting)}",
     ]
     text = "".join(f"# {line}\n" for line in lines) + as_text(apply(base, verdict.setting))
-    try:
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise StudyError(f"expected to write {path}, got {reason(error)}; make room, or change its owner") from error
+    write_whole(path, text.encode())
     return path
-
-
-@contextlib.contextmanager
-def _progress(console: Console, total: int) -> Iterator[Callable[[str, int | None], None]]:
-    """Show trials done and what is measured: redrawn on a terminal, elsewhere a line a trial."""
-    progress = Progress(
-        TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-    task = progress.add_task("", total=total)
-
-    def show(text: str, n_done: int | None) -> None:
-        progress.update(task, description=text, completed=n_done)
-        if n_done is not None:
-            console.print(text, soft_wrap=True)
-
-    with progress:
-        yield show

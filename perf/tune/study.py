@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,6 +26,7 @@ from clients.files import read_small, reason
 from mcts_ext.errors import BlobError
 from perf.tune.measure import Measure, Measured, Refused, penalized
 from perf.tune.space import Setting, Space
+from ui.progress import Show
 
 BLOCK: Final = 3
 """Trials between two looks at the default."""
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 
 class StudyError(BlobError):
-    """A folder holds a study of something else, or cannot be read or written."""
+    """A folder holds a study of something else, or a server does not come back to it."""
 
 
 @dataclass(frozen=True)
@@ -53,38 +54,32 @@ class Verdict:
     @property
     def ratio(self) -> Estimate:
         """The setting's rate over the default's: the geometric mean, and its 95% interval."""
-        return _ratio(np.array([[one.rate for one in pair] for pair in self.pairs]))
+        return _ratio(self._found("rate"))
 
     @property
     def medians(self) -> tuple[float, float]:
         """Rates of the default and of the setting."""
-        default, best = zip(*self.pairs, strict=True)
-        return float(np.median([one.rate for one in default])), float(np.median([one.rate for one in best]))
+        default, best = np.median(self._found("rate"), axis=0)
+        return float(default), float(best)
 
     @property
     def latency_ratio(self) -> Estimate | None:
         """The setting's promised quantile over the default's, likewise."""
-        found = np.array([[one.latency_ms for one in pair] for pair in self.pairs], float)
-        return None if np.isnan(found).any() else _ratio(found)
+        return _ratio(self._found("latency_ms")) if self.latencies_ms is not None else None
 
     @property
     def latencies_ms(self) -> tuple[float, float] | None:
         """Medians of the promised quantile, of the default and of the setting."""
-        found = np.array([[one.latency_ms for one in pair] for pair in self.pairs], float)
-        if np.isnan(found).any():
-            return None
-        default, best = np.median(found, axis=0)
-        return float(default), float(best)
+        default, best = np.median(self._found("latency_ms"), axis=0)
+        return None if math.isnan(default + best) else (float(default), float(best))
 
     @property
-    def keeps_promise(self) -> bool:
-        latencies = self.latencies_ms
-        return self.limit_ms is None or (latencies is not None and latencies[1] <= self.limit_ms)
-
-    @property
-    def default_keeps_promise(self) -> bool:
-        latencies = self.latencies_ms
-        return self.limit_ms is None or (latencies is not None and latencies[0] <= self.limit_ms)
+    def keep_promise(self) -> tuple[bool, bool]:
+        """Whether the default does, and whether the setting does."""
+        if self.limit_ms is None:
+            return True, True
+        default, best = self.latencies_ms or (math.inf, math.inf)
+        return default <= self.limit_ms, best <= self.limit_ms
 
     @property
     def is_win(self) -> bool:
@@ -93,11 +88,18 @@ class Verdict:
         Where the default does not keep it there is no rate to compare with: then the latency must be lower by such an
         interval.
         """
-        if not self.keeps_promise:
-            return False
-        if self.default_keeps_promise:
-            return self.ratio.low > 1
-        return self.latency_ratio is not None and self.latency_ratio.high < 1
+        default_keeps, keeps = self.keep_promise
+        if default_keeps:
+            return keeps and self.ratio.low > 1
+        return keeps and self.latency_ratio is not None and self.latency_ratio.high < 1
+
+    def describe(self, unit: str) -> str:
+        ratio, (default, best), latencies = self.ratio, self.medians, self.latencies_ms
+        return (
+            f"ratio {ratio.mean:.3f}, 95% interval {ratio.low:.3f} to {ratio.high:.3f}, of {len(self.pairs)} "
+            f"interleaved pairs; medians {best:,.0f} and the default's {default:,.0f} {unit}"
+            + ("" if latencies is None else f"; latencies {latencies[1]:.1f} and {latencies[0]:.1f} ms")
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -111,6 +113,10 @@ class Verdict:
             "pairs": [[asdict(one) for one in pair] for pair in self.pairs],
         }
 
+    def _found(self, what: str) -> NDArray[np.float64]:
+        """`[n, 2]`, of the default and of the setting; NaN where nothing was promised."""
+        return np.array([[getattr(one, what) for one in pair] for pair in self.pairs], float)
+
 
 def _ratio(pairs: NDArray[np.float64]) -> Estimate:
     """The second of `[n, 2]` over the first: the geometric mean, and its 95% interval."""
@@ -122,37 +128,25 @@ def open_study(path: Path, *, seed: int) -> optuna.Study:
     """A study in a file; what it holds is gone on with, and what was broken off with its process is asked again.
 
     Raises:
-        StudyError: the file cannot be read or written, or is no study.
+        StudyError: the file holds no study.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # What a process that was killed, or a full disk, left of a line: the next one would be written onto it.
+    if path.exists() and not (data := read_small(path)).endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
     try:
-        _drop_torn_line(path)
-        return _open_study(path, seed=seed)
-    except OSError as error:
-        raise StudyError(
-            f"expected to read and write {path}, got {reason(error)}; make room, or choose another --out"
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = JournalStorage(JournalFileBackend(str(path)))
+            study = optuna.create_study(study_name=NAME, storage=storage, direction="maximize", load_if_exists=True)
+            # Another seed for what is still to come: the same one would ask for the first trials again.
+            study.sampler = optuna.samplers.TPESampler(
+                seed=seed + len(study.trials), multivariate=True, n_startup_trials=8, constant_liar=True
+            )
     except (ValueError, KeyError) as error:
         raise StudyError(
             f"expected a study in {path}, got {reason(error)}; remove it, or choose another --out"
         ) from error
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what a process that was killed, or a full disk, left of a line: the next one would be written onto it."""
-    if path.exists() and not (data := read_small(path)).endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
-
-
-def _open_study(path: Path, *, seed: int) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Another seed for what is still to come: the same one would ask for the first trials again.
-        storage = JournalStorage(JournalFileBackend(str(path)))
-        study = optuna.create_study(study_name=NAME, storage=storage, direction="maximize", load_if_exists=True)
-        study.sampler = optuna.samplers.TPESampler(
-            seed=seed + len(study.trials), multivariate=True, n_startup_trials=8, constant_liar=True
-        )
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
@@ -164,46 +158,32 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [one for one in study.trials if one.state == TrialState.COMPLETE or "reason" in one.user_attrs]
 
 
-def setting_of(trial: FrozenTrial) -> dict[str, int | str]:
-    return dict(trial.params)
-
-
+@dataclass(frozen=True)
 class Tuning:
-    """A study under way.
+    """A study under way."""
 
-    Args:
-        measure: measures one setting once.
-        show: told, in one line each, what is measured, or with a number of trials done what came of one.
-    """
-
-    def __init__(
-        self,
-        study: optuna.Study,
-        space: Space,
-        measure: Measure,
-        *,
-        limit_ms: float | None,
-        show: Callable[[str, int | None], None],
-    ) -> None:
-        self._study = study
-        self._space = space
-        self._measure = measure
-        self._limit_ms = limit_ms
-        self._show = show
+    study: optuna.Study
+    space: Space
+    measure: Measure
+    """Measures one setting once."""
+    _: KW_ONLY
+    limit_ms: float | None
+    show: Show
+    """Told what is measured, and in a line of its own what came of a trial."""
 
     def search(self, n_trials: int) -> None:
         """Try settings until the study has so many trials."""
-        if not self._study.trials:
-            for guess in self._space.guesses:
-                self._study.enqueue_trial(guess)
+        if not self.study.trials:
+            for guess in self.space.guesses:
+                self.study.enqueue_trial(guess)
         before: float | None = None
-        while (left := n_trials - len(finished(self._study))) > 0:
+        while (left := n_trials - len(finished(self.study))) > 0:
             before = self._default() if before is None else before
             tried: list[tuple[Trial, Measured]] = []
             after: float | None = None
             try:
                 for _ in range(min(BLOCK, left)):
-                    trial = self._study.ask(self._space.distributions)
+                    trial = self.study.ask(self.space.distributions)
                     measured = self._try(trial)
                     if measured is not None:
                         tried.append((trial, measured))
@@ -217,24 +197,21 @@ class Tuning:
     def choose(self) -> dict[str, int | str] | None:
         """The best setting but the default, after the best few were measured again; None where there is none."""
         ranked = sorted(
-            self._study.get_trials(states=[TrialState.COMPLETE]),
+            self.study.get_trials(states=[TrialState.COMPLETE]),
             key=lambda one: (self._is_over(one.user_attrs.get("latency_ms")), -(one.value or 0.0)),
         )
         finalists: list[dict[str, int | str]] = []
-        scores: list[float] = []
-        for trial in ranked:
-            setting = setting_of(trial)
-            if setting != self._space.default and setting not in finalists and len(finalists) < FINALISTS:
+        for setting in (dict(trial.params) for trial in ranked):
+            if setting != self.space.default and setting not in finalists and len(finalists) < FINALISTS:
                 finalists.append(setting)
-                scores.append(0.0)
-        n_over = [0] * len(finalists)
+        scores, n_over = [0.0] * len(finalists), [0] * len(finalists)
         for order in (range(len(finalists)), reversed(range(len(finalists)))):
             beside = self._default()
             for i in order:
-                self._show(f"again: {finalists[i]}", None)
+                self.show(f"again: {finalists[i]}")
                 try:
-                    measured = self._measure(finalists[i])
-                    scores[i] += penalized(measured, self._limit_ms) - beside
+                    measured = self.measure(finalists[i])
+                    scores[i] += penalized(measured, self.limit_ms) - beside
                     n_over[i] += self._is_over(measured.latency_ms)
                 except Refused:
                     scores[i] = -math.inf
@@ -249,21 +226,21 @@ class Tuning:
         """
         found: list[tuple[Measured, Measured]] = []
         for i in range(pairs):
-            self._show(f"comparing: pair {i + 1} of {pairs}", None)
+            self.show(f"comparing: pair {i + 1} of {pairs}")
             found.append(self._insist(partial(self._pair, setting, default_first=i % 2 == 0)))
-        return Verdict(self._space.default, setting, found, self._limit_ms)
+        return Verdict(self.space.default, setting, found, self.limit_ms)
 
     def _default(self) -> float:
         """The logarithm of the default's rate now."""
-        self._show("the default", None)
-        return math.log(self._insist(partial(self._measure, self._space.default)).rate)
+        self.show("the default")
+        return math.log(self._insist(partial(self.measure, self.space.default)).rate)
 
     def _pair(self, setting: Setting, *, default_first: bool) -> tuple[Measured, Measured]:
         """The default and a setting, one right after the other."""
         if default_first:
-            return self._measure(self._space.default), self._measure(setting)
-        found = self._measure(setting)
-        return self._measure(self._space.default), found
+            return self.measure(self.space.default), self.measure(setting)
+        found = self.measure(setting)
+        return self.measure(self.space.default), found
 
     def _insist(self, measure: Callable[[], T]) -> T:
         """Measure again what was refused, up to `N_TRIES` times."""
@@ -275,32 +252,29 @@ class Tuning:
         return measure()
 
     def _is_over(self, latency_ms: float | None) -> bool:
-        return self._limit_ms is not None and latency_ms is not None and latency_ms > self._limit_ms
+        return self.limit_ms is not None and latency_ms is not None and latency_ms > self.limit_ms
 
     def _try(self, trial: Trial) -> Measured | None:
         """Measure a trial; None, and the trial failed, where the server refuses it."""
         setting = dict(trial.params)
-        self._show(f"trial {trial.number + 1}: {setting}", None)
+        self.show(f"trial {trial.number + 1}: {setting}")
         try:
-            return self._measure(setting)
+            return self.measure(setting)
         except Refused as error:
             trial.set_user_attr("reason", str(error))
-            self._study.tell(trial, state=TrialState.FAIL)
-            self._show(f"trial {trial.number + 1}: {setting}: refused: {error}", len(finished(self._study)))
+            self.study.tell(trial, state=TrialState.FAIL)
+            self.show(f"trial {trial.number + 1}: {setting}: refused: {error}", len(finished(self.study)), is_line=True)
             return None
 
     def _tell(self, trial: Trial, measured: Measured, beside: float) -> None:
-        score = penalized(measured, self._limit_ms) - beside
-        for name, value in (
-            ("rate", measured.rate),
-            ("latency_ms", measured.latency_ms),
-            ("default", math.exp(beside)),
-        ):
+        score = penalized(measured, self.limit_ms) - beside
+        for name, value in (asdict(measured) | {"default": math.exp(beside)}).items():
             trial.set_user_attr(name, value)
-        self._study.tell(trial, score)
+        self.study.tell(trial, score)
         latency = "" if measured.latency_ms is None else f", {measured.latency_ms:.1f} ms"
-        self._show(
+        self.show(
             f"trial {trial.number + 1}: {dict(trial.params)}: {measured.rate:,.0f}{latency}, "
             f"{math.exp(score):.3f} of the default",
-            len(finished(self._study)),
+            len(finished(self.study)),
+            is_line=True,
         )

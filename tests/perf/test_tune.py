@@ -48,7 +48,7 @@ class Machine:
 
 
 def tuning(path: Path, space: Space, machine: Machine, *, seed: int = 0) -> Tuning:
-    return Tuning(open_study(path, seed=seed), space, machine, limit_ms=None, show=lambda *_: None)
+    return Tuning(open_study(path, seed=seed), space, machine, limit_ms=None, show=lambda *_, **__: None)
 
 
 def tuned(path: Path, space: Space, machine: Machine, *, seed: int = 0, n_trials: int = 12) -> Verdict:
@@ -192,7 +192,7 @@ def test_a_report_says_that_the_default_was_not_beaten(
     assert best is not None
     verdict = one.compare(best, pairs=6)
     config = TuneConfig(objective="rows", out=tmp_path)
-    result = TuneResult(config, space, open_study(tmp_path / "study.log", seed=0), verdict, None, False, {})
+    result = TuneResult(config, space, open_study(tmp_path / "study.log", seed=0), verdict, None, False)
     report(Console(), result, is_broken_off=False)
     said = capsys.readouterr().out
     assert "could not beat the default: ratio" in said
@@ -236,7 +236,7 @@ def test_a_default_that_breaks_the_promise_is_beaten_by_a_slower_setting_that_ke
     pairs = [(Measured(1000.0, 30.0 + i / 10), Measured(800.0, 15.0)) for i in range(8)]
     verdict = Verdict(space.default, space.default, pairs, limit_ms=20.0)
     assert verdict.ratio.high < 1
-    assert not verdict.default_keeps_promise
+    assert verdict.keep_promise == (False, True)
     assert verdict.is_win
     unsteady = [(Measured(1000.0, latency), Measured(800.0, 18.0)) for latency in (5.0, 40.0) * 4]
     assert not Verdict(space.default, space.default, unsteady, limit_ms=20.0).is_win
@@ -250,7 +250,7 @@ def test_a_finalist_that_keeps_the_promise_comes_before_a_faster_one(tmp_path: P
 
     one = Tuning(
         open_study(tmp_path / "study.log", seed=0), space, Hasty(better_with_one_instance), limit_ms=20.0,
-        show=lambda *_: None,
+        show=lambda *_, **__: None,
     )  # fmt: skip
     one.search(12)
     best = one.choose()

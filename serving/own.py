@@ -2,7 +2,7 @@
 """A server of a verb's own, for as long as the verb takes, where none is named by --url."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mcts_ext.contract import MODEL_NAME
@@ -13,20 +13,29 @@ from serving.watch import Watch
 
 @contextmanager
 def own_server(
-    repository: Path, *, say: Callable[[str], None], model: str = MODEL_NAME, log_file: Path | None = None
+    repository: Path,
+    *,
+    say: Callable[[str], None],
+    model: str = MODEL_NAME,
+    config_name: str | None = None,
+    key_file: Path | None = None,
+    log_file: Path | None = None,
+    is_watched: bool = True,
 ) -> Iterator[EmbeddedTriton]:
     """Start a Triton on `repository`, watch and cure it, and end it.
 
     Args:
-        repository: a model repository.
+        repository, model, config_name, key_file, log_file: as in `ServerConfig`.
         say: told, a line each, what the server and its watch do.
-        model: the one to serve.
-        log_file: where the server's log goes; none: a temporary file, gone unless a message names it.
+        is_watched: whether it is cured; not where its failure is what is to be seen.
 
     Raises:
         ServingError: it does not start.
     """
-    triton = EmbeddedTriton(ServerConfig(repository=repository, model=model, log_file=log_file))
+    config = ServerConfig(
+        repository, model=model, config_name=config_name, key_file=key_file, log_file=log_file
+    )  # fmt: skip
+    triton = EmbeddedTriton(config)
     say(f"starting Triton on {repository}" + (f" (log {log_file})" if log_file else ""))
-    with triton, Watch(triton, on_event=say):
+    with triton, Watch(triton, on_event=say) if is_watched else nullcontext():
         yield triton
