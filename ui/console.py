@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Console of the commands."""
+"""Console, tables and CSV of the commands."""
 
 import contextlib
+import csv
+import io
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +34,16 @@ def new_table(title: str, *headings: str, left: Collection[str] = ()) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
     return table
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A line a row under the names of all; nothing where a row has none of a name."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from perf.load import Point, Slo
 from ui.figures import new_figure, png, thousands
 
 
-def latency(curves: Mapping[str, Sequence[Point]], knees: Mapping[str, int], slo: Slo | None) -> bytes:
+def latency(curves: Mapping[str, Sequence[Point]], knees: Mapping[str, Point], slo: Slo | None) -> bytes:
     """Latency against throughput, by transport: p50 as a line, p99 dashed, the knee ringed."""
     figure, (axes,) = new_figure("requests/s answered", "latency, ms", height=5)
     for name, points in curves.items():
@@ -21,8 +21,7 @@ def latency(curves: Mapping[str, Sequence[Point]], knees: Mapping[str, int], slo
         for point in ordered:
             text = f"{point.load.concurrency}" if point.load.concurrency else ""
             axes.annotate(text, (point.requests_per_s, point.p50_ms), textcoords="offset points", xytext=(5, -10))
-        if name in knees:
-            best = points[knees[name]]
+        if (best := knees.get(name)) is not None:
             axes.plot(
                 best.requests_per_s, best.p50_ms, "o", markersize=16, fillstyle="none", color=line.get_color(),
                 label=f"{name} knee ({best.load})",

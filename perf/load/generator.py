@@ -64,7 +64,7 @@ class _Client:
         self.answers: list[NDArray[np.float64]] = []
         self.failures: list[tuple[float, float, str]] = []
         self.reasons: dict[str, str] = {}
-        self.tell(config.to_json())
+        self.tell(config.to_line())
         assert self.process.stdout is not None
         self._listener = threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True)
         self._listener.start()

@@ -90,6 +90,12 @@ class Point:
     answers: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)), compare=False, repr=False)
     """`[n, 4]` INTENDED, DONE, LATE, ROWS of every answer that counts; seconds of the monotonic clock."""
 
+    def __str__(self) -> str:
+        return (
+            f"{self.load}: {self.requests_per_s:,.0f} requests/s, {self.rows_per_s:,.0f} rows/s, "
+            f"p50 {self.p50_ms:.2f} ms, p99 {self.p99_ms:.2f} ms, {sum(self.errors.values())} errors"
+        )
+
     @property
     def error_share(self) -> float:
         n = sum(self.errors.values())

@@ -1,33 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run of `blobzero loadtest`: a server, its load, the report, and the verdict."""
+"""`blobzero loadtest`: a server, load on it in a closed or an open loop, the report, and the verdict."""
 
 import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
+import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clients.lock import sole_writer
 from clients.provenance import machine
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError, InvalidConfig
 from perf.load import Generator, Load, LoadError, Patience, Point, Slo, Target, Traffic, highest_rate, parse_sweep
-from perf.load.config import LoadTestConfig
 from perf.load.plan import TransportName
 from perf.load.report import Results, tell, write
 from ui.console import plain_console
 from ui.next_step import command_line
-from ui.stopping import interrupting_signals
+from ui.progress import progress
+from ui.stopping import INTERRUPTED
 
 CAPACITY_CONCURRENCY: Final = 16
 """A search for a rate that has no rate to begin with measures a closed loop of so many first."""
-PLAIN_WIDTH: Final = 140
-"""Of tables where there is no terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadTestConfig:
+    """Put load on a Triton server, in a closed or an open loop, and report rates, latencies and where the time goes."""
+
+    url: str | None = None
+    """HOST:PORT of the server's gRPC endpoint; without it one is started here."""
+    metrics_url: str = ""
+    """HOST:PORT of its metrics; the port after gRPC's unless given."""
+    repository: Path = Path("model_repo")
+    """Model repository of the server started here."""
+    model: str = MODEL_NAME
+    """Any model that the server serves."""
+    model_version: str = ""
+    """A fixed version; the current one unless given."""
+    key_file: Path | None = None
+    """Key of the control API: shared memory needs it where the server asks for one."""
+    transport: tuple[TransportName, ...] = ("grpc",)
+    """How requests travel; several are measured in turns."""
+    concurrency: str = "1:64:x2"
+    """Requests in flight, each followed by the next: 8, 1,4,16, 1:64:x2 or 10:50:10."""
+    rate: str | None = None
+    """Instead: requests a second, arriving at random whether answered or not (100:500:100)."""
+    slo: str | None = None
+    """Instead: find the highest rate that keeps a promise, for example p99=20ms."""
+    require: float | None = None
+    """Requests/s that must be reached, with the promise if there is one; else the exit status is 1."""
+    precision: float = 0.05
+    """Of the rate that keeps the promise, as a share."""
+    rows: int | Literal["selfplay"] = "selfplay"
+    """Rows in a request; `selfplay` draws them from what self-play sends."""
+    data: str = "auto"
+    """`positions` of a search, `random`, or the folder of a run whose records are sent; `auto`: positions where the
+    model takes them."""
+    shape: tuple[str, ...] = ()
+    """NAME:DIMENSIONS of an input with a dimension of any size, for example tokens:128."""
+    processes: int | Literal["auto"] = "auto"
+    """Client processes; `auto` is one for two cores."""
+    ramp: float = 0.5
+    """Seconds in which the load grows."""
+    warmup: float = 1.0
+    """Seconds after that which do not count."""
+    window: float = 2.0
+    """Seconds of a window; windows are repeated until the last three agree."""
+    stability: float = 0.1
+    """They agree when throughput and mean latency lie within this share of their mean."""
+    max_windows: int = 10
+    duration: float | None = None
+    """Instead of windows: so many seconds."""
+    requests: int | None = None
+    """Instead of windows: until so many requests were answered."""
+    timeout: float = 20.0
+    """Seconds after which a request has failed."""
+    seed: int = 0
+    """Of rows, sizes and arrivals."""
+    out: Path | None = None
+    """Folder for JSON, CSV and pictures; nothing is written without it."""
+    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the result as JSON on standard output."""
 
 
 class RateMissed(BlobError):
@@ -38,73 +97,54 @@ def loadtest(config: LoadTestConfig) -> int:
     """Measure, report, judge; the exit status."""
     loads, patience = _loads(config), _patience(config)
     slo = Slo.parse(config.slo) if config.slo is not None else None
-    least = slo.least_rate(patience) if slo is not None else 0.0
     traffics = [_traffic(config, transport) for transport in dict.fromkeys(config.transport)]
     _check(config, traffics)
     if slo is not None:
-        _check_promise(config, slo, patience, least)
-    with sole_writer(config.out) if config.out is not None else contextlib.nullcontext():
-        return _run(config, loads, traffics, patience, slo, least)
-
-
-def _run(
-    config: LoadTestConfig,
-    loads: Sequence[Load],
-    traffics: Sequence[Traffic],
-    patience: Patience,
-    slo: Slo | None,
-    least: float,
-) -> int:
-    console = plain_console(stderr=config.json)
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
+        _check_promise(config, slo, patience)
+    console = plain_console(stderr=config.json, is_wide=True)
     points: list[tuple[str, Point]] = []
     best_rate: float | None = None
-    fault: BlobError | None = None
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(interrupting_signals())
+    fault: KeyboardInterrupt | LoadError | None = None
+    with contextlib.ExitStack() as lock, contextlib.ExitStack() as stack:
+        if config.out is not None:
+            lock.enter_context(sole_writer(config.out))
         target = _target(config, stack, console)
-        show = stack.enter_context(_progress(console, total=len(loads) * len(traffics) or None))
+        show = stack.enter_context(progress(console, "points", total=len(loads) * len(traffics) or None))
         generators = [stack.enter_context(Generator(target, traffic)) for traffic in traffics]
 
         def measure(generator: Generator, load: Load) -> Point:
             enough = patience if slo is None or load.rate is None else slo.patience(patience, load.rate)
-            point = generator.measure(load, enough, say=lambda text: show(text, None))
+            point = generator.measure(load, enough, say=show)
             points.append((generator.traffic.transport, point))
-            show(_line(generator.traffic.transport, point), len(points))
+            show(f"{generator.traffic.transport}, {point}", len(points), is_line=not console.is_terminal)
             return point
 
-        status = 0
         try:
             if slo is not None:
-                best_rate = _search(generators[0], measure, slo, config, least)
+                best_rate = _search(lambda load: measure(generators[0], load), slo, config, slo.least_rate(patience))
             for load in loads:
                 for generator in generators:
                     measure(generator, load)
-        except KeyboardInterrupt:
-            status = 130
-        except LoadError as error:  # what was measured before it is still told
+        except (KeyboardInterrupt, LoadError) as error:  # what was measured before it is still told
             fault = error
-        described = {
-            name: [asdict(one) for one in getattr(generators[0].signature, name)] for name in ("inputs", "outputs")
-        }
-    if not points:
-        if fault is not None:
-            raise fault
-        return status
-    provenance = {
-        "model": {"name": config.model, "max_batch_size": generators[0].signature.max_batch_size, **described},
-        "machine": machine(),
-        "config": json.loads(json.dumps(asdict(config), default=str)),
-        "interrupted": status == 130,
-    }
-    results = Results(f"{config.model} at {target.url}", points, slo, best_rate, provenance)
-    _report(console, config, results, least)
+        stack.close()
+        if points:
+            signature = generators[0].signature
+            tensors = {name: list(map(asdict, getattr(signature, name))) for name in ("inputs", "outputs")}
+            provenance = {
+                "model": {"name": config.model, "max_batch_size": signature.max_batch_size, **tensors},
+                "machine": machine(),
+                "config": json.loads(json.dumps(asdict(config), default=str)),
+                "interrupted": isinstance(fault, KeyboardInterrupt),
+            }
+            results = Results(f"{config.model} at {target.url}", points, slo, best_rate, provenance)
+            _report(console, config, results, patience)
+    if isinstance(fault, KeyboardInterrupt):
+        return INTERRUPTED
     if fault is not None:
         raise fault
-    if status == 0:
-        _judge(config, results)
-    return status
+    _judge(config, results)
+    return 0
 
 
 def _loads(config: LoadTestConfig) -> list[Load]:
@@ -150,7 +190,8 @@ def _check(config: LoadTestConfig, traffics: Sequence[Traffic]) -> None:
         raise InvalidConfig(f"expected --require above 0 requests/s, got {config.require:g}")
 
 
-def _check_promise(config: LoadTestConfig, slo: Slo, patience: Patience, least: float) -> None:
+def _check_promise(config: LoadTestConfig, slo: Slo, patience: Patience) -> None:
+    least = slo.least_rate(patience)
     slo.patience(patience, least)
     if config.require is not None and config.require < least:
         raise InvalidConfig(
@@ -161,46 +202,35 @@ def _check_promise(config: LoadTestConfig, slo: Slo, patience: Patience, least: 
 
 def _target(config: LoadTestConfig, stack: contextlib.ExitStack, console: Console) -> Target:
     """The server named, or one started for the time being."""
-    url, metrics_url = config.url or "", config.metrics_url
-    if not url:
-        from serving.config import ServerConfig
-        from serving.embedded import EmbeddedTriton
+    url, metrics_url = config.url, config.metrics_url
+    if url is None:
+        from serving.own import own_server  # not every installation has a server
 
-        console.print(f"starting Triton on {config.repository}", markup=False)
-        # Nobody watches it: a server that fails under load should be seen to.
-        server = ServerConfig(config.repository, model=config.model, key_file=config.key_file)
-        triton = stack.enter_context(EmbeddedTriton(server))
-        url = triton.url
-        metrics_url = triton.metrics_url.split("/")[2]
+        own = own_server(
+            config.repository, say=console.print, model=config.model, key_file=config.key_file,
+            is_watched=False,  # a server that fails under load should be seen to
+        )  # fmt: skip
+        triton = stack.enter_context(own)
+        url, metrics_url = triton.url, triton.metrics_url.split("/")[2]
     return Target(url, config.model, config.model_version, metrics_url, config.key_file)
 
 
-def _search(
-    generator: Generator,
-    measure: Callable[[Generator, Load], Point],
-    slo: Slo,
-    config: LoadTestConfig,
-    least: float,
-) -> float:
+def _search(measure: Callable[[Load], Point], slo: Slo, config: LoadTestConfig, least: float) -> float:
     """The highest rate that keeps the promise; the one that is required is asked about first."""
-    first = config.require
-    if first is None:
-        first = 0.8 * measure(generator, Load(concurrency=CAPACITY_CONCURRENCY)).requests_per_s
-    best, _ = highest_rate(
-        lambda load: measure(generator, load), slo, first=first, precision=config.precision, least=least
-    )
-    return best
+    first = config.require or 0.8 * measure(Load(concurrency=CAPACITY_CONCURRENCY)).requests_per_s
+    return highest_rate(measure, slo, first=first, precision=config.precision, least=least)[0]
 
 
-def _report(console: Console, config: LoadTestConfig, results: Results, least: float) -> None:
+def _report(console: Console, config: LoadTestConfig, results: Results, patience: Patience) -> None:
     tell(console, results)
     slo = results.slo
+    least = slo.least_rate(patience) if slo is not None else 0.0
     if slo is not None and results.best_rate is not None:
         held = f"holds up to {results.best_rate:,.1f}" if results.best_rate else f"does not hold even at {least:,.1f}"
-        console.print(f"slo      {slo.name} within {slo.limit_ms:g} ms {held} requests/s", markup=False)
+        console.print(f"slo      {slo.name} within {slo.limit_ms:g} ms {held} requests/s")
     if config.out is not None:
         for path in write(results, config.out, console.print):
-            console.print(f"written  {path}", markup=False)
+            console.print(f"written  {path}")
     if slo is None:
         then = replace(
             config, slo="p99=20ms", transport=config.transport[:1],
@@ -231,30 +261,3 @@ def _judge(config: LoadTestConfig, results: Results) -> None:
             f"expected {config.require:g} requests/s{promise}, got {found:.1f}; the server's columns "
             "say where the time goes"
         )
-
-
-def _line(transport: str, point: Point) -> str:
-    return (
-        f"{transport}, {point.load}: {point.requests_per_s:,.0f} requests/s, {point.rows_per_s:,.0f} rows/s, "
-        f"p50 {point.p50_ms:.2f} ms, p99 {point.p99_ms:.2f} ms, {sum(point.errors.values())} errors"
-    )
-
-
-@contextlib.contextmanager
-def _progress(console: Console, *, total: int | None) -> Iterator[Callable[[str, int | None], None]]:
-    """Show points done and the running window: redrawn on a terminal, elsewhere a line a point."""
-    progress = Progress(
-        TextColumn("points"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-    task: Any = progress.add_task("", total=total)
-
-    def show(text: str, n_done: int | None) -> None:
-        if console.is_terminal:
-            progress.update(task, description=text, completed=n_done)
-        elif n_done is not None:
-            console.print(text, soft_wrap=True)
-
-    with progress:
-        yield show

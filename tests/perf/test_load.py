@@ -22,7 +22,6 @@ from perf.load.sender.rows import SIZES, make_payloads, request_sizes
 from perf.load.sender.schedule import arrivals, share
 from perf.load.sender.signature import Signature, Tensor, parse_shape
 from perf.load.sender.transports import request_head
-from perf.load.sender.worker import WorkerConfig
 
 from tritonclient.grpc import service_pb2  # isort: skip
 
@@ -360,8 +359,3 @@ def test_any_inputs_become_a_request_that_protobuf_reads() -> None:
         sizes.append(int.from_bytes(text[at : at + 4], "little"))
         at += 4 + sizes[-1]
     assert len(sizes) == 3
-
-
-def test_a_workers_configuration_survives_its_line() -> None:
-    config = WorkerConfig(Target("h:1", "m"), FOREIGN, Traffic("shm", 3, shapes=("a:1",)), 2)
-    assert WorkerConfig.from_json(config.to_json()) == config

@@ -33,16 +33,6 @@ class Refusing:
     def close(self) -> None: ...
 
 
-def test_a_backlog_that_fails_at_once_ends() -> None:
-    sender = Sender(Refusing(), [(1, b"")])
-    sender._is_sending = True
-    sender._backlog.extend(0.0 for _ in range(5000))
-    sender._drain(0.0)
-    taken = sender.take()
-    assert len(taken["failures"]) == 5000
-    assert taken["reasons"] == {"ServerUnreachable": "no"}
-
-
 def run_open(transport: Refusing, *, rate: float, seconds: float, grace_s: float) -> Sender:
     """A sender after an open loop over a transport."""
     sender = Sender(transport, [(1, b"")])

@@ -149,7 +149,7 @@ def test_a_load_worker_whose_server_is_silent_ends_with_its_starter(triton_serve
         config = LoadConfig(
             Target(proxy.url, key_file=key_file), read_signature(Target(proxy.url)), Traffic("shm", rows=4), 0
         )
-        process = start_worker("perf.load.sender.worker", config.to_json())
+        process = start_worker("perf.load.sender.worker", config.to_line())
         assert process.stdout is not None
         assert process.stdin is not None
         assert "ready" in process.stdout.readline()
@@ -163,4 +163,4 @@ def test_a_load_worker_whose_server_is_silent_ends_with_its_starter(triton_serve
 def test_a_load_worker_that_is_not_ready_ends_with_its_starter(nobody: str) -> None:
     tensor = Tensor("x", "FP32", (3_000_000,))  # a hundred rows of it take a while to make
     config = LoadConfig(Target(nobody), Signature((tensor,), (tensor,), 1000), Traffic(rows=1000, data="random"), 0)
-    assert seconds_to_end(start_worker("perf.load.sender.worker", config.to_json())) < AT_ONCE_S + 1.5  # imports first
+    assert seconds_to_end(start_worker("perf.load.sender.worker", config.to_line())) < AT_ONCE_S + 1.5  # imports first

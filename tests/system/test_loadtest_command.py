@@ -48,9 +48,6 @@ def test_it_starts_a_server_of_its_own_and_leaves_a_report(
         assert one["rows_per_s"] == pytest.approx(8 * one["requests_per_s"])
     lines = list(csv.DictReader((out / "loadtest.csv").read_text().splitlines()))
     assert [float(line["p99_ms"]) for line in lines] == [one["p99_ms"] for one in found["points"]]
-    page = (out / "loadtest.html").read_text()
-    assert page.count("<tr>") == 14
-    assert ("data:image/png" in page) == has_matplotlib
     assert (out / "latency.png").exists() == has_matplotlib
     assert ("pictures without matplotlib" in captured.err) != has_matplotlib
     assert "knee" in captured.err

@@ -8,7 +8,7 @@ costs. `request_sizes.json` holds the sizes that self-play sends, as quantiles; 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from mcts_ext.contract import OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.pool import SelfPlayPool
 from perf.load.plan import LoadError, Traffic
-from perf.load.sender.signature import Signature, Tensor, numpy_type
+from perf.load.sender.signature import Signature, Tensor
+
+from tritonclient.utils import serialize_byte_tensor  # isort: skip  (clients.triton.channel sets how gRPC loads)
 
 N_PAYLOADS: Final = 64
 """Different requests of a process, unless they are large."""
@@ -122,14 +124,8 @@ def recorded(folder: Path, rng: np.random.Generator) -> NDArray[np.uint8]:
 def random_tensor(tensor: Tensor, n_rows: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Bytes of so many rows: 0 or 1 for whole numbers, which every table of embeddings has; 0 to 1 for others."""
     n = n_rows * (tensor.n_items or 0)
-    if tensor.datatype == "BYTES":  # each item is its length, in four bytes, and itself
-        items = (b"%d" % number for number in rng.integers(0, 1000, n))
-        return np.frombuffer(b"".join(len(item).to_bytes(4, "little") + item for item in items), np.uint8)
-    array: NDArray[Any]
-    if tensor.datatype == "BF16":
-        array = (rng.random(n, np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    elif tensor.datatype.startswith("FP"):
-        array = rng.random(n, np.float32).astype(numpy_type(tensor.datatype))
-    else:
-        array = rng.integers(0, 2, n).astype(numpy_type(tensor.datatype))
-    return array.view(np.uint8)
+    if tensor.datatype == "BYTES":
+        return np.frombuffer(serialize_byte_tensor(rng.integers(0, 1000, n).astype(np.bytes_)).item(), np.uint8)
+    is_fraction = tensor.datatype.startswith(("FP", "BF"))
+    found = rng.random(n, np.float32) if is_fraction else rng.integers(0, 2, n)
+    return found.astype(tensor.dtype).view(np.uint8)

@@ -36,18 +36,17 @@ class _Slot:
         self.requests: dict[int, bytes] = {}  # by rows
 
 
-class SharedMemory:
-    """See `Transport`. A request's rows are copied into its slot when it is sent, as a client with new rows would."""
+class SharedMemory(GrpcUnary):
+    """A request's rows are copied into its slot when it is sent, as a client with new rows would."""
 
     most_in_flight = 64
 
     def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
-        self._target, self._signature = target, signature
-        self._calls = GrpcUnary(target, signature, traffic)
-        self._free: deque[_Slot] = deque()
+        super().__init__(target, signature, traffic)
+        self._idle: deque[_Slot] = deque()
         self._slots: list[_Slot] = []
         self._input_bytes = self._output_bytes = 0
-        self._control = Control(target, self._calls.connection)
+        self._control = Control(target, self.connection)
 
     def prepare(self, payload: Payload) -> Payload:
         self._input_bytes = max(self._input_bytes, payload.n_bytes)
@@ -57,7 +56,7 @@ class SharedMemory:
         return payload
 
     def send(self, prepared: Payload, done: Done) -> None:
-        slot = self._free.popleft() if self._free else self._add_slot()
+        slot = self._idle.popleft() if self._idle else self._add_slot()
         at = 0
         for array in prepared.tensors:
             slot.memory[at : at + array.nbytes] = array.data
@@ -68,17 +67,17 @@ class SharedMemory:
             request = slot.requests[prepared.n_rows] = self._encode(slot, prepared)
 
         def finish(failure: Failure | None) -> None:
-            self._free.append(slot)
+            self._idle.append(slot)
             done(failure)
 
-        self._calls.send(request, finish)
+        super().send(request, finish)
 
     def close(self) -> None:
         for slot in self._slots:
             self._control.unregister(slot.name)
             slot.memory.close()
         self._slots.clear()
-        self._calls.close()
+        super().close()
 
     def _add_slot(self) -> _Slot:
         name = f"{region_prefix(os.getpid())}{len(self._slots)}"

@@ -2,23 +2,18 @@
 """The inputs and outputs of any served model, as its server describes them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
+from tritonclient.utils import triton_to_np_dtype
 
 from clients.triton.channel import call_once, open_channel
 from clients.triton.protocol import model_config_pb2, service_pb2, service_pb2_grpc
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
 from perf.load.plan import LoadError, Target
-
-ITEM_BYTES: Final[Mapping[str, int]] = {
-    "BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,
-    "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8,
-}  # fmt: skip
-"""By type on the wire; BYTES is not among them: its items have lengths of their own."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +34,14 @@ class Tensor:
     @property
     def row_bytes(self) -> int | None:
         """Bytes of a row; None where the server alone knows."""
-        size = ITEM_BYTES.get(self.datatype)
-        return None if size is None or self.n_items is None else size * self.n_items
+        if self.datatype == "BYTES" or self.n_items is None:
+            return None
+        return self.n_items * self.dtype.itemsize
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of an array that holds it; of objects for BYTES, each of which has a length of its own."""
+        return np.dtype(triton_to_np_dtype(self.datatype))
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,3 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
 def _tensor(entry: Any) -> Tensor:
     datatype = str(model_config_pb2.DataType.Name(entry.data_type)).removeprefix("TYPE_")
     return Tensor(entry.name, "BYTES" if datatype == "STRING" else datatype, tuple(map(int, entry.dims)))
-
-
-def numpy_type(datatype: str) -> np.dtype[Any]:
-    """The type of arrays that hold a wire type; BF16 goes as its bits."""
-    names = {"BOOL": "bool", "FP16": "float16", "BF16": "uint16", "FP32": "float32", "FP64": "float64"}
-    return np.dtype(names.get(datatype, datatype.lower()))

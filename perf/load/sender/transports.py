@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways to send a request, one class each behind one seam: `prepare` once, `send` often, `done` when it is answered.
+"""How a request is sent: `prepare` once, `send` often, `done` when it is answered; over gRPC, or as subclasses do it.
 
 `send` returns at once. `done` is called once a request, from whatever thread learnt of its end: with None, or with
 what its failure means.
@@ -7,7 +7,7 @@ what its failure means.
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from clients.errors import EvaluatorClosed, RequestTimeout
 from clients.triton.connection import Connection
@@ -22,21 +22,6 @@ PER_CHANNEL: Final = 4
 MOST_CHANNELS: Final = 4
 """Of a process."""
 Done = Callable[[Failure | None], None]
-
-
-class Transport(Protocol):
-    """One process's connection to a server."""
-
-    most_in_flight: int
-    """More than so many requests wait in the client."""
-
-    def prepare(self, payload: Payload) -> Any:
-        """What `send` takes, made as far as it can be made once."""
-        ...
-
-    def send(self, prepared: Any, done: Done) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def request_head(target: Target, signature: Signature, n_rows: int) -> Any:
@@ -57,6 +42,7 @@ class GrpcUnary:
     """
 
     most_in_flight = 4096
+    """More than so many wait in the client."""
 
     def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
         self._target, self._signature, self._timeout_s = target, signature, traffic.timeout_s
@@ -65,10 +51,11 @@ class GrpcUnary:
         self._free: list[Connection] = []  # each once for every call that it has room for
         self._n_calls = 0
 
-    def prepare(self, payload: Payload) -> bytes:
+    def prepare(self, payload: Payload) -> Any:
+        """What `send` takes, made as far as it can be made once."""
         return encode_request(request_head(self._target, self._signature, payload.n_rows), *payload.tensors)
 
-    def send(self, prepared: bytes, done: Done) -> None:
+    def send(self, prepared: Any, done: Done) -> None:
         try:
             connection = self._free.pop()
         except IndexError:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One client process of a load test: sends requests as it is told and reports when each was answered.
 
-As a program (`python -m clients.starter perf.load.sender.worker`) it takes lines of JSON on standard input and reports
-in lines of JSON on standard output; it stops when its input closes, so it never outlives whoever started it.
+As a program (`python -m clients.starter perf.load.sender.worker`) it takes lines on standard input and reports in lines
+of JSON on standard output; it stops when its input closes, so it never outlives whoever started it.
 
 ```
-in   {target, signature, traffic, index}   then any number of
+in   a WorkerConfig                        then any number of
      {"load": ..., "at": T}                begin at this moment of the monotonic clock, which all processes share
      {"halt": GRACE_S}                     send no more; what is not answered in so long counts as unanswered
 out  {"event": "ready"}                    connected, requests made
@@ -21,14 +21,14 @@ import heapq
 import itertools
 import json
 import math
+import pickle
 import sys
 import threading
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
 from clients.starter import leave
@@ -38,8 +38,8 @@ from perf.load.plan import Load, Target, Traffic
 from perf.load.sender.rows import make_payloads
 from perf.load.sender.schedule import arrivals, share
 from perf.load.sender.sharedmemory import SharedMemory
-from perf.load.sender.signature import Signature, Tensor
-from perf.load.sender.transports import GrpcUnary, Transport
+from perf.load.sender.signature import Signature
+from perf.load.sender.transports import GrpcUnary
 
 TICK_S: Final = 0.1
 PAUSE_S: Final = 0.05
@@ -59,24 +59,14 @@ class WorkerConfig:
     traffic: Traffic
     index: int
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), default=str)
+    def to_line(self) -> str:
+        """Text without an end of line; both ends are this very code."""
+        return base64.b64encode(pickle.dumps(self)).decode()
 
     @staticmethod
-    def from_json(line: str) -> "WorkerConfig":
-        found: dict[str, Any] = json.loads(line)
-        key_file = found["target"].pop("key_file")
-        signature = found["signature"]
-        tensors = {
-            name: tuple(Tensor(one["name"], one["datatype"], tuple(one["shape"])) for one in signature[name])
-            for name in ("inputs", "outputs")
-        }
-        return WorkerConfig(
-            Target(**found["target"], key_file=Path(key_file) if key_file else None),
-            Signature(tensors["inputs"], tensors["outputs"], signature["max_batch_size"]),
-            Traffic(**found["traffic"] | {"shapes": tuple(found["traffic"]["shapes"])}),
-            found["index"],
-        )
+    def from_line(line: str) -> "WorkerConfig":
+        found: WorkerConfig = pickle.loads(base64.b64decode(line))
+        return found
 
 
 class Sender:
@@ -86,14 +76,14 @@ class Sender:
     sends the next request itself.
     """
 
-    def __init__(self, transport: Transport, requests: list[tuple[int, Any]]) -> None:
+    def __init__(self, transport: GrpcUnary, requests: list[tuple[int, Any]]) -> None:
         self._transport = transport
         self._requests = itertools.cycle(requests)  # (rows, prepared)
         self._lock = threading.Condition()
         self._due: list[tuple[float, int, Callable[[float], None]]] = []  # a heap
         self._order = itertools.count()
         self._in_flight: dict[object, float] = {}
-        self._backlog: deque[float] = deque()  # arrivals that wait for room, when each was to be sent
+        self._room = threading.Semaphore(transport.most_in_flight)
         self._times: Iterator[float] = iter(())
         self._next_arrival = math.inf
         self._is_sending = False
@@ -103,7 +93,6 @@ class Sender:
 
     def begin(self, load: Load, *, at: float, ramp_s: float, index: int, processes: int, seed: int) -> None:
         self._is_sending = True
-        self._backlog.clear()
         self._reasons = {}
         if load.concurrency is not None:
             for slot in share(load.concurrency, index=index, parts=processes):
@@ -121,10 +110,11 @@ class Sender:
         """
         with self._lock:
             self._is_sending = False
+            self._room = threading.Semaphore(self._transport.most_in_flight)  # what hangs gives its back to the old one
             self._due.clear()
-            now = time.monotonic()
+            unsent, now = [], time.monotonic()
             while self._next_arrival <= now:
-                self._backlog.append(self._next_arrival)
+                unsent.append(self._next_arrival)
                 self._next_arrival = next(self._times)
             self._next_arrival = math.inf
         deadline = time.monotonic() + grace_s
@@ -132,9 +122,7 @@ class Sender:
             time.sleep(0.005)
         now = time.monotonic()
         left = [self._in_flight.pop(flight, None) for flight in list(self._in_flight)]
-        waiting = list(self._backlog)
-        self._backlog.clear()
-        for intended in (*left, *waiting):
+        for intended in (*left, *unsent):
             if intended is not None:
                 self._failures.append((intended, now, UNANSWERED))
                 self._reasons[UNANSWERED] = f"{grace_s:g} s after the last request"
@@ -177,24 +165,15 @@ class Sender:
         self._lock.notify()
 
     def _arrive(self, at: float) -> None:
-        with self._lock:
-            if not self._is_sending:
+        room = self._room
+        while not room.acquire(timeout=TICK_S):
+            if room is not self._room:
                 return  # `halt` has counted it
+        with self._lock:
+            if room is not self._room:
+                return
             self._plan_arrival()
-        if len(self._in_flight) < self._transport.most_in_flight:
-            self._send(at, self._after_arrival)
-        else:
-            self._backlog.append(at)
-
-    def _after_arrival(self, has_failed: bool) -> None:
-        if has_failed and self._backlog:  # perhaps within `_send`: in turn, not in depth
-            self._plan(time.monotonic(), self._drain)
-        else:
-            self._drain(0.0)
-
-    def _drain(self, _at: float) -> None:
-        while self._backlog and self._is_sending and len(self._in_flight) < self._transport.most_in_flight:
-            self._send(self._backlog.popleft(), self._after_arrival)
+        self._send(at, lambda has_failed: room.release())
 
     def _send_in_turn(self, _at: float) -> None:
         self._send(time.monotonic(), self._after_turn)
@@ -228,7 +207,7 @@ class Sender:
 def main() -> int:
     """The process: orders from standard input, reports to standard output."""
     sys.setswitchinterval(0.0005)  # whoever reads answers must not hold up whoever sends
-    config = WorkerConfig.from_json(sys.stdin.readline())
+    config = WorkerConfig.from_line(sys.stdin.readline())
     lock = threading.Lock()
     is_ready, stop = threading.Event(), threading.Event()
     faults: list[str] = []
@@ -267,7 +246,7 @@ def main() -> int:
     try:
         payloads = make_payloads(config.signature, config.traffic, index=config.index)
         kind = SharedMemory if config.traffic.transport == "shm" else GrpcUnary
-        transport: Transport = kind(config.target, config.signature, config.traffic)
+        transport: GrpcUnary = kind(config.target, config.signature, config.traffic)
     except BlobError as error:
         report("error", text=str(error))
         return 1
