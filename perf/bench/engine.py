@@ -36,13 +36,9 @@ FULL: Final = Sizes(repeats=11, seconds=1.0)
 QUICK: Final = Sizes(repeats=MIN_REPEATS, seconds=0.4)
 
 
-def run(plan: Plan) -> Result:
-    """Measure."""
-    return measure(plan, QUICK if plan.quick else FULL)
-
-
-def measure(plan: Plan, sizes: Sizes) -> Result:
+def run(plan: Plan, sizes: Sizes | None = None) -> Result:
     """Rates of one thread, in processor time, over the same deals on both sides."""
+    sizes = sizes or (QUICK if plan.quick else FULL)
     plan.say(f"random playouts of {PLAYERS} x {CARDS} cards, {N_MOVES} moves each, beside OpenSpiel's")
     found = interleave(
         {

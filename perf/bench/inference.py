@@ -24,21 +24,12 @@ from clients.triton.evaluator import TritonEvaluator
 from clients.triton.protocol import service_pb2
 from clients.triton.wire import encode_request
 from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
-from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result
-from perf.bench.served import (
-    IN_FLIGHT,
-    N_POSITIONS,
-    REPOSITORY,
-    Split,
-    Work,
-    closed_loop,
-    multiply_adds,
-    own_cpu,
-    positions_in_play,
-    served,
-    served_repository,
-)
+from perf.bench import served
+from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, interleave
+from perf.bench.served import Work
 from serving.embedded import EmbeddedTriton
+from serving.own import own_server
+from ui.console import new_table
 
 BATCHES: Final = (1, 8, 32, 128, 512, 1024)
 IN_PROCESS: Final = ("openvino", "onnxruntime")
@@ -50,18 +41,18 @@ Case = tuple[str, int]
 """Path and batch."""
 
 
-def run(plan: Plan, *, repository: Path = REPOSITORY, window_s: float | None = None) -> Result:
+def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | None = None) -> Result:
     """Measure every batch on every path."""
     window_s = window_s or (0.15 if plan.quick else 1.5)
     cores = len(os.sched_getaffinity(0))
-    positions = positions_in_play(N_POSITIONS, seed=0)
+    positions = served.positions_in_play(served.N_POSITIONS, seed=0)
     descriptions: list[str] = []
     with contextlib.ExitStack() as stack:
-        repository = stack.enter_context(served_repository(plan.say, path=repository))
+        repository = stack.enter_context(served.served_repository(plan.say, path=repository))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-bench-")))
         model = latest_model_file(repository, MODEL_NAME)
-        plan.say(f"starting Triton on {repository}")
-        triton, _ = stack.enter_context(served(repository, log_file=folder / "triton.log"))
+        own = own_server(repository, say=plan.say, log_file=folder / "triton.log", is_watched=False)
+        triton = stack.enter_context(own)
         paths: dict[str, Evaluator] = {}
         for engine in IN_PROCESS:
             local = LocalEvaluator(model, engine=engine, threads=cores, on_event=descriptions.append)
@@ -69,7 +60,6 @@ def run(plan: Plan, *, repository: Path = REPOSITORY, window_s: float | None = N
         paths["triton"] = stack.enter_context(TritonEvaluator(triton.url))
         sent, answered = bytes_per_row(triton.url, positions[:WIRE_BATCH])
         works = _measure(plan, paths, triton, positions, window_s)
-        network_madds = multiply_adds(repository)
     points = [_point(case, found) for case, found in works.items()]
     through_triton = _best([found for (path, _), found in works.items() if path == "triton"])
     in_process = _best([found for (path, _), found in works.items() if path in IN_PROCESS])
@@ -79,10 +69,9 @@ def run(plan: Plan, *, repository: Path = REPOSITORY, window_s: float | None = N
             "quick": plan.quick,
             "window_s": window_s,
             "cores": cores,
-            "in_flight": IN_FLIGHT,
+            "in_flight": served.IN_FLIGHT,
             "positions": "4 players, 5 cards, played at random",
             "model_version": int(model.parent.name),
-            "multiply_adds_per_row": network_madds,
             "wire_batch": WIRE_BATCH,
             "in_process": descriptions,
         },
@@ -112,22 +101,17 @@ def _measure(
     plan: Plan, paths: dict[str, Evaluator], triton: EmbeddedTriton, positions: NDArray[np.uint8], window_s: float
 ) -> dict[Case, list[Work]]:
     """Every case once, then all again; before that each once unmeasured, for engines prepare for a new batch size."""
-    works: dict[Case, list[Work]] = {(path, batch): [] for batch in BATCHES for path in paths}
-    for repeat in range(-1, MIN_REPEATS):
-        for (path, batch), found in works.items():
-            time.sleep(REST_S)
-            work = closed_loop(
-                paths[path],
-                positions,
-                batch=batch,
-                seconds=window_s if repeat >= 0 else 0.0,
-                cpu_seconds=partial(own_cpu, triton if path == "triton" else None),
-            )
-            if repeat >= 0:
-                found.append(work)
-        if repeat >= 0:
-            plan.say(f"inference: repeat {repeat + 1} of {MIN_REPEATS}")
-    return works
+
+    def ask(path: str, batch: int, seconds: float) -> Work:
+        time.sleep(REST_S)
+        cpu_seconds = partial(served.own_cpu, triton if path == "triton" else None)
+        return served.closed_loop(paths[path], positions, batch=batch, seconds=seconds, cpu_seconds=cpu_seconds)
+
+    cases = [(path, batch) for batch in BATCHES for path in paths]
+    for case in cases:
+        ask(*case, 0.0)
+    plan.say(f"inference: {len(cases)} cases, {MIN_REPEATS} times")
+    return interleave({case: partial(ask, *case, window_s) for case in cases}, repeats=MIN_REPEATS)
 
 
 def _best(cases: list[list[Work]]) -> Figure:
@@ -136,27 +120,21 @@ def _best(cases: list[list[Work]]) -> Figure:
 
 
 def _point(case: Case, works: list[Work]) -> dict[str, Any]:
-    split = Split.of(works)
     return {
         "batch": case[1],
         "path": case[0],
         "rows_per_s": round(Figure.of([work.rows_per_s for work in works]).median, 1),
-        "client_us_per_row": round(split.client_us, 3),
-        "server_us_per_row": round(split.server_us, 3),
-        "backend_us_per_row": round(split.backend_us, 3),
+        **{f"{part}_us_per_row": us for part, us in served.us_per_row(works).items()},
     }
 
 
 def _table(points: list[dict[str, Any]], cores: int) -> Table:
-    table = Table(title=f"rows/s on {cores} cores, and CPU microseconds a row in client + server + backend")
-    table.add_column("rows a request", justify="right")
-    for path in (*IN_PROCESS, "triton"):
-        table.add_column(path, justify="right")
-    table.add_column("client + server + backend", justify="right")
+    title = f"rows/s on {cores} cores, and CPU microseconds a row in client + server + backend"
+    table = new_table(title, "rows a request", *IN_PROCESS, "triton", "client + server + backend")
     found = {(point["path"], point["batch"]): point for point in points}
     for batch in BATCHES:
         last = found["triton", batch]
-        split = " + ".join(f"{last[f'{part}_us_per_row']:.1f}" for part in ("client", "server", "backend"))
+        split = " + ".join(f"{last[f'{part}_us_per_row']:.1f}" for part in served.PARTS)
         rates = [f"{found[path, batch]['rows_per_s']:,.0f}" for path in (*IN_PROCESS, "triton")]
         table.add_row(str(batch), *rates, split)
     return table

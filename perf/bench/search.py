@@ -61,13 +61,9 @@ class Peer(NamedTuple):
     without_rollout: float
 
 
-def run(plan: Plan) -> Result:
-    """Measure."""
-    return measure(plan, QUICK if plan.quick else FULL)
-
-
-def measure(plan: Plan, sizes: Sizes) -> Result:
+def run(plan: Plan, sizes: Sizes | None = None) -> Result:
     """Every case, and OpenSpiel at the same numbers of simulations, in turns; processor time of one thread."""
+    sizes = sizes or (QUICK if plan.quick else FULL)
     plan.say(f"searches of {PLAYERS} x {CARDS} cards from the deal, all hands open, beside OpenSpiel's")
     cases = [Case(e, k, t) for e in ("constant", "random") for k in sizes.simulations for t in sizes.trees]
     runs: dict[Case | int, Callable[[], Peer | float]] = {case: _ours(case, sizes) for case in cases}

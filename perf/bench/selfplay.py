@@ -16,16 +16,16 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 from clients.connect import EvaluatorConfig
+from clients.files import write_whole
 from clients.local import latest_model_file
 from clients.selfplay.fleet import Fleet
 from clients.selfplay.sizing import Size, choose_size
@@ -35,21 +35,13 @@ from clients.triton.statistics import ModelStatistics
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.pool import SelfPlayPool
+from perf.bench import served
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result
-from perf.bench.selfplay_report import draw, points_table, write_csv
-from perf.bench.served import (
-    N_POSITIONS,
-    REPOSITORY,
-    CpuSeconds,
-    Split,
-    Work,
-    closed_loop,
-    own_cpu,
-    positions_in_play,
-    served,
-    served_repository,
-)
+from perf.bench.selfplay_report import draw, points_table
+from perf.bench.served import Work
 from serving.embedded import EmbeddedTriton
+from serving.own import own_server
+from ui.console import csv_of
 
 SETTINGS: Final = ((2, 20), (3, 30), (5, 50))
 HEADLINE: Final = (3, 30)
@@ -75,7 +67,7 @@ class Case:
 
     @property
     def search(self) -> SearchConfig:
-        return SearchConfig(determinizations=self.determinizations, simulations=self.simulations)
+        return _search(self.setting)
 
     @property
     def size(self) -> Size:
@@ -104,42 +96,10 @@ QUICK_PACE: Final = Pace(QUICK, warm_up_s=0.8, window_s=0.5, pure_s=0.3, whole_r
 FULL_PACE: Final = Pace(FULL, warm_up_s=4.0, window_s=2.0, pure_s=2.0, whole_rounds=128)
 
 
-@dataclass(frozen=True)
-class Window:
-    """What a fleet did for a while."""
-
-    work: Work
-    mean_execution_rows: float
-
-
-@dataclass(frozen=True)
-class Played:
-    """A case, measured."""
-
-    windows: list[Window]
-    worker_mb: float
-    """Resident memory of the largest worker."""
-
-
-@dataclass
-class _Server:
-    """The server of all cases, and rows to ask it about."""
-
-    triton: EmbeddedTriton
-    statistics: ModelStatistics
-    positions: NDArray[np.uint8] = field(default_factory=lambda: positions_in_play(N_POSITIONS, seed=0))
-
-    def fleet_cpu(self, workers: list[psutil.Process]) -> tuple[float, float, float]:
-        """Processor seconds of these clients, of the server and of its backend."""
-        times = [worker.cpu_times() for worker in workers]
-        cpu = self.triton.cpu_seconds()
-        return sum(spent.user + spent.system for spent in times), cpu.server_s, cpu.backend_s
-
-
 class _Watch:
     """Measures one window after another by what the server counts."""
 
-    def __init__(self, statistics: ModelStatistics, cpu_seconds: CpuSeconds) -> None:
+    def __init__(self, statistics: ModelStatistics, cpu_seconds: served.CpuSeconds) -> None:
         self._statistics = statistics
         self._cpu_seconds = cpu_seconds
         self.begin()
@@ -149,33 +109,35 @@ class _Watch:
         self._counts = self._statistics.read(timeout_s=STATISTICS_TIMEOUT_S)
         self.began, self._cpu = time.monotonic(), self._cpu_seconds()
 
-    def end(self) -> Window:
+    def end(self) -> Work:
         """What happened since."""
         counts = self._statistics.read(timeout_s=STATISTICS_TIMEOUT_S).minus(self._counts)
         seconds = time.monotonic() - self.began
         spent = [after - before for before, after in zip(self._cpu, self._cpu_seconds(), strict=True)]
-        return Window(Work(counts.execution_rows, seconds, *spent), counts.mean_execution_rows or 0.0)
+        return Work(counts.execution_rows, seconds, spent, counts.mean_execution_rows or 0.0)
 
 
-def run(plan: Plan, *, repository: Path = REPOSITORY, pace: Pace | None = None) -> Result:
+def run(plan: Plan, *, repository: Path = served.REPOSITORY, pace: Pace | None = None) -> Result:
     """Measure every case against one server."""
     pace = pace or (QUICK_PACE if plan.quick else FULL_PACE)
     with contextlib.ExitStack() as stack:
-        repository = stack.enter_context(served_repository(plan.say, path=repository))
+        repository = stack.enter_context(served.served_repository(plan.say, path=repository))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-bench-")))
-        plan.say(f"starting Triton on {repository}")
-        server = _Server(*stack.enter_context(served(repository, log_file=folder / "triton.log")))
+        own = own_server(repository, say=plan.say, log_file=folder / "triton.log", is_watched=False)
+        triton = stack.enter_context(own)
+        statistics = stack.enter_context(ModelStatistics(triton.url, model=MODEL_NAME))
         version = int(latest_model_file(repository, MODEL_NAME).parent.name)
         settings = sorted({case.setting for case in pace.cases})
         plan.say(f"selfplay: {pace.whole_rounds} whole rounds a setting")
-        per_round = _evaluations_per_round(server, settings, pace.whole_rounds)
+        per_round = _evaluations_per_round(triton.url, settings, pace.whole_rounds)
         plan.say("selfplay: one client, playing and under pure load in turns")
-        pairs = _beside_pure_load(server, pace)
+        pairs = _beside_pure_load(triton, statistics, pace)
         points, rates = [], {}
         for case in pace.cases:
-            played = _play(server, case, pace, folder / f"{case.workers}x{case.determinizations}x{case.simulations}")
-            point = _point(case, played, per_round[case.setting])
-            rates[case] = [60 * window.work.rows_per_s / per_round[case.setting] for window in played.windows]
+            out = folder / f"{case.workers}x{case.determinizations}x{case.simulations}"
+            windows, worker_mb = _play(triton, statistics, case, pace, out)
+            point = _point(case, windows, worker_mb, per_round[case.setting])
+            rates[case] = [60 * window.rows_per_s / per_round[case.setting] for window in windows]
             points.append(point)
             plan.say(
                 f"selfplay: {case.determinizations} x {case.simulations}, {case.workers} x {case.size.games} games: "
@@ -184,8 +146,8 @@ def run(plan: Plan, *, repository: Path = REPOSITORY, pace: Pace | None = None) 
     headline = [Figure.of(rates[case]) for case in rates if case.setting == HEADLINE]
     plan.out.mkdir(parents=True, exist_ok=True)
     csv, picture = plan.out / "selfplay.csv", plan.out / "selfplay.png"
-    write_csv(csv, points)
-    draw(picture, points)
+    write_whole(csv, csv_of(points))
+    write_whole(picture, draw(points))
     return Result(
         level="selfplay",
         config={
@@ -201,8 +163,8 @@ def run(plan: Plan, *, repository: Path = REPOSITORY, pace: Pace | None = None) 
         repeats=MIN_REPEATS,
         figures={
             "rounds_per_min": max(headline, key=lambda found: found.median),
-            "ratio_to_pure_load": Figure.of([own.work.rows_per_s / pure.rows_per_s for own, pure in pairs]),
-            "evaluations_per_s_one_client": Figure.of([own.work.rows_per_s for own, _ in pairs]),
+            "ratio_to_pure_load": Figure.of([played.rows_per_s / pure.rows_per_s for played, pure in pairs]),
+            "evaluations_per_s_one_client": Figure.of([played.rows_per_s for played, _ in pairs]),
             "rows_per_s_pure_load": Figure.of([pure.rows_per_s for _, pure in pairs]),
         },
         points=points,
@@ -215,25 +177,20 @@ def run(plan: Plan, *, repository: Path = REPOSITORY, pace: Pace | None = None) 
     )
 
 
-def _pool(setting: tuple[int, int], *, rounds: int, games: int, groups: int = 1) -> SelfPlayPool:
-    return SelfPlayPool(
-        np.arange(rounds, dtype=np.int64),
-        seed=0,
-        deal=DealConfig(),
-        search=SearchConfig(determinizations=setting[0], simulations=setting[1]),
-        n_games=games,
-        n_groups=groups,
-    )
+def _search(setting: tuple[int, int]) -> SearchConfig:
+    return SearchConfig(determinizations=setting[0], simulations=setting[1])
 
 
-def _evaluations_per_round(
-    server: _Server, settings: list[tuple[int, int]], rounds: int
-) -> dict[tuple[int, int], float]:
+def _pool(search: SearchConfig, *, rounds: int, games: int, groups: int = 1) -> SelfPlayPool:
+    return SelfPlayPool(range(rounds), seed=0, deal=DealConfig(), search=search, n_games=games, n_groups=groups)
+
+
+def _evaluations_per_round(url: str, settings: list[tuple[int, int]], rounds: int) -> dict[tuple[int, int], float]:
     """Of whole rounds, played in this process, all settings at a time so that their small batches share executions."""
 
     def play_all(setting: tuple[int, int]) -> float:
-        pool = _pool(setting, rounds=rounds, games=rounds)
-        with TritonEvaluator(server.triton.url) as evaluator:
+        pool = _pool(_search(setting), rounds=rounds, games=rounds)
+        with TritonEvaluator(url) as evaluator:
             play(pool, evaluator, stop=threading.Event(), on_batch=lambda: None, on_version=lambda version: None)
         return pool.stats["evaluations"] / pool.stats["rounds"]
 
@@ -241,19 +198,20 @@ def _evaluations_per_round(
         return dict(zip(settings, threads.map(play_all, settings), strict=True))
 
 
-def _beside_pure_load(server: _Server, pace: Pace) -> list[tuple[Window, Work]]:
+def _beside_pure_load(triton: EmbeddedTriton, statistics: ModelStatistics, pace: Pace) -> list[tuple[Work, Work]]:
     """Windows of play by one worker, here in this process, each followed by one of pure load.
 
     `play` is interrupted where it has taken in a batch: what it has at the server meanwhile is answered and waits.
     """
-    pairs: list[tuple[Window, Work]] = []
+    pairs: list[tuple[Work, Work]] = []
+    positions = served.positions_in_play(served.N_POSITIONS, seed=0)
     stop = threading.Event()
-    cpu_seconds = partial(own_cpu, server.triton)
-    watch = _Watch(server.statistics, cpu_seconds)
+    cpu_seconds = partial(served.own_cpu, triton)
+    watch = _Watch(statistics, cpu_seconds)
     is_warm, warm_up_s = False, pace.warm_up_s
     size = Case(1, *HEADLINE).size
-    pool = _pool(HEADLINE, rounds=ENDLESS, games=size.games, groups=size.groups)
-    with TritonEvaluator(server.triton.url) as playing, TritonEvaluator(server.triton.url) as loading:
+    pool = _pool(_search(HEADLINE), rounds=ENDLESS, games=size.games, groups=size.groups)
+    with TritonEvaluator(triton.url) as playing, TritonEvaluator(triton.url) as loading:
 
         def on_batch() -> None:
             nonlocal is_warm, warm_up_s
@@ -264,7 +222,7 @@ def _beside_pure_load(server: _Server, pace: Pace) -> list[tuple[Window, Work]]:
                 window = watch.end()
                 time.sleep(IN_FLIGHT_S)
                 batch = round(window.mean_execution_rows)
-                pure = closed_loop(loading, server.positions, batch=batch, seconds=pace.pure_s, cpu_seconds=cpu_seconds)
+                pure = served.closed_loop(loading, positions, batch=batch, seconds=pace.pure_s, cpu_seconds=cpu_seconds)
                 pairs.append((window, pure))
                 if len(pairs) == MIN_REPEATS:
                     stop.set()
@@ -276,29 +234,34 @@ def _beside_pure_load(server: _Server, pace: Pace) -> list[tuple[Window, Work]]:
     return pairs
 
 
-def _play(server: _Server, case: Case, pace: Pace, out: Path) -> Played:
-    """A fleet of its own, watched for some windows."""
+def _play(
+    triton: EmbeddedTriton, statistics: ModelStatistics, case: Case, pace: Pace, out: Path
+) -> tuple[list[Work], float]:
+    """Windows of a fleet of its own, and resident megabytes of its largest worker."""
     (out / "shards").mkdir(parents=True)
-    workers = [
-        WorkerConfig(
-            index=index,
-            workers=case.workers,
-            rounds=ENDLESS,
-            seed=0,
-            out=out,
-            evaluator=EvaluatorConfig(url=server.triton.url),
-            search=case.search,
-            games=case.size.games,
-            groups=case.size.groups,
-        )
-        for index in range(case.workers)
-    ]
+    one = WorkerConfig(
+        index=0,
+        workers=case.workers,
+        rounds=ENDLESS,
+        seed=0,
+        out=out,
+        evaluator=EvaluatorConfig(url=triton.url),
+        search=case.search,
+        games=case.size.games,
+        groups=case.size.groups,
+    )
+    workers = [replace(one, index=index) for index in range(case.workers)]
     with Fleet(workers, logs=out / "logs") as fleet:
         fleet.wait_ready()
         processes = [psutil.Process(pid) for pid in fleet.pids]
+
+        def cpu_seconds() -> tuple[float, float, float]:
+            times, cpu = [process.cpu_times() for process in processes], triton.cpu_seconds()
+            return sum(spent.user + spent.system for spent in times), cpu.server_s, cpu.backend_s
+
         fleet.go()
         fleet.poll(pace.warm_up_s)
-        watch = _Watch(server.statistics, partial(server.fleet_cpu, processes))
+        watch = _Watch(statistics, cpu_seconds)
         windows = []
         for _ in range(MIN_REPEATS):
             fleet.poll(pace.window_s)
@@ -308,12 +271,12 @@ def _play(server: _Server, case: Case, pace: Pace, out: Path) -> Played:
         fleet.stop()
         while not fleet.is_done:
             fleet.poll(1.0)
-    return Played(windows, worker_mb)
+    return windows, worker_mb
 
 
-def _point(case: Case, played: Played, evaluations_per_round: float) -> dict[str, Any]:
-    split = Split.of([window.work for window in played.windows])
-    evaluations_per_s = Figure.of([window.work.rows_per_s for window in played.windows]).median
+def _point(case: Case, windows: list[Work], worker_mb: float, evaluations_per_round: float) -> dict[str, Any]:
+    us = served.us_per_row(windows)
+    evaluations_per_s = median(window.rows_per_s for window in windows)
     return {
         "workers": case.workers,
         "determinizations": case.determinizations,
@@ -323,10 +286,8 @@ def _point(case: Case, played: Played, evaluations_per_round: float) -> dict[str
         "rounds_per_min": round(60 * evaluations_per_s / evaluations_per_round, 1),
         "evaluations_per_s": round(evaluations_per_s, 1),
         "evaluations_per_round": round(evaluations_per_round, 1),
-        "mean_execution_rows": round(Figure.of([window.mean_execution_rows for window in played.windows]).median, 1),
-        "client_us_per_evaluation": round(split.client_us, 3),
-        "server_us_per_evaluation": round(split.server_us, 3),
-        "backend_us_per_evaluation": round(split.backend_us, 3),
-        "client_us_per_round": round(split.client_us * evaluations_per_round, 1),
-        "client_mb_per_worker": round(played.worker_mb, 1),
+        "mean_execution_rows": round(median(window.mean_execution_rows for window in windows), 1),
+        **{f"{part}_us_per_evaluation": found for part, found in us.items()},
+        "client_us_per_round": round(us["client"] * evaluations_per_round, 1),
+        "client_mb_per_worker": round(worker_mb, 1),
     }

@@ -12,19 +12,16 @@ from random import Random
 from typing import Final
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluator
 from clients.local import latest_model_file
-from clients.triton.statistics import ModelStatistics
 from mcts_ext.contract import MODEL_NAME, OBSERVATION_BYTES
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
 from perf.bench.deals import CARDS, PLAYERS, TRUMPS
 from perf.bench.measure import Say
-from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 
 REPOSITORY: Final = Path("model_repo")
@@ -32,6 +29,7 @@ IN_FLIGHT: Final = 4
 """Requests that a client under pure load keeps at the server: one is computed, one waits, two are on their way."""
 N_POSITIONS: Final = 4096
 
+PARTS: Final = ("client", "server", "backend")
 CpuSeconds = Callable[[], tuple[float, float, float]]
 """Processor seconds so far of client, server and backend."""
 
@@ -42,32 +40,24 @@ class Work:
 
     rows: float
     seconds: float
-    client_s: float
-    server_s: float
-    backend_s: float
+    cpu_s: Sequence[float]
+    """Of client, server and backend."""
+    mean_execution_rows: float = 0.0
+    """Of a batch that the server ran, where it was asked."""
 
     @property
     def rows_per_s(self) -> float:
         return self.rows / self.seconds
 
 
-@dataclass(frozen=True)
-class Split:
-    """Microseconds of processor time that a row takes in each process."""
+def us_per_row(works: Sequence[Work]) -> dict[str, float]:
+    """Microseconds of processor time that a row takes in `client`, `server` and `backend`.
 
-    client_us: float
-    server_us: float
-    backend_us: float
-
-    @classmethod
-    def of(cls, works: Sequence[Work]) -> "Split":
-        """Over all of them together: the kernel counts another process's time in hundredths of a second."""
-        rows = sum(work.rows for work in works) / 1e6
-        return cls(
-            sum(work.client_s for work in works) / rows,
-            sum(work.server_s for work in works) / rows,
-            sum(work.backend_s for work in works) / rows,
-        )
+    Over all of them together: the kernel counts another process's time in hundredths of a second.
+    """
+    rows = sum(work.rows for work in works) / 1e6
+    cpu_s = np.sum([work.cpu_s for work in works], axis=0)
+    return {part: round(float(s) / rows, 3) for part, s in zip(PARTS, cpu_s, strict=True)}
 
 
 @contextlib.contextmanager
@@ -88,16 +78,6 @@ def served_repository(say: Say, *, path: Path = REPOSITORY) -> Iterator[Path]:
         yield Path(folder)
 
 
-@contextlib.contextmanager
-def served(repository: Path, *, log_file: Path) -> Iterator[tuple[EmbeddedTriton, ModelStatistics]]:
-    """A Triton of this repository, and what it counts."""
-    with (
-        EmbeddedTriton(ServerConfig(repository, log_file=log_file)) as triton,
-        ModelStatistics(triton.url, model=MODEL_NAME) as statistics,
-    ):
-        yield triton, statistics
-
-
 def own_cpu(triton: EmbeddedTriton | None) -> tuple[float, float, float]:
     """Processor seconds of this process as the client, and of the server and its backend where there is one."""
     if triton is None:
@@ -109,7 +89,10 @@ def own_cpu(triton: EmbeddedTriton | None) -> tuple[float, float, float]:
 def closed_loop(
     evaluator: Evaluator, positions: NDArray[np.uint8], *, batch: int, seconds: float, cpu_seconds: CpuSeconds
 ) -> Work:
-    """Keep `IN_FLIGHT` requests of `batch` rows each at the evaluator for so long, then let them be answered."""
+    """Keep `IN_FLIGHT` requests of `batch` rows each at the evaluator for so long, then let them be answered.
+
+    Not `perf.load`, whose requests leave from processes of their own: this one asks an engine in this process alike.
+    """
     starts = itertools.cycle(range(0, max(1, len(positions) - batch + 1), batch))
     n_sent = n_answered = 0
     cpu = cpu_seconds()
@@ -123,7 +106,7 @@ def closed_loop(
         n_answered += 1
     took = time.monotonic() - began
     spent = [after - before for before, after in zip(cpu, cpu_seconds(), strict=True)]
-    return Work(n_answered * batch, took, *spent)
+    return Work(n_answered * batch, took, spent)
 
 
 def positions_in_play(n: int, *, seed: int) -> NDArray[np.uint8]:
@@ -137,19 +120,3 @@ def positions_in_play(n: int, *, seed: int) -> NDArray[np.uint8]:
             rows.append(observation(table))
             table.apply(random.choice(table.legal_actions()))
     return np.frombuffer(b"".join(rows[:n]), np.uint8).reshape(n, OBSERVATION_BYTES)
-
-
-def multiply_adds(repository: Path) -> int:
-    """Multiplications, each with its addition, that the matrices of the latest version take for one row."""
-    graph = onnx.load(str(latest_model_file(repository, MODEL_NAME))).graph
-    sizes = {constant.name: int(np.prod(constant.dims)) for constant in graph.initializer if len(constant.dims) == 2}
-    producers = {name: node for node in graph.node for name in node.output}
-    total = 0
-    for node in graph.node:
-        if node.op_type not in ("MatMul", "Gemm"):
-            continue
-        name = node.input[1]
-        while name not in sizes and name in producers and producers[name].input:  # an int8 matrix and its scales
-            name = producers[name].input[0]
-        total += sizes.get(name, 0)
-    return total

@@ -29,7 +29,8 @@ from clients.processes import python_command
 from clients.triton.evaluator import TritonEvaluator
 from mcts_ext.errors import BlobError
 from perf.bench.measure import Figure, Plan, Result
-from perf.bench.served import positions_in_play, served
+from perf.bench.served import positions_in_play
+from serving.own import own_server
 
 PUBLISH: Final = python_command("blobzero.cli", "publish")
 CALM_S: Final = 1.0
@@ -116,7 +117,8 @@ def run(plan: Plan, *, sizes: Sizes | None = None) -> Result:
         for checkpoint in reversed(checkpoints):  # version 1 is the odd one
             _publish(checkpoint, repository)
         rows = positions_in_play(sizes.rows, seed=1)
-        with served(repository, log_file=plan.out / "swap-triton.log") as (triton, _):
+        log = plan.out / "swap-triton.log"
+        with own_server(repository, say=plan.say, log_file=log, is_watched=False) as triton:
             expected = [_logits(repository / "blobnet" / str(version) / "model.onnx", rows) for version in (2, 1)]
             clients = [Client(triton.url, rows, expected) for _ in range(sizes.clients)]
             stop = threading.Event()

@@ -121,7 +121,7 @@ def test_openspiel_evaluates_every_simulation_once() -> None:
 
 def test_engine(plan: Plan) -> None:
     sizes = engine.Sizes(repeats=5, seconds=0.01, deals=2, playouts=20, mid_round=4)
-    found = read_back(engine.measure(plan, sizes))
+    found = read_back(engine.run(plan, sizes))
     for name in ("playouts_per_s", "openspiel_playouts_per_s", "ratio", "determinization_us"):
         assert 0 < found[name] < math.inf
     assert [set(point) for point in found["points"]] == [
@@ -133,7 +133,7 @@ def test_engine(plan: Plan) -> None:
 
 def test_search(plan: Plan) -> None:
     sizes = search.Sizes(repeats=5, seconds=0.01, simulations=(10, 40), trees=(1, 8), deals=3)
-    found = read_back(search.measure(plan, sizes))
+    found = read_back(search.run(plan, sizes))
     cases = {(point["evaluator"], point["simulations"], point["trees"]): point for point in found["points"]}
     assert set(cases) == {(e, k, t) for e in ("constant", "random") for k in (10, 40) for t in (1, 8)}
     for point in cases.values():
