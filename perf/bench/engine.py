@@ -7,13 +7,11 @@ from functools import partial
 from itertools import cycle
 from typing import Final
 
-from rich.table import Table
-
 from mcts_ext._bench import random_playouts
 from mcts_ext._testing import determinize_many
 from perf.bench import openspiel
 from perf.bench.deals import CARDS, N_MOVES, PLAYERS, deals, mid_round
-from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, interleave, rate
+from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, figure_table, interleave, rate
 
 SEED: Final = 20
 
@@ -55,11 +53,6 @@ def run(plan: Plan, sizes: Sizes | None = None) -> Result:
         "ratio": Figure.of([a / b for a, b in zip(ours, theirs, strict=True)]),
         "determinization_us": Figure.of([1e6 / value for value in found["determinizations"]]),
     }
-    table = Table("figure", "median (range)", title="Engine, one core")
-    table.add_row("random playouts/s", str(figures["playouts_per_s"]))
-    table.add_row("OpenSpiel's random playouts/s", str(figures["openspiel_playouts_per_s"]))
-    table.add_row("times OpenSpiel's", str(figures["ratio"]))
-    table.add_row("one determinization in mid-round, us", str(figures["determinization_us"]))
     point = {name: figures[name].median for name in ("playouts_per_s", "openspiel_playouts_per_s", "ratio")}
     return Result(
         level="engine",
@@ -67,7 +60,7 @@ def run(plan: Plan, sizes: Sizes | None = None) -> Result:
         repeats=sizes.repeats,
         figures=figures,
         points=[{"players": PLAYERS, "cards": CARDS, **point}],
-        tables=[table],
+        tables=[figure_table("engine, one core", figures)],
         notes=["OpenSpiel's rollouts are those of its C++ RandomRolloutEvaluator, run by an MCTSBot of one simulation"],
     )
 

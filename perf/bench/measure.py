@@ -85,6 +85,14 @@ class Result:
         }
 
 
+def figure_table(title: str, figures: Mapping[str, Figure]) -> Table:
+    """Figures by their names."""
+    table = Table("figure", "median (range)", title=title)
+    for name, figure in figures.items():
+        table.add_row(name.replace("_", " "), str(figure))
+    return table
+
+
 def interleave(cases: Mapping[Case, Callable[[], Found]], *, repeats: int) -> dict[Case, list[Found]]:
     """Run every case once, then all again: a machine that slows down slows all of them. What was found, by case."""
     values: dict[Case, list[Found]] = {name: [] for name in cases}

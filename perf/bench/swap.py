@@ -13,14 +13,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from clients.errors import EvaluatorError
 from clients.evaluator import evaluate
@@ -28,7 +27,7 @@ from clients.local import LocalEvaluator
 from clients.processes import python_command
 from clients.triton.evaluator import TritonEvaluator
 from mcts_ext.errors import BlobError
-from perf.bench.measure import Figure, Plan, Result
+from perf.bench.measure import Figure, Plan, Result, figure_table
 from perf.bench.served import positions_in_play
 from serving.own import own_server
 
@@ -89,18 +88,6 @@ class Client:
                 is_mixed = bool((own.max(1) > other.max(1)).any())
                 fault = f"rows that are not of version {found.model_version}" if is_mixed else ""
                 self.answers.append(Answer(sent, came, found.model_version, fault))
-
-
-@dataclass(frozen=True)
-class Swap:
-    """One publishing, as the clients saw it."""
-
-    version: int
-    command_s: float
-    live_s: float
-    stall_s: float
-    slowest_s: float
-    """The longest wait of one request."""
 
 
 class SwapFailed(BlobError):
@@ -176,45 +163,44 @@ def _logits(path: Path, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
         return evaluate(evaluator, rows).logits
 
 
-def _seen(version: int, began: float, renamed: float, ended: float, answers: Sequence[Answer]) -> Swap:
+def _seen(version: int, began: float, renamed: float, ended: float, answers: Sequence[Answer]) -> dict[str, float]:
+    """One publishing, as the clients saw it; `slowest_s` is the longest wait of one request."""
     during = [answer for answer in answers if renamed <= answer.came <= ended + CALM_S]
     live = next((answer.came for answer in answers if answer.version == version), float("inf"))
-    return Swap(
-        version,
-        ended - began,
-        live - renamed,
-        max((after.came - before.came for before, after in pairwise(during)), default=float("inf")),
-        max((answer.came - answer.sent for answer in during), default=float("inf")),
-    )
+    return {
+        "version": version,
+        "command_s": ended - began,
+        "live_s": live - renamed,
+        "stall_s": max((after.came - before.came for before, after in pairwise(during)), default=float("inf")),
+        "slowest_s": max((answer.came - answer.sent for answer in during), default=float("inf")),
+    }
 
 
-def _result(sizes: Sizes, swaps: Sequence[Swap], answers: Sequence[Answer], clients: Sequence[Client]) -> Result:
+def _result(
+    sizes: Sizes, swaps: Sequence[dict[str, float]], answers: Sequence[Answer], clients: Sequence[Client]
+) -> Result:
     failed = [answer for answer in answers if answer.version == 0]
     mixed = [answer for answer in answers if answer.version and answer.fault]
     older = sum(a.version > b.version > 0 for client in clients for a, b in pairwise(client.answers))
     seconds = answers[-1].came - answers[0].came
     figures = {
-        "live_s": Figure.of([swap.live_s for swap in swaps]),
-        "stall_ms": Figure.of([1e3 * swap.stall_s for swap in swaps]),
-        "slowest_request_ms": Figure.of([1e3 * swap.slowest_s for swap in swaps]),
-        "command_s": Figure.of([swap.command_s for swap in swaps]),
+        "live_s": Figure.of([swap["live_s"] for swap in swaps]),
+        "stall_ms": Figure.of([1e3 * swap["stall_s"] for swap in swaps]),
+        "slowest_request_ms": Figure.of([1e3 * swap["slowest_s"] for swap in swaps]),
+        "command_s": Figure.of([swap["command_s"] for swap in swaps]),
         "rows_per_s": Figure.of([len(answers) * sizes.rows / seconds]),
         "failed_requests": Figure.of([len(failed)]),
         "mixed_answers": Figure.of([len(mixed)]),
         "older_after_newer": Figure.of([older]),
     }
-    table = Table(
-        "figure", "median (range)", title=f"{sizes.swaps} swaps under {sizes.clients} clients, {sizes.preset}"
-    )
-    for name, figure in figures.items():
-        table.add_row(name.replace("_", " "), str(figure))
+    table = figure_table(f"{sizes.swaps} swaps under {sizes.clients} clients, {sizes.preset}", figures)
     table.add_row("requests", f"{len(answers):,}")
     return Result(
         level="swap",
-        config={"swaps": sizes.swaps, "clients": sizes.clients, "rows": sizes.rows, "preset": sizes.preset},
+        config=asdict(sizes),
         repeats=len(swaps),
         figures=figures,
-        points=[vars(swap) for swap in swaps],
+        points=swaps,
         tables=[table],
         notes=[*(answer.fault for answer in failed[:3]), *(answer.fault for answer in mixed[:3])],
     )

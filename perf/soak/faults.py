@@ -1,17 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The faults of a soak test: what each does to the stack under test, for how long, and when it is cured.
-
-| kind | what is done |
-| --- | --- |
-| server-kill | SIGKILL to Triton |
-| backend-kill | SIGKILL to one of its backend processes: Triton goes on, says READY, and answers nothing |
-| worker-kill | SIGKILL to a self-play process |
-| network-cut | connections break and new ones are refused |
-| network-stall | connections stay, and no byte arrives |
-| slow-link | bytes arrive late and few at a time |
-| model-swap | another network is exported and published while everybody plays |
-| disk-full | the players' disk has no room for a shard |
-"""
+"""The faults of a soak test: what each does to the stack under test, for how long, and when it is cured."""
 
 import contextlib
 import random

@@ -60,11 +60,9 @@ class Proxy:
         return f"127.0.0.1:{self._port}"
 
     def cut(self) -> None:
-        """Break all connections and refuse new ones."""
         self._order(self._break())
 
     def stall(self) -> None:
-        """Hold back every byte."""
         self._loop.call_soon_threadsafe(self._flows.clear)
 
     def drop(self) -> None:
@@ -72,11 +70,9 @@ class Proxy:
         self._age += 1
 
     def slow(self, *, latency_s: float, bytes_per_s: float) -> None:
-        """Let bytes arrive `latency_s` later, and no more than `bytes_per_s` in each direction of a connection."""
         self._latency_s, self._bytes_per_s = latency_s, bytes_per_s
 
     def mend(self) -> None:
-        """Be a good network again, on the same port."""
         self._latency_s, self._bytes_per_s = 0.0, None
         self._loop.call_soon_threadsafe(self._flows.set)
         self._order(self._listen())

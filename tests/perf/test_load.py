@@ -19,7 +19,7 @@ from perf.load import Load, NoAnswers, Patience, Point, Slo, Target, Traffic, hi
 from perf.load.observed import ServerView, compare
 from perf.load.point import agree, quantile, summarize, within
 from perf.load.sender.rows import SIZES, make_payloads, request_sizes
-from perf.load.sender.schedule import arrivals, share
+from perf.load.sender.schedule import arrivals
 from perf.load.sender.signature import Signature, Tensor, parse_shape
 from perf.load.sender.transports import request_head
 
@@ -78,11 +78,6 @@ def test_arrivals_grow_linearly_while_the_load_ramps_up() -> None:
         times = arrivals(100.0, ramp_s=2.0, seed=(seed,))
         counts += np.histogram(list(itertools.takewhile(lambda at: at < 4, times)), bins=[0, 1, 2, 3, 4])[0]
     assert counts / 200 == pytest.approx([25, 75, 100, 100], rel=0.03)
-
-
-def test_processes_share_the_slots_of_a_closed_loop() -> None:
-    slots = [slot for index in range(3) for slot in share(8, index=index, parts=3)]
-    assert sorted(slots) == list(range(8))
 
 
 # -- what a point says ------------------------------------------------------------------------------------------------

@@ -24,8 +24,3 @@ def arrivals(rate: float, *, ramp_s: float, seed: tuple[int, ...]) -> Iterator[f
         for gap in rng.exponential(size=1024):
             expected += float(gap)
             yield math.sqrt(2 * ramp_s * expected / rate) if expected < in_ramp else expected / rate + ramp_s / 2
-
-
-def share(total: int, *, index: int, parts: int) -> range:
-    """The slots of a closed loop that process `index` of `parts` holds."""
-    return range(index, total, parts)

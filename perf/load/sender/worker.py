@@ -17,6 +17,7 @@ An answer is four float64: when its request was meant to be sent, when it came, 
 """
 
 import base64
+import contextlib
 import heapq
 import itertools
 import json
@@ -29,14 +30,14 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from clients.starter import leave
 from clients.triton.failures import Failure
 from mcts_ext.errors import BlobError
 from perf.load.plan import Load, Target, Traffic
 from perf.load.sender.rows import make_payloads
-from perf.load.sender.schedule import arrivals, share
+from perf.load.sender.schedule import arrivals
 from perf.load.sender.sharedmemory import SharedMemory
 from perf.load.sender.signature import Signature
 from perf.load.sender.transports import GrpcUnary
@@ -95,7 +96,7 @@ class Sender:
         self._is_sending = True
         self._reasons = {}
         if load.concurrency is not None:
-            for slot in share(load.concurrency, index=index, parts=processes):
+            for slot in range(index, load.concurrency, processes):
                 self._plan(at + ramp_s * slot / load.concurrency, self._send_in_turn)
         elif load.rate is not None:
             times = arrivals(load.rate / processes, ramp_s=ramp_s, seed=(seed, index))
@@ -143,8 +144,9 @@ class Sender:
             "reasons": self._reasons if failures else {},
         }
 
-    def run(self, stopped: Callable[[], bool]) -> None:
-        while not stopped():
+    def run(self, is_stopped: Callable[[], bool]) -> None:
+        self._is_stopped = is_stopped
+        while not is_stopped():
             with self._lock:
                 wait_s = min(TICK_S, self._due[0][0] - time.monotonic()) if self._due else TICK_S
                 if wait_s > 0:
@@ -167,8 +169,8 @@ class Sender:
     def _arrive(self, at: float) -> None:
         room = self._room
         while not room.acquire(timeout=TICK_S):
-            if room is not self._room:
-                return  # `halt` has counted it
+            if room is not self._room or self._is_stopped():
+                return  # `halt` counts it
         with self._lock:
             if room is not self._room:
                 return
@@ -208,73 +210,57 @@ def main() -> int:
     """The process: orders from standard input, reports to standard output."""
     sys.setswitchinterval(0.0005)  # whoever reads answers must not hold up whoever sends
     config = WorkerConfig.from_line(sys.stdin.readline())
-    lock = threading.Lock()
-    is_ready, stop = threading.Event(), threading.Event()
+    lock, stop = threading.Lock(), threading.Event()
     faults: list[str] = []
 
     def report(event: str, **values: Any) -> None:
         with lock:
             print(json.dumps({"event": event, **values}), flush=True)
 
-    def tick() -> None:
+    def tick(sender: Sender) -> None:
         while not stop.wait(TICK_S):
             if sender.has_news:
                 report("tick", **sender.take())
 
-    def listen() -> None:
-        for line in sys.stdin:  # the first comes after "ready"
+    def listen(sender: Sender) -> None:
+        for line in sys.stdin:
             order = json.loads(line)
             if "halt" in order:
                 sender.halt(order["halt"])
                 report("tick", **sender.take())
                 report("halted")
             else:
-                load = Load(**order["load"])
-                sender.begin(
-                    load,
-                    at=order["at"],
-                    ramp_s=order["ramp_s"],
-                    index=config.index,
-                    processes=config.traffic.processes,
-                    seed=order["seed"],
-                )
-        stop.set()
-        if not is_ready.is_set():
-            leave()
+                load = Load(**order.pop("load"))
+                sender.begin(load, index=config.index, processes=config.traffic.processes, **order)
 
-    threading.Thread(target=_guarded, args=(listen, stop, faults), daemon=True).start()
-    try:
-        payloads = make_payloads(config.signature, config.traffic, index=config.index)
+    def send() -> None:
         kind = SharedMemory if config.traffic.transport == "shm" else GrpcUnary
-        transport: GrpcUnary = kind(config.target, config.signature, config.traffic)
-    except BlobError as error:
-        report("error", text=str(error))
-        return 1
-    sender = Sender(transport, [(one.n_rows, transport.prepare(one)) for one in payloads])
-    is_ready.set()
-    report("ready")
-    threading.Thread(target=_guarded, args=(tick, stop, faults), daemon=True).start()
-    try:
-        sender.run(stop.is_set)
-    except BlobError as error:
-        faults.append(str(error))
-    finally:
-        sender.halt(LAST_S)
-        transport.close()
+        payloads = make_payloads(config.signature, config.traffic, index=config.index)
+        with contextlib.closing(kind(config.target, config.signature, config.traffic)) as transport:
+            sender = Sender(transport, [(one.n_rows, transport.prepare(one)) for one in payloads])
+            report("ready")
+            for work in (tick, listen):
+                threading.Thread(target=guarded, args=(partial(work, sender),), daemon=True).start()
+            try:
+                sender.run(stop.is_set)
+            finally:
+                sender.halt(LAST_S)
+
+    def guarded(work: Callable[[], None]) -> None:
+        """What ends one thread ends the process."""
+        try:
+            work()
+        except BrokenPipeError:  # nobody listens
+            pass
+        except BlobError as error:
+            faults.append(str(error))
+        finally:
+            stop.set()
+
+    guarded(send)
     if faults:
         report("error", text=faults[0])
     return 1 if faults else 0
-
-
-def _guarded(work: Callable[[], None], stop: threading.Event, faults: list[str]) -> None:
-    """Run a thread; an error that ends it ends the process."""
-    try:
-        work()
-    except BrokenPipeError:
-        stop.set()
-    except BlobError as error:
-        faults.append(str(error))
-        stop.set()
 
 
 if __name__ == "__main__":
