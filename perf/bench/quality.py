@@ -68,6 +68,7 @@ class Difference(NamedTuple):
 Way = int | str
 """Leaves in flight, or the control."""
 CONTROL: Final = "control"
+WAYS: Final[tuple[Way, ...]] = (*LEAVES, CONTROL)
 
 
 def run(plan: Plan) -> Result:
@@ -80,19 +81,18 @@ def run(plan: Plan) -> Result:
 
 def measure(plan: Plan, sizes: Sizes, evaluator: Evaluator, *, network: str) -> Result:
     """Compare the searches and time self-play with each, on one core."""
-    differences: dict[Way, list[list[Difference]]] = {way: [] for way in (*LEAVES, CONTROL)}
-    opinionated: dict[Way, list[list[Difference]]] = {way: [] for way in (*LEAVES, CONTROL)}
+    judges = {"": evaluator, "opinionated_": HashEvaluator()}
+    found: dict[Way, dict[str, list[list[Difference]]]] = {way: {judge: [] for judge in judges} for way in WAYS}
     for repeat in range(sizes.repeats):
-        for into, judge in ((differences, evaluator), (opinionated, HashEvaluator())):
-            found = compare(judge, rounds=sizes.compared_rounds, seed=SEED + 1000 * repeat)
-            for way, some in found.items():
-                into[way].append(some)
+        for judge, asked in judges.items():
+            for way, some in compare(asked, rounds=sizes.compared_rounds, seed=SEED + 1000 * repeat).items():
+                found[way][judge].append(some)
         plan.say(f"compared {sizes.compared_rounds} rounds, {repeat + 1} of {sizes.repeats}")
     rates = interleave(
         {n: partial(_rounds_per_min, evaluator, leaves=n, rounds=sizes.played_rounds) for n in LEAVES},
         repeats=sizes.repeats,
     )
-    cases = {way: _figures(differences[way], opinionated[way]) for way in differences}
+    cases = {way: _figures(some) for way, some in found.items()}
     for leaves in LEAVES:
         cases[leaves]["rounds_per_min"] = Figure.of(rates[leaves])
     return Result(
@@ -100,7 +100,7 @@ def measure(plan: Plan, sizes: Sizes, evaluator: Evaluator, *, network: str) -> 
         config={
             "players": PLAYERS, "cards": CARDS, "determinizations": SEQUENTIAL.determinizations,
             "simulations": SEQUENTIAL.simulations, "network": network, "seed": SEED,
-            "decisions": sum(map(len, differences[CONTROL])), "played_rounds": sizes.played_rounds,
+            "decisions": sum(map(len, found[CONTROL][""])), "played_rounds": sizes.played_rounds,
         },
         repeats=sizes.repeats,
         figures={f"control_{name}": figure for name, figure in cases[CONTROL].items()},
@@ -123,7 +123,7 @@ def measure(plan: Plan, sizes: Sizes, evaluator: Evaluator, *, network: str) -> 
 def compare(evaluator: Evaluator, *, rounds: int, seed: int) -> dict[Way, list[Difference]]:
     """Play rounds side by side and search each decision in every way; differences by way, a decision in each place."""
     random = Random(seed)
-    found: dict[Way, list[Difference]] = {way: [] for way in (*LEAVES, CONTROL)}
+    found: dict[Way, list[Difference]] = {way: [] for way in WAYS}
     tables = deals(rounds, seed=seed)
     while tables := [table for table in tables if _skip_forced(table)]:
         seeds = [random.getrandbits(63) for _ in tables]
@@ -189,15 +189,14 @@ def _rounds_per_min(evaluator: Evaluator, *, leaves: int, rounds: int) -> float:
     return 60 * rounds / (time.process_time() - start)
 
 
-def _figures(repeats: list[list[Difference]], opinionated: list[list[Difference]]) -> dict[str, Figure]:
+def _figures(found: Mapping[str, list[list[Difference]]]) -> dict[str, Figure]:
     """By the names that scripts read; each repeat's mean over its decisions."""
-    return {
-        "move_agreement": Figure.of([fmean(one.same_move for one in found) for found in repeats]),
-        "policy_tv": Figure.of([fmean(one.distance for one in found) for found in repeats]),
-        "opinionated_move_agreement": Figure.of([fmean(one.same_move for one in found) for found in opinionated]),
-        "opinionated_policy_tv": Figure.of([fmean(one.distance for one in found) for found in opinionated]),
-        "evaluations_per_decision": Figure.of([fmean(one.evaluations for one in found) for found in repeats]),
-    }
+    figures = {}
+    for judge, repeats in found.items():
+        figures[f"{judge}move_agreement"] = Figure.of([fmean(one.same_move for one in some) for some in repeats])
+        figures[f"{judge}policy_tv"] = Figure.of([fmean(one.distance for one in some) for some in repeats])
+    evaluations = [fmean(one.evaluations for one in some) for some in found[""]]
+    return figures | {"evaluations_per_decision": Figure.of(evaluations)}
 
 
 def _table(cases: Mapping[Way, Mapping[str, Figure]]) -> Table:

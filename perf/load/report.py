@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from clients.files import write_json, write_whole
-from perf.load import Point, Slo, charts, knee
+from perf.load import Point, Slo, knee
 from ui.console import csv_of, decoration, new_table
+from ui.figures import new_figure, png, thousands
 
 CLIENT = ("requests/s", "rows/s", "p50", "p90", "p95", "p99", "max", "errors", "CPU us", "late p99")
 SERVER = ("queue", "input", "compute", "output", "executions", "rows each", "CPU us", "cores", "GPU")
@@ -105,8 +106,8 @@ def write(results: Results, folder: Path, say: Callable[[str], None]) -> list[Pa
     write_json(folder / "loadtest.json", results.to_json())
     files = {"loadtest.csv": csv_of([_flat(name, point) for name, point in results.points])}
     with decoration("pictures", say):
-        files |= {"latency.png": charts.latency(results.curves, results.knees, results.slo)}
-        files |= {f"batches-{name}.png": charts.batches(points) for name, points in results.curves.items()}
+        files |= {"latency.png": _latency(results)}
+        files |= {f"batches-{name}.png": _batches(points) for name, points in results.curves.items()}
     for name, content in files.items():
         write_whole(folder / name, content)
     return [folder / name for name in ("loadtest.json", *files)]
@@ -119,3 +120,43 @@ def _flat(transport: str, point: Point) -> dict[str, Any]:
     left_out = ("reasons", "warnings", "batch_sizes")
     found |= {"errors": sum(point.errors.values()), **{f"server_{name}": value for name, value in server.items()}}
     return {"transport": transport} | {name: value for name, value in found.items() if not name.endswith(left_out)}
+
+
+def _latency(results: Results) -> bytes:
+    """Latency against throughput, by transport: p50 as a line, p99 dashed, the knee ringed."""
+    figure, (axes,) = new_figure("requests/s answered", "latency, ms", height=5)
+    for name, points in results.curves.items():
+        ordered = sorted(points, key=lambda point: point.load.rate or point.load.concurrency or 0)
+        at = [point.requests_per_s for point in ordered]
+        line = axes.plot(at, [point.p50_ms for point in ordered], "o-", label=f"{name} p50")[0]
+        axes.plot(
+            at, [point.p99_ms for point in ordered], "s--", color=line.get_color(), alpha=0.7, label=f"{name} p99"
+        )
+        for point in ordered:
+            text = f"{point.load.concurrency}" if point.load.concurrency else ""
+            axes.annotate(text, (point.requests_per_s, point.p50_ms), textcoords="offset points", xytext=(5, -10))
+        if (best := results.knees.get(name)) is not None:
+            axes.plot(
+                best.requests_per_s, best.p50_ms, "o", markersize=16, fillstyle="none", color=line.get_color(),
+                label=f"{name} knee ({best.load})",
+            )  # fmt: skip
+    if (slo := results.slo) is not None:
+        axes.axhline(slo.limit_ms, color="grey", linewidth=0.8, label=f"{slo.name} = {slo.limit_ms:g} ms")
+    axes.set_yscale("log")
+    axes.set_xlim(left=0)
+    thousands(axes.xaxis)
+    axes.legend(fontsize="small")
+    return png(figure)
+
+
+def _batches(points: Sequence[Point]) -> bytes:
+    """Where the rows went: the share of rows by the size of the execution that they were in, for each load."""
+    figure, (axes,) = new_figure("rows in an execution", "share of all rows up to that size", height=4)
+    for point in points:
+        sizes = point.server.batch_sizes if point.server else {}
+        if sizes:
+            axes.ecdf(list(sizes), weights=[rows * n for rows, n in sizes.items()], label=str(point.load))
+    axes.set_ylim(0, 1.02)
+    if len(points) <= 10:
+        axes.legend(fontsize="small")
+    return png(figure)

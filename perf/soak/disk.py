@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from mcts_ext.errors import BlobError
@@ -69,9 +68,7 @@ class SmallDisk:
     def _resize(self, n_bytes: int) -> None:
         self._run("mount", "-o", f"remount,size={n_bytes}", str(self.folder))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         aside = self.folder.with_name(f".{self.folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
         try:

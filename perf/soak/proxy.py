@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Coroutine
-from types import TracebackType
 from typing import Any, Final, Self
 
 from clients.address import split_url
@@ -47,9 +46,7 @@ class Proxy:
         self._order(self._listen())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._order(self._break())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

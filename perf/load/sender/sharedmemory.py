@@ -12,6 +12,7 @@ import contextlib
 import mmap
 import os
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from clients.errors import RequestTimeout
@@ -23,17 +24,18 @@ from mcts_ext.errors import BlobError
 from perf.load.plan import LoadError, Target, Traffic
 from perf.load.sender.rows import Payload
 from perf.load.sender.signature import Signature
-from perf.load.sender.transports import Done, GrpcUnary
+from perf.load.sender.transports import Done, GrpcUnary, request_head
 
 FOLDER: Final = "/dev/shm"
 ALIGNMENT: Final = 4096
 
 
+@dataclass
 class _Slot:
-    def __init__(self, name: str, memory: mmap.mmap) -> None:
-        self.name = name
-        self.memory = memory
-        self.requests: dict[int, bytes] = {}  # by rows
+    name: str
+    memory: mmap.mmap
+    requests: dict[int, bytes] = field(default_factory=dict)
+    """By rows."""
 
 
 class SharedMemory(GrpcUnary):
@@ -102,16 +104,13 @@ class SharedMemory(GrpcUnary):
         return slot
 
     def _encode(self, slot: _Slot, payload: Payload) -> bytes:
-        head = service_pb2.ModelInferRequest(model_name=self._target.model, model_version=self._target.version)
+        head = request_head(self._target, self._signature, payload.n_rows)
         at = 0
-        for tensor, array in zip(self._signature.inputs, payload.tensors, strict=True):
-            dims = self._signature.dims(tensor, payload.n_rows)
-            entry = head.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=dims)
+        for entry, array in zip(head.inputs, payload.tensors, strict=True):
             _place(entry, slot.name, at, array.nbytes)
             at += array.nbytes
         at = self._input_bytes
-        for output in self._signature.outputs:
-            entry = head.outputs.add(name=output.name)
+        for entry, output in zip(head.outputs, self._signature.outputs, strict=True):
             if output.row_bytes is not None:
                 _place(entry, slot.name, at, output.row_bytes * payload.n_rows)
                 at += output.row_bytes * payload.n_rows
