@@ -156,6 +156,7 @@ def _batches(points: Sequence[Point]) -> bytes:
         sizes = point.server.batch_sizes if point.server else {}
         if sizes:
             axes.ecdf(list(sizes), weights=[rows * n for rows, n in sizes.items()], label=str(point.load))
+    axes.set_xlim(left=0)
     axes.set_ylim(0, 1.02)
     if len(points) <= 10:
         axes.legend(fontsize="small")

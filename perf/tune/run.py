@@ -36,14 +36,11 @@ from perf.tune.measure import Bench
 from perf.tune.report import TuneResult, report
 from perf.tune.space import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from perf.tune.study import StudyError, Tuning, Verdict, open_study
-from serving.errors import ServingError
 from serving.own import own_server
 from ui.console import plain_console
 from ui.progress import progress
-from ui.stopping import interrupting_signals
 
 LEAST_PAIRS: Final = 6
-PROBE_S: Final = 5.0
 GIVE_BACK_S: Final = 30.0
 """How long it may take until it serves again what it did."""
 REVIVAL_S: Final = 120.0
@@ -59,7 +56,6 @@ def tune(config: TuneConfig) -> int:
     interrupted, verdict, written = False, None, None
     fault: BlobError | OSError | None = None
     with contextlib.ExitStack() as stack:
-        stack.enter_context(interrupting_signals())  # a server of somebody else gets its configuration back
         _open_folder(config, base, space, stack)
         study = open_study(config.out / "study.log", seed=config.seed)
         target, revive = _server(config, stack, console)
@@ -123,15 +119,7 @@ def _server(config: TuneConfig, stack: contextlib.ExitStack, console: Console) -
                 is_watched=False,  # a setting that ends it is to be seen
             )
         )
-
-        def restart() -> None:
-            with contextlib.suppress(ServingError):
-                triton.infer_once(timeout_s=PROBE_S)
-                if not triton.dead_backends():
-                    return
-            triton.restart()
-
-        return Target(triton.url, metrics=triton.metrics_url.split("/")[2], key_file=config.key_file), restart
+        return Target(triton.url, metrics=triton.metrics_url.split("/")[2], key_file=config.key_file), triton.restart
     control = stack.enter_context(ModelServer(config.url, key_file=config.key_file))
     control.load()  # it is there, serves the model, and takes the key
     before = control.config()
