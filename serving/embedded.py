@@ -16,7 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ import psutil
 from rich.console import Console
 
 from clients.address import join_url
+from mcts_ext.contract import MODEL_NAME
 from serving.command import server_command
 from serving.config import ServerConfig
 from serving.doors import Doors
@@ -326,6 +328,36 @@ def serve(config: ServerConfig) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+@contextmanager
+def own_server(
+    repository: Path,
+    *,
+    say: Callable[[str], None],
+    model: str = MODEL_NAME,
+    config_name: str | None = None,
+    key_file: Path | None = None,
+    log_file: Path | None = None,
+    is_watched: bool = True,
+) -> Iterator[EmbeddedTriton]:
+    """Start a Triton on `repository`, watch and cure it, and end it.
+
+    Args:
+        repository, model, config_name, key_file, log_file: as in `ServerConfig`.
+        say: told, a line each, what the server and its watch do.
+        is_watched: whether it is cured; not where its failure is what is to be seen.
+
+    Raises:
+        ServingError: it does not start.
+    """
+    config = ServerConfig(
+        repository, model=model, config_name=config_name, key_file=key_file, log_file=log_file
+    )  # fmt: skip
+    triton = EmbeddedTriton(config)
+    say(f"starting Triton on {repository}" + (f" (log {log_file})" if log_file else ""))
+    with triton, Watch(triton, on_event=say) if is_watched else nullcontext():
+        yield triton
 
 
 def _is_zombie(process: psutil.Process) -> bool:

@@ -167,7 +167,7 @@ class LoopRun:
         if self.config.url is not None:
             yield self.config.url
             return
-        from serving.own import own_server  # not every installation has a server
+        from serving.embedded import own_server  # not every installation has a server
 
         with own_server(self.models, say=self.say, log_file=self.out / "logs" / "triton.log") as triton:
             self.say(f"Triton answers at {triton.url}, metrics at {triton.metrics_url}")

@@ -120,7 +120,7 @@ def _evaluator(config: PlayConfig, say: Callable[[str], None]) -> Iterator[Evalu
     elif config.url is not None:
         yield EvaluatorConfig(url=config.url, server_timeout_s=SERVER_TIMEOUT_S)
     else:
-        from serving.own import own_server  # not every installation has a server
+        from serving.embedded import own_server  # not every installation has a server
 
         with own_server(config.repository, say=say) as triton:
             yield EvaluatorConfig(url=triton.url, server_timeout_s=SERVER_TIMEOUT_S)

@@ -222,7 +222,7 @@ def _source(
         exported[path] = Path(folder) / "model.onnx"
         _export(path, exported[path])
     if not url and any(spec.needs_server for spec in specs):
-        from serving.own import own_server  # not every installation has a server
+        from serving.embedded import own_server  # not every installation has a server
 
         url = stack.enter_context(own_server(config.repository, say=say, model=config.model)).url
     return NetworkSource(url, config.model, config.repository, exported, config.server_timeout)

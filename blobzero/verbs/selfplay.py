@@ -213,7 +213,7 @@ def _server(config: SelfPlayConfig, folder: RunFolder, say: Callable[[str], None
         with ModelStatistics(config.url, model=config.model) as statistics:
             yield _Server(url=config.url, statistics=statistics)
     else:
-        from serving.own import own_server  # not every installation has a server
+        from serving.embedded import own_server  # not every installation has a server
 
         own = own_server(config.repository, say=say, model=config.model, log_file=folder.logs / "triton.log")
         with own as triton, ModelStatistics(triton.url, model=config.model) as statistics:

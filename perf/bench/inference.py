@@ -27,8 +27,7 @@ from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
 from perf.bench import served
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, interleave
 from perf.bench.served import Work
-from serving.embedded import EmbeddedTriton
-from serving.own import own_server
+from serving.embedded import EmbeddedTriton, own_server
 from ui.console import new_table
 
 BATCHES: Final = (1, 8, 32, 128, 512, 1024)

@@ -39,8 +39,7 @@ from perf.bench import served
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result
 from perf.bench.selfplay_report import draw, points_table
 from perf.bench.served import Work
-from serving.embedded import EmbeddedTriton
-from serving.own import own_server
+from serving.embedded import EmbeddedTriton, own_server
 from ui.console import csv_of
 
 SETTINGS: Final = ((2, 20), (3, 30), (5, 50))

@@ -29,7 +29,7 @@ from clients.triton.evaluator import TritonEvaluator
 from mcts_ext.errors import BlobError
 from perf.bench.measure import Figure, Plan, Result, figure_table
 from perf.bench.served import positions_in_play
-from serving.own import own_server
+from serving.embedded import own_server
 
 PUBLISH: Final = python_command("blobzero.cli", "publish")
 CALM_S: Final = 1.0

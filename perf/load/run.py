@@ -204,7 +204,7 @@ def _target(config: LoadTestConfig, stack: contextlib.ExitStack, console: Consol
     """The server named, or one started for the time being."""
     url, metrics_url = config.url, config.metrics_url
     if url is None:
-        from serving.own import own_server  # not every installation has a server
+        from serving.embedded import own_server  # not every installation has a server
 
         own = own_server(
             config.repository, say=console.print, model=config.model, key_file=config.key_file,

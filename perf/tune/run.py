@@ -36,7 +36,7 @@ from perf.tune.measure import Bench
 from perf.tune.report import TuneResult, report
 from perf.tune.space import Space, apply, as_json, as_text, client_flags, read_config, space_of
 from perf.tune.study import StudyError, Tuning, Verdict, open_study
-from serving.own import own_server
+from serving.embedded import own_server
 from ui.console import plain_console
 from ui.progress import progress
 
