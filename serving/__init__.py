@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server itself: a real Triton run as a child process, its backends for a CPU, and what watches over it.
+"""Triton server as a child process, its CPU backends, and its supervision.
 
-Triton's backend processes import this package too, so nothing is imported here: take names from `serving.embedded`.
+Triton's backend processes import this package too, so this module imports nothing; use `serving.embedded`.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m serving`: what `blobzero serve` does, in a container: the server's log goes where the container's goes."""
+"""`python -m serving`: `blobzero serve` for containers; copies the server's log to standard error."""
 
 import sys
 import threading
@@ -17,7 +17,7 @@ POLL_S = 0.2
 
 
 def main() -> int:
-    """Serve until SIGTERM; the exit status."""
+    """Serve until SIGTERM; return the exit status."""
     config = tyro.cli(ServerConfig, prog="python -m serving", description=ServerConfig.__doc__)
     if config.log_file is not None:
         threading.Thread(target=_follow, args=(config.log_file,), daemon=True).start()
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def _follow(path: Path) -> None:
-    """Copy what is appended to a file to standard error."""
+    """Copy lines appended to a file to standard error."""
     path.touch()
     with path.open(errors="replace") as log:
         while True:

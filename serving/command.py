@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of an embedded Triton."""
+"""Command line of the embedded Triton."""
 
 from pathlib import Path
 
@@ -9,15 +9,15 @@ from serving.doors import Doors
 
 
 def server_command(config: ServerConfig, doors: Doors, folder: Path, server: Path, *, grace_s: float) -> list[str]:
-    """The binary and its options.
+    """Return the server binary with its options.
 
     Args:
-        config: what to serve.
-        doors: where to listen, and the key. Triton 2.51 takes the key as an argument and in no other way, so other
-            users of the machine can read it while the server runs, unless /proc is mounted with `hidepid`.
-        folder: the server's own (folders.py); its name marks the server's shared memory.
-        server: the binary.
-        grace_s: how long a polite end may take.
+        config: configuration of the server.
+        doors: endpoints and key. Triton 2.51 accepts the key only as an argument, so other users of the machine can
+            read it while the server runs, unless /proc is mounted with `hidepid`.
+        folder: the server's private folder (folders.py); its name is the prefix of the server's shared memory.
+        server: path of the server binary.
+        grace_s: timeout of a graceful shutdown.
     """
     command = [
         str(server),
@@ -26,14 +26,14 @@ def server_command(config: ServerConfig, doors: Doors, folder: Path, server: Pat
         f"--backend-config=python,shm-region-prefix-name={folder.name}",
         "--model-control-mode=explicit",
         f"--load-model={config.model}",
-        "--disable-auto-complete-config",  # our configuration is complete; guessing would start every stub twice
+        "--disable-auto-complete-config",  # our configuration is complete; auto-completion would start every stub twice
         f"--allow-http={'true' if 'http' in doors.endpoints else 'false'}",
         f"--grpc-restricted-protocol={RESTRICTED}:{HTTP_HEADER}={doors.key}",
         f"--http-restricted-api={RESTRICTED}:{HTTP_HEADER}={doors.key}",
         f"--exit-timeout-secs={int(grace_s)}",
     ]
     for name, (host, port) in doors.endpoints.items():
-        if ":" in host:  # gRPC and Triton's HTTP front each have their own way to write IPv6
+        if ":" in host:  # Triton's gRPC and HTTP endpoints expect different notations of IPv6
             host = f"[{host}]" if name == "grpc" else f"ipv6:{host}"
         command += [f"--{name}-address={host}", f"--{name}-port={port}"]
     if config.config_name is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a server listens, and the key without which nobody changes what it serves."""
+"""Endpoints of a server and the key of its control API."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,42 +13,42 @@ from serving.ports import choose_ports, resolve
 
 @dataclass(frozen=True)
 class Doors:
-    """The endpoints of one server, on ports that were free when they were chosen, and its key."""
+    """Endpoints of one server, on ports that were free when chosen, and its key."""
 
     endpoints: dict[str, tuple[str, int]]
-    """Address and port of `grpc` and `metrics`, and of `http` where it is on."""
+    """Address and port of `grpc` and `metrics`, and of `http` if enabled."""
     key: str
     key_file: Path
     is_drawn: bool
-    """Whether the key is of this start alone, and its file to be written and removed."""
+    """Whether the key was generated for this start, so that its file must be written and removed."""
 
     @staticmethod
     def choose(config: ServerConfig) -> "Doors":
-        """Those that are asked for, the rest free ones.
+        """Choose the configured endpoints, and free ports for the others.
 
         Raises:
-            InvalidConfig: no address of this machine, no key in the file, or no file where others reach the server.
-            PortTaken: a port asked for is in use.
+            InvalidConfig: if an address is not of this machine, or the key is missing.
+            PortTaken: if a configured port is in use.
         """
         address = resolve(config.host)
         if config.key_file is None and not is_loopback(address):
             raise KeyUnreadable(
-                f"expected a --key-file with a host that others reach, got {config.host} and none: they could have "
-                "the server run their code; give one, or listen on 127.0.0.1"
+                f"expected a --key-file with a host reachable from other machines, got {config.host} and none: anyone "
+                "could run code in the server; pass a key file, or listen on 127.0.0.1"
             )
-        asked = {"grpc": config.grpc_port, "metrics": config.metrics_port}
+        requested = {"grpc": config.grpc_port, "metrics": config.metrics_port}
         if config.http_port is not None:
-            asked["http"] = config.http_port
-        hosts = dict.fromkeys(asked, address) | {"metrics": resolve(config.metrics_host)}
-        ports = choose_ports(address, asked, hosts=hosts)
-        endpoints = {name: (hosts[name], ports[name]) for name in asked}
+            requested["http"] = config.http_port
+        hosts = dict.fromkeys(requested, address) | {"metrics": resolve(config.metrics_host)}
+        ports = choose_ports(address, requested, hosts=hosts)
+        endpoints = {name: (hosts[name], ports[name]) for name in requested}
         if config.key_file is not None:
             return Doors(endpoints, read_key(config.key_file), config.key_file, is_drawn=False)
         return Doors(endpoints, draw_key(), drawn_key_file(*endpoints["grpc"]), is_drawn=True)
 
     @property
     def url(self) -> str:
-        """HOST:PORT of gRPC."""
+        """HOST:PORT of the gRPC endpoint."""
         return join_url(*self.endpoints["grpc"])
 
     @property
@@ -60,29 +60,29 @@ class Doors:
         return f"http://{join_url(*self.endpoints['metrics'])}/metrics"
 
     def leave_key(self) -> None:
-        """Write a drawn key where our clients look for it.
+        """Write a generated key to the file where our clients look for it.
 
         Raises:
-            KeyUnreadable: there is no place that only we can read.
+            KeyUnreadable: if there is no private folder for it.
         """
         if self.is_drawn:
             leave_key(self.key, self.key_file)
 
     def remove_key(self) -> None:
-        """Remove a drawn key."""
+        """Remove a generated key."""
         if self.is_drawn:
             remove_key(self.key_file, self.key.encode())
 
     def open_to_others(self) -> str | None:
-        """What who does not sit at this machine may do, in a line; None where that is nothing."""
-        said = []
+        """Return in one line what other machines can do; None if nothing."""
+        rights = []
         host, _ = self.endpoints["grpc"]
         if not is_loopback(host):
-            said.append(
-                f"whoever reaches {host} may ask for evaluations, health, metadata and statistics; "
-                "models, shared memory, trace and logging want the key"
+            rights.append(
+                f"anyone who can reach {host} has access to inference, health, metadata and statistics; "
+                "models, shared memory, trace and logging require the key"
             )
         host, _ = self.endpoints["metrics"]
         if not is_loopback(host):
-            said.append(f"whoever reaches {host} may read the metrics")
-        return "; ".join(said) or None
+            rights.append(f"anyone who can reach {host} can read the metrics")
+        return "; ".join(rights) or None

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Triton as a child process: NVIDIA's server out of the wheel, started, proven by an inference, and stopped.
+"""Triton as a child process: NVIDIA's server from the wheel, started, checked with an inference, and stopped.
 
 ```
 this process ── guardian.py ── tritonserver ── triton_python_backend_stub (one per model version and instance)
                                └────────── one process group ───────────┘
 ```
-However this process ends, the guardian ends the group and removes its shared memory (guardian.py says why it exists).
+However this process ends, the guardian ends the group and removes its shared memory.
 """
 
 import os
@@ -31,7 +31,7 @@ from mcts_ext.contract import MODEL_NAME
 from serving.command import server_command
 from serving.config import ServerConfig
 from serving.doors import Doors
-from serving.errors import ProbeFailed, ProbeTimeout, ServerFailed, ServerUnreachable, ServingError
+from serving.errors import ProbeFailed, ProbeTimeout, ProbeUnreachable, ServerStartFailed, ServingError
 from serving.folders import ROOM, lay_out, new_folder
 from serving.guardian import kill_group, remove_traces
 from serving.install import check_open_files, find_installation
@@ -43,23 +43,23 @@ GUARDIAN = Path(__file__).resolve().with_name("guardian.py")
 STOP_GRACE_S = 4.0  # then SIGKILL; Triton takes 2.6 s, and 30 s with a dead stub
 POLL_S = 0.05
 N_PORT_TRIES = 3
-DEAD_BACKEND_S = 2.0  # Triton itself waits on, 90 s and more, for one that has ended before it was ready
+DEAD_BACKEND_S = 2.0  # Triton itself waits 90 s and more for a stub that ended before it was ready
 HARMLESS = "CudaDriverHelper"  # logged as an error on every machine without a GPU
 
 
 @dataclass(frozen=True)
 class ServerCpu:
-    """Processor time (user + system) used so far, over restarts too."""
+    """CPU time (user + system) so far, including earlier starts."""
 
     server_s: float  # tritonserver
-    backend_s: float  # its stub processes: the network itself
+    backend_s: float  # its stub processes, which run the network
 
 
 class EmbeddedTriton:
-    """Owns one server: its processes, its ports, its shared memory and its temporary folder.
+    """Owns one server: its processes, ports, shared memory and temporary folder.
 
-    After `start`, `url` (gRPC, `host:port`), `http_url` (None where it is off), `metrics_url`, `key_file`, `log_file`
-    and `pid` say where it is; a restart changes only `pid`.
+    After `start`, the attributes `url` (gRPC, HOST:PORT), `http_url` (None if off), `metrics_url`, `key_file`,
+    `log_file` and `pid` are set; a restart changes only `pid`.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -67,19 +67,19 @@ class EmbeddedTriton:
         self._lock = threading.RLock()
         self._guardian: subprocess.Popen[str] | None = None
         self._probe: Probe | None = None
-        self.pid = 0  # of the server's process; 0 before the start
-        self.keeps_log = True  # whoever points a person to the log sets it
-        self._cpu_of: dict[tuple[int, float], tuple[str, float]] = {}  # (pid, started) -> (process name, CPU seconds)
+        self.pid = 0  # process id of the server; 0 before the start
+        self.keeps_log = True  # set by code that shows the log's path to the user
+        self._cpu_of: dict[tuple[int, float], tuple[str, float]] = {}  # (pid, started) -> (kind, CPU seconds)
 
     def start(self) -> None:
-        """Validate, start, and return once a real inference was answered.
+        """Validate, start, and return after the first successful inference.
 
         Raises:
-            ServingError: a subclass says what is missing, taken or broken; nothing is left running.
+            ServingError: with a subclass for the cause; no process is left running.
         """
         with self._lock:
             if self._guardian is not None:
-                raise ServingError("expected a server that isn't started, got one that is; call restart()")
+                raise ServingError("expected a stopped server, got a running one; call restart()")
             self._installation = find_installation()
             check_open_files()
             check_repository(self.config.repository, model=self.config.model, config_name=self.config.config_name)
@@ -92,38 +92,38 @@ class EmbeddedTriton:
                 raise
 
     def restart(self) -> None:
-        """Kill the server if it still runs, start it again on the same ports, wait for an answer."""
+        """Kill the server if it still runs, start it on the same ports, and wait for an inference."""
         with self._lock:
             self._end(signal.SIGQUIT)
             self._launch()
 
     def stop(self) -> None:
-        """End the server and everything it started; harmless when it isn't running."""
+        """Stop the server and its processes; does nothing if it is not running."""
         with self._lock:
             self._end(signal.SIGTERM)
             self._drop_log()
 
     def is_alive(self) -> bool:
-        """Whether the server's process runs (not: whether it answers)."""
+        """Return whether the server's process runs, which does not mean that it responds."""
         return self._guardian is not None and self._guardian.poll() is None
 
     def dead_backends(self) -> set[int]:
-        """Backend processes that have ended and that Triton has not noticed: it reaps one only when it unloads it."""
+        """Return the backend processes that have died unnoticed: Triton reaps them only when it unloads the model."""
         with suppress(psutil.NoSuchProcess):
             children = psutil.Process(self.pid).children() if self.pid else []
             return {child.pid for child in children if _is_zombie(child)}
         return set()
 
     def infer_once(self, *, timeout_s: float) -> None:
-        """Ask for one real inference; raises `ProbeFailed` or a subclass."""
+        """Run one inference; raises `ProbeFailed` or a subclass."""
         self._require_probe().infer(timeout_s=timeout_s)
 
     def n_executions(self, *, timeout_s: float) -> int:
-        """How many batches the model has run since the server started."""
+        """Return the number of batches executed since the server started."""
         return self._require_probe().n_executions(timeout_s=timeout_s)
 
     def cpu_seconds(self) -> ServerCpu:
-        """CPU time of the server and of its backend processes; what ends between two calls counts up to the first."""
+        """Return the CPU time of the server and its backends; a dead process counts up to the last call before."""
         if not self.is_alive():
             return self._cpu_so_far()
         with suppress(psutil.NoSuchProcess):
@@ -149,26 +149,26 @@ class EmbeddedTriton:
         self.stop()
 
     def _launch_at_free_ports(self) -> None:
-        asked = (self.config.grpc_port, self.config.metrics_port)
+        requested = (self.config.grpc_port, self.config.metrics_port)
         for tries_left in reversed(range(N_PORT_TRIES)):
             self.doors = Doors.choose(self.config)
             try:
                 self._launch()
                 return
-            except ServerFailed:
-                # A port chosen free can be taken by another process before Triton listens on it.
-                if not tries_left or not self._lost_port() or None not in asked:
+            except ServerStartFailed:
+                # Another process can take a free port before Triton listens on it.
+                if not tries_left or not self._lost_port() or None not in requested:
                     raise
 
     def _launch(self) -> None:
-        """Start at `self.doors` and wait; on failure end everything."""
+        """Start the server at `self.doors` and wait until it responds; on failure end everything."""
         config, doors = self.config, self.doors
         self.pid = 0
         self.url, self.http_url, self.metrics_url = doors.url, doors.http_url, doors.metrics_url
         self.key_file = doors.key_file
         self.folder = folder = new_folder()  # the guardian removes it
         try:
-            doors.leave_key()  # the guardian removes it, too
+            doors.leave_key()  # the guardian removes it
             environment = lay_out(folder, self._installation, config.repository)
             command = [
                 sys.executable, "-I", "-S", str(GUARDIAN), str(os.getpid()), str(folder),
@@ -185,54 +185,54 @@ class EmbeddedTriton:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
-                    start_new_session=True,  # a Ctrl-C in the terminal is ours to handle
+                    start_new_session=True,  # Ctrl-C must reach this process only
                 )
             assert self._guardian.stdout is not None
             line = self._guardian.stdout.readline()
             if not line.strip().isdecimal():
-                raise ServerFailed(f"expected Triton to start, got: {self._why_it_failed()}")
+                raise ServerStartFailed(f"expected Triton to start, got: {self._why_it_failed()}")
             self.pid = int(line)
             self._probe = Probe(self.url, model=config.model)
-            self._wait_for_answer()
+            self._wait_until_ready()
         except BaseException as error:
             self._end(signal.SIGQUIT)
-            remove_traces(folder)  # there may have been no guardian yet
+            remove_traces(folder)  # the guardian may not have started
             doors.remove_key()
             if isinstance(error, OSError):
                 raise ServingError(f"expected to write {folder} and {self.log_file}, got: {error}; {ROOM}") from error
             self.keeps_log |= str(self.log_file) in str(error)
             raise
 
-    def _wait_for_answer(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.config.start_timeout_s
         last: ProbeFailed | None = None
         died_at: float | None = None
         while time.monotonic() < deadline:
             if not self.is_alive():
-                raise ServerFailed(f"expected Triton to start, got: {self._why_it_failed()}")
+                raise ServerStartFailed(f"expected Triton to start, got: {self._why_it_failed()}")
             if not self.dead_backends():
                 died_at = None
             elif died_at is None:
                 died_at = time.monotonic()
             elif time.monotonic() - died_at > DEAD_BACKEND_S:
-                raise ServerFailed(f"expected Triton's backend to start, but it has ended: {self._why_it_failed()}")
+                raise ServerStartFailed(f"expected Triton's backend to start, but it has died: {self._why_it_failed()}")
             try:
                 self.infer_once(timeout_s=max(0.1, min(5.0, deadline - time.monotonic())))
                 if self._listens():
                     return
-            except (ServerUnreachable, ProbeTimeout) as error:
+            except (ProbeUnreachable, ProbeTimeout) as error:
                 last = error
-            except ProbeFailed as error:  # Triton listens only after the model is loaded: it won't get better
-                raise ServerFailed(
+            except ProbeFailed as error:  # Triton listens only after the model is loaded, so retries cannot help
+                raise ServerStartFailed(
                     f"expected {self.config.model} to answer, got: {error}; see {self.log_file}"
                 ) from error
             time.sleep(POLL_S)
-        raise ServerFailed(
-            f"expected an answer from Triton within {self.config.start_timeout_s:g} s, got: {last}; see {self.log_file}"
+        raise ServerStartFailed(
+            f"expected Triton to respond within {self.config.start_timeout_s:g} s, got: {last}; see {self.log_file}"
         )
 
     def _end(self, how: signal.Signals) -> None:
-        """End the server: politely for SIGTERM, at once for SIGQUIT."""
+        """End the server: gracefully for SIGTERM, at once for SIGQUIT."""
         if self._probe is not None:
             self._probe.close()
             self._probe = None
@@ -240,7 +240,7 @@ class EmbeddedTriton:
             return
         self.cpu_seconds()
         self._guardian.send_signal(how)
-        if self._guardian.wait() < 0 and self.pid:  # it was killed, so it could not clean up
+        if self._guardian.wait() < 0 and self.pid:  # the guardian was killed and could not clean up
             kill_group(self.pid)
         remove_traces(self.folder)
         self.doors.remove_key()
@@ -254,15 +254,15 @@ class EmbeddedTriton:
 
     def _require_probe(self) -> Probe:
         if self._probe is None:
-            raise ServingError("expected a server that is started, got one that isn't; call start()")
+            raise ServingError("expected a running server, got a stopped one; call start()")
         return self._probe
 
     def _listens(self) -> bool:
-        """Whether all endpoints are there: Triton answers gRPC before it finds its HTTP port taken, and ends."""
+        """Return whether all endpoints listen: Triton serves gRPC before it finds its HTTP port taken, and exits."""
         with suppress(psutil.NoSuchProcess):
             sockets = psutil.Process(self.pid).net_connections(kind="tcp")
-            found = {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
-            return {port for _, port in self.doors.endpoints.values()} <= found
+            listening = {s.laddr.port for s in sockets if s.status == psutil.CONN_LISTEN}
+            return {port for _, port in self.doors.endpoints.values()} <= listening
         return False
 
     def _lost_port(self) -> bool:
@@ -274,13 +274,13 @@ class EmbeddedTriton:
             return log.read().decode(errors="replace")
 
     def _why_it_failed(self) -> str:
-        """The lines of the log that say most, as one: errors of this start, then what it ended with."""
+        """Return the most informative lines of the log as one: errors of this start, then the final verdict."""
         lines = [line.strip() for line in self._log_of_this_start().splitlines() if line.strip()]
         faults = [m[1] for line in lines if (m := re.match(r'E\d{4} .*?\] "?(.*?)"?$', line)) and HARMLESS not in m[1]]
         verdicts = [line for line in lines if line.startswith("error:")]
         if verdicts and "failed to load all models" not in verdicts[-1]:
-            faults = []  # the verdict says it all
-        bare = [line for line in lines if not re.match(r"[A-Z]\d{4} |[+|]", line)]  # a shell's, or a stub's that aborts
+            faults = []  # the verdict is enough
+        bare = [line for line in lines if not re.match(r"[A-Z]\d{4} |[+|]", line)]  # from a shell or an aborting stub
         telling = [*faults[-1:], *verdicts[-1:]] or bare[-1:] or lines[-1:] or ["an empty log"]
         why = "; ".join(line.rstrip("; ")[:400] for line in telling)
         return f"{why.replace(str(self.folder / 'models'), str(self.config.repository))}; see {self.log_file}"
@@ -290,40 +290,40 @@ def serve(config: ServerConfig) -> int:
     """Serve until Ctrl-C or SIGTERM: the body of `blobzero serve`.
 
     Returns:
-        The exit status: 0 after a stop that was asked for, 128 + the signal's number if that was before it served.
+        The exit status: 0, or 128 + the signal's number if stopped before the server was ready.
     """
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     stop = threading.Event()
     is_up = False
-    asked_by = 0
+    stopped_by = 0
 
-    def ask_to_stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked_by
-        asked_by = number
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped_by
+        stopped_by = number
         stop.set()
         if not is_up:
-            raise KeyboardInterrupt  # nothing is served yet: no need to wait for it
+            raise KeyboardInterrupt  # do not wait for the start
 
-    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with EmbeddedTriton(config) as server:
             is_up = True
             console.print(f"Triton serves {config.model} from {config.repository}")
-            places: dict[str, object] = {"gRPC": server.url, "HTTP": server.http_url, "metrics": server.metrics_url}
+            details: dict[str, object] = {"gRPC": server.url, "HTTP": server.http_url, "metrics": server.metrics_url}
             server.keeps_log = True
-            places |= {"key": server.key_file, "log": server.log_file, "open": server.doors.open_to_others()}
-            places["watch"] = f"blobzero top --url {join_url(*server.doors.endpoints['metrics'])}"
-            for name, place in places.items():
-                if place is not None:
-                    console.print(f"  {name:8} {place}")
+            details |= {"key": server.key_file, "log": server.log_file, "open": server.doors.open_to_others()}
+            details["watch"] = f"blobzero top --url {join_url(*server.doors.endpoints['metrics'])}"
+            for name, detail in details.items():
+                if detail is not None:
+                    console.print(f"  {name:8} {detail}")
             console.print("Ctrl-C stops it.")
             with Watch(server, on_event=lambda text: console.print(text, style="yellow")):
                 stop.wait()
             console.print("stopping")
     except KeyboardInterrupt:
-        if not asked_by:  # by another handler, whose business it is
+        if not stopped_by:  # raised by another handler
             raise
-        return 128 + asked_by
+        return 128 + stopped_by
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

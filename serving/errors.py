@@ -2,15 +2,15 @@
 """Errors of the embedded server.
 
 ```
-ServingError                  every error of this package
-├── ServerNotInstalled        a piece of Triton, or the Python library it needs, is missing on this machine
-├── ModelNotFound             the repository has no such model, configuration or version
-├── PortTaken                 a port asked for is in use
-├── ServerFailed              Triton ended, or isn't ready in time; the text says what its log says
-└── ProbeFailed               a real inference on the running server failed
-    ├── BackendDead           ... its backend (stub) process is dead or hangs; Triton won't start another
-    ├── ProbeTimeout          ... no answer within its deadline
-    └── ServerUnreachable     ... nobody listens
+ServingError                  base of all errors
+├── ServerNotInstalled        a file of Triton, or a library it needs, is missing on this machine
+├── ModelNotServable          the repository has no such model, configuration or version
+├── PortTaken                 a configured port is in use
+├── ServerStartFailed         Triton exited, or was not ready in time; the message quotes its log
+└── ProbeFailed               an inference on the running server failed
+    ├── BackendDead           ... its backend (stub) process is dead or hangs; Triton does not restart it
+    ├── ProbeTimeout          ... no response within the deadline
+    └── ProbeUnreachable      ... no connection
 ```
 """
 
@@ -18,27 +18,27 @@ from mcts_ext.errors import BlobError
 
 
 class ServingError(BlobError):
-    """Base of every error of the embedded server."""
+    """Base of all errors of the embedded server."""
 
 
 class ServerNotInstalled(ServingError):
-    """A piece of Triton, or the Python library it needs, is missing on this machine."""
+    """A file of Triton, or a library it needs, is missing on this machine."""
 
 
-class ModelNotFound(ServingError):
+class ModelNotServable(ServingError):
     """The repository has no such model, configuration or version."""
 
 
 class PortTaken(ServingError):
-    """A port asked for is in use."""
+    """A configured port is in use."""
 
 
-class ServerFailed(ServingError):
-    """Triton ended, or isn't ready in time."""
+class ServerStartFailed(ServingError):
+    """Triton exited, or was not ready in time."""
 
 
 class ProbeFailed(ServingError):
-    """A real inference on the running server failed."""
+    """An inference on the running server failed."""
 
 
 class BackendDead(ProbeFailed):
@@ -46,8 +46,8 @@ class BackendDead(ProbeFailed):
 
 
 class ProbeTimeout(ProbeFailed):
-    """No answer within the deadline."""
+    """No response within the deadline."""
 
 
-class ServerUnreachable(ProbeFailed):
-    """Nobody listens."""
+class ProbeUnreachable(ProbeFailed):
+    """No connection to the server."""

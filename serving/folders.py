@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The private folder of one server. All that Triton is told by path lies in it, under names of ours.
+"""Private folder of one server, which contains every path passed to Triton.
 
-Triton's Python backend starts its stubs through a shell and quotes nothing: a space in the path of a model splits the
-command, and `$(...)` in it is run. So no path of the user's reaches Triton. Links do, which need no quoting whatever
-they point to, and a `:` in a path that they point to does not cut PATH or LD_LIBRARY_PATH in two.
+Triton's Python backend starts its stubs through a shell without quoting: a space in the path of a model splits the
+command, and `$(...)` in it is executed. So Triton never sees a user's path, only links with safe names; a `:` in their
+targets does not split PATH or LD_LIBRARY_PATH either.
 
 ```
 backends/python/       libtriton_python.so, triton_python_backend_utils.py, triton_python_backend_stub
-backends/openvino/     model.py     "Python-based backends": what `backend: "openvino"` of a config.pbtxt selects here
+backends/openvino/     model.py     "Python-based backend", selected by `backend: "openvino"` in a config.pbtxt
 backends/onnxruntime/  model.py
 backends/pytorch/      model.py
 models                 -> the model repository
-serving, clients, ...  -> the packages that model.py imports: this folder is the stubs' working directory
-interpreter            -> the environment of the running Python; its `python3` is the first on PATH
+serving, clients, ...  -> packages imported by model.py; this folder is the stubs' working directory
+interpreter            -> environment of the running Python; its `python3` is the first on PATH
 libraries-0, ...       -> folders of shared libraries
 ```
-The backends are copies, because Triton refuses links out of its backend directory.
+The backends are copies because Triton rejects links that leave its backend directory.
 """
 
 import os
@@ -28,35 +28,35 @@ from pathlib import Path
 from serving.errors import ServerNotInstalled, ServingError
 from serving.install import BACKENDS, PROJECT, Installation, missing_libraries
 
-ROOM = "make room there, or choose another place (TMPDIR, the log file)"
+ROOM = "free some space, or choose another path (TMPDIR, the log file)"
 SAFE = re.compile(r"[A-Za-z0-9_./+-]+")
-"""Paths that a shell takes as they are."""
+"""Paths that need no quoting in a shell."""
 
 
 def new_folder() -> Path:
-    """Make the folder: in the one for temporary files, or in another where a shell would not take its path as it is.
+    """Create the folder in the temporary folder, or elsewhere if that path is not safe in a shell.
 
     Raises:
-        ServingError: none of them can be written.
+        ServingError: if no candidate is safe and writable.
     """
     reasons = []
-    places = dict.fromkeys(Path(place).resolve() for place in (tempfile.gettempdir(), "/tmp", "/var/tmp"))
-    for place in places:
-        if not SAFE.fullmatch(str(place)):
-            reasons.append(f"characters that a shell reads as its own in {place}")
+    parents = dict.fromkeys(Path(path).resolve() for path in (tempfile.gettempdir(), "/tmp", "/var/tmp"))
+    for parent in parents:
+        if not SAFE.fullmatch(str(parent)):
+            reasons.append(f"special characters of the shell in {parent}")
             continue
         try:
-            return Path(tempfile.mkdtemp(prefix="blobzero-triton-", dir=place))
+            return Path(tempfile.mkdtemp(prefix="blobzero-triton-", dir=parent))
         except OSError as error:
             reasons.append(str(error))
     raise ServingError(f"expected a temporary folder, got: {'; '.join(reasons)}; {ROOM}")
 
 
 def lay_out(folder: Path, installation: Installation, repository: Path) -> dict[str, str]:
-    """Fill the folder; the environment that the server and its stubs start with.
+    """Fill the folder; return the environment of the server and its stubs.
 
     Raises:
-        ServerNotInstalled: a shared library of the stub is missing.
+        ServerNotInstalled: if a shared library of the stub is missing.
     """
     backends = folder / "backends"
     python = backends / "python"
@@ -83,9 +83,9 @@ def lay_out(folder: Path, installation: Installation, repository: Path) -> dict[
 
 
 def _environment(folder: Path, installation: Installation) -> dict[str, str]:
-    """The wheel's libraries, and this interpreter.
+    """Return the environment with the wheel's libraries and this interpreter.
 
-    A stub finds its packages through the first `python3` on PATH; it ignores PYTHONPATH (tried).
+    A stub finds its packages through the first `python3` on PATH; it ignores PYTHONPATH.
     """
     libraries = []
     for number, target in enumerate(installation.libraries):
@@ -94,7 +94,7 @@ def _environment(folder: Path, installation: Installation) -> dict[str, str]:
         libraries.append(str(link))
     programs = Path(sys.executable).absolute().parent
     interpreter = folder / "interpreter"
-    interpreter.symlink_to(programs.parent)  # not to `bin` itself: Python finds its environment beside that
+    interpreter.symlink_to(programs.parent)  # not `bin` itself: Python locates its environment relative to it
     inherited = os.environ.get("LD_LIBRARY_PATH")
     return {
         **os.environ,

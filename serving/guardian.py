@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small process between us and Triton that outlives a crash of either and cleans up after both.
+"""Guardian process between us and Triton, which survives a crash of either and cleans up.
 
-Killed outright, Triton leaves its backend (stub) processes and its shared memory behind; and if we are killed, nothing
-stops Triton. So: this script starts the server as the leader of a process group, waits, and whichever of the two ends
-first, kills the group, then removes the server's temporary folder, the shared memory regions that bear the folder's
-name, and the key that was drawn for it (KEY_FILE; empty for none). SIGTERM stops the server politely, SIGQUIT at once.
-It runs as a bare script (`python -I -S guardian.py PARENT FOLDER KEY_FILE GRACE_S COMMAND...`), so it starts in
-milliseconds; it writes the server's pid to its standard output and ends with the server's exit status.
+A killed Triton leaves its backend (stub) processes and shared memory behind, and if we are killed, nothing stops
+Triton. So this script starts the server as the leader of a process group and waits until either ends. It then kills the
+group and removes the server's temporary folder, the shared memory regions with the folder's name, and the generated key
+(KEY_FILE; empty for none). SIGTERM stops the server gracefully, SIGQUIT at once. It runs as a bare script
+(`python -I -S guardian.py PARENT FOLDER KEY_FILE GRACE_S COMMAND...`), so it starts in milliseconds; it prints the
+server's pid to its standard output and exits with the server's status.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def remove_traces(folder: Path) -> None:
-    """Remove the temporary folder of a server that runs no more, and the shared memory that bears its name."""
+    """Remove the temporary folder of a stopped server, and the shared memory with its name."""
     for region in SHARED_MEMORY.glob(f"{folder.name}*"):
         with suppress(FileNotFoundError):
             region.unlink()
@@ -34,38 +34,38 @@ def remove_traces(folder: Path) -> None:
 
 
 def remove_key(path: Path | None, key: bytes) -> None:
-    """Remove a drawn key, unless another server's lies there by now: one that was started on the same port."""
+    """Remove a generated key, unless another server on the same port has replaced it."""
     with suppress(OSError):
         if path is not None and path.read_bytes() == key:
             path.unlink()
 
 
 def kill_group(pgid: int) -> None:
-    """Kill what is left of a server's process group: its stubs, and itself."""
+    """Kill a server's process group: the server and its stubs."""
     with suppress(ProcessLookupError):
         os.killpg(pgid, signal.SIGKILL)
 
 
 def is_suspended(pid: int) -> bool:
-    """Whether SIGSTOP or a debugger holds it: nothing but SIGKILL reaches it then."""
+    """Return whether a process is stopped by SIGSTOP or a debugger, so that only SIGKILL reaches it."""
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in (b"T", b"t")
 
 
 def die_with(parent: int) -> None:
-    """Ask Linux for SIGKILL should the guardian itself be killed (it has one thread, so this fork is safe)."""
+    """Request SIGKILL if the guardian itself is killed (it is single-threaded, so this is safe after fork)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was, before we asked
+    if os.getppid() != parent:  # it was killed before the request
         os._exit(1)
 
 
 def guard(parent: int, folder: Path, key_file: Path | None, grace_s: float, command: list[str]) -> int:
-    """Run `command` until it ends, the parent ends, or a signal comes; leave nothing behind."""
+    """Run `command` until it ends, the parent ends, or a signal arrives; then clean up."""
     signals: set[int] = set()
     for number in (signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda number, _frame: signals.add(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server needs a file for each connection
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server needs a descriptor per connection
     guardian = os.getpid()
     key = key_file.read_bytes() if key_file is not None else b""
     server = subprocess.Popen(
@@ -73,7 +73,7 @@ def guard(parent: int, folder: Path, key_file: Path | None, grace_s: float, comm
     )
     try:
         print(server.pid, flush=True)
-        # The parent is looked for; PR_SET_PDEATHSIG would fire when the *thread* that started us ends.
+        # Poll the parent: PR_SET_PDEATHSIG would fire when the *thread* that started us ends.
         while server.poll() is None and not signals and os.getppid() == parent:
             time.sleep(POLL_S)
         if signals == {signal.SIGTERM}:

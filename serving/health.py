@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m serving.health HOST:PORT MODEL`: status 0 if the server there has the model ready, over gRPC.
+"""`python -m serving.health HOST:PORT MODEL`: status 0 if the model is ready on the server, over gRPC.
 
-A health check runs every few seconds on cores that others need, so this imports gRPC and nothing more.
+A health check runs every few seconds, so this imports only gRPC to save CPU.
 """
 
 import sys
@@ -13,9 +13,9 @@ TIMEOUT_S = 2.0
 
 
 def is_ready(url: str, model: str) -> bool:
-    """Whether it says so in time."""
+    """Return whether the server reports the model as ready within the timeout."""
     name = model.encode()
-    request = b"\x0a" + bytes([len(name)]) + name  # a protobuf message: its field 1, the model's name
+    request = b"\x0a" + bytes([len(name)]) + name  # protobuf: field 1 is the model's name
     with grpc.insecure_channel(url, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             answer: bytes = channel.unary_unary(READY)(request, timeout=TIMEOUT_S)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Addresses and ports to listen on: check those asked for, choose those left open."""
+"""Addresses and ports to listen on: validation of configured ones, choice of free ones."""
 
 import random
 import socket
@@ -9,34 +9,34 @@ from clients.address import join_url
 from mcts_ext.errors import InvalidConfig
 from serving.errors import PortTaken
 
-# Below Linux's range of ephemeral ports (32768 and up): while a server restarts, its waiting clients' own connections
-# would otherwise be given its port now and then.
+# Below Linux's range of ephemeral ports (32768 and up): otherwise a client's connection could occasionally take the
+# port of a restarting server.
 CANDIDATES = range(20_000, 32_000)
 N_TRIES = 200
 
 
 def resolve(host: str) -> str:
-    """The address of a host to listen on, in digits: what is checked is then what is listened on. IPv4 comes first.
+    """Resolve a host to the numeric address to listen on, so that checks and server use the same; prefers IPv4.
 
     Raises:
-        InvalidConfig: it has none.
+        InvalidConfig: if it cannot be resolved.
     """
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InvalidConfig(
-            f"expected an address of this machine, or its name, to listen on, got {host!r}: {error}; "
-            "for example 127.0.0.1, or ::1 in IPv6"
+            f"expected an address or name of this machine to listen on, got {host!r}: {error}; "
+            "use for example 127.0.0.1, or ::1 for IPv6"
         ) from error
-    return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])
+    return str(min(addresses, key=lambda address: address[0] != socket.AF_INET)[4][0])
 
 
 def why_not(host: str, port: int) -> str | None:
-    """Why `port` can't be listened on now at an address; None if it can."""
+    """Return why it is not possible to listen on `port` now, or None."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger closed don't hinder
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore connections in TIME_WAIT
             probe.bind((host, port))
     except OSError as error:
         return error.strerror or str(error)
@@ -44,16 +44,16 @@ def why_not(host: str, port: int) -> str | None:
 
 
 def choose_ports(
-    host: str, asked: Mapping[str, int | None], *, hosts: Mapping[str, str] | None = None
+    host: str, requested: Mapping[str, int | None], *, hosts: Mapping[str, str] | None = None
 ) -> dict[str, int]:
-    """Give every name a port: the one asked for, or a free one, at `host`, or at the one that `hosts` has for the name.
+    """Choose a port for every name: the requested one, or a free one. `hosts` overrides `host` by name.
 
     Raises:
-        PortTaken: a port asked for is in use, or two names ask for the same.
+        PortTaken: if a requested port is in use, or requested twice.
     """
-    at = dict.fromkeys(asked, host) | dict(hosts or {})
+    at = dict.fromkeys(requested, host) | dict(hosts or {})
     chosen: dict[str, int] = {}
-    for name, port in asked.items():
+    for name, port in requested.items():
         if port is None:
             continue
         if not 0 < port < 65_536:
@@ -63,20 +63,20 @@ def choose_ports(
         if reason := why_not(at[name], port):
             raise PortTaken(
                 f"expected a free {name} port, got {join_url(at[name], port)}: {reason}; "
-                f"stop what holds it, choose another, or give none for a free one"
+                f"stop the process that uses it, choose another, or omit it for a free port"
             )
         chosen[name] = port
-    for name, port in asked.items():
+    for name, port in requested.items():
         if port is None:
-            chosen[name] = _free_port(at[name], besides=chosen.values())
+            chosen[name] = _free_port(at[name], excluded=chosen.values())
     return chosen
 
 
-def _free_port(host: str, *, besides: Collection[int]) -> int:
+def _free_port(host: str, *, excluded: Collection[int]) -> int:
     reason: str | None = None
     for port in random.sample(CANDIDATES, N_TRIES):
-        if port not in besides and (reason := why_not(host, port)) is None:
+        if port not in excluded and (reason := why_not(host, port)) is None:
             return port
     raise PortTaken(
-        f"expected a free port on {host}, got {reason} for {N_TRIES} of them; is {host} an address of ours?"
+        f"expected a free port on {host}, got {reason} for {N_TRIES} of them; use an address of this machine"
     )

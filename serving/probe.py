@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask a running server whether it works: one real inference, and how much it has done.
+"""Health probe of a running server: one real inference, and the number of executions.
 
-Triton's own readiness isn't enough: with its backend process dead, a model still reads READY.
+Triton's readiness is not enough: a model whose backend process is dead is still READY.
 """
 
 import threading
@@ -14,11 +14,11 @@ import numpy as np
 from clients.triton.channel import open_channel
 from clients.triton.protocol import grpc, service_pb2, service_pb2_grpc
 from mcts_ext import contract
-from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerUnreachable
+from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ProbeUnreachable
 
 
 def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """One plausible row `[1, F]`: four players, five cards in hand, spades trump, nobody has bid."""
+    """Return one plausible row `[1, F]`: four players, five cards in hand, spades trump, no bids yet."""
     row = np.zeros((1, contract.OBSERVATION_BYTES), np.uint8)
     row[0, contract.AT_N_PLAYERS] = 4
     row[0, contract.AT_N_CARDS] = 5
@@ -30,10 +30,10 @@ def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
 
 
 class Probe:
-    """A connection to one server for questions about its health, one at a time.
+    """Connection to one server for probes, one at a time.
 
-    After a question without an answer the next one has a new channel: the old one may be dead without a word, and gRPC
-    without its event engine (clients/triton/protocol.py) tries one that was refused again only in 10 s.
+    After a probe without a response the next one uses a new channel: the old one may be silently dead, and gRPC without
+    its event engine (clients/triton/protocol.py) waits 10 s before it reconnects after a refused connection.
     """
 
     def __init__(self, url: str, *, model: str) -> None:
@@ -41,7 +41,7 @@ class Probe:
         self._url = url
         self._is_closed = False
         self._channel = open_channel(self._url)
-        self._lock = threading.Lock()  # so a channel that is given up has no call under way
+        self._lock = threading.Lock()  # a channel must not be replaced during a call
         row = sample_observation()
         self._request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[row.tobytes()])
         self._request.inputs.add(name=contract.INPUT_NAME, datatype="UINT8", shape=row.shape)
@@ -49,23 +49,23 @@ class Probe:
             self._request.outputs.add(name=name)
 
     def infer(self, *, timeout_s: float) -> None:
-        """Evaluate one row and check the answer.
+        """Evaluate one row and check the response.
 
         Raises:
-            ServerUnreachable, ProbeTimeout, ProbeFailed: what its name says.
+            ProbeFailed: or one of its subclasses.
         """
-        answer = self._ask("ModelInfer", self._request, timeout_s)
-        found = dict(zip((one.name for one in answer.outputs), answer.raw_output_contents, strict=False))
+        response = self._call("ModelInfer", self._request, timeout_s)
+        contents = dict(zip((out.name for out in response.outputs), response.raw_output_contents, strict=False))
         for name, (_, width) in contract.OUTPUTS.items():
-            data = found.get(name, b"")
+            data = contents.get(name, b"")
             numbers = np.frombuffer(data, np.float32) if len(data) == 4 * width else np.zeros(0, np.float32)
             if len(numbers) != width or not np.isfinite(numbers).all():
-                got = "others" if len(numbers) == width else f"{len(data)} bytes"
+                got = "NaN or infinity" if len(numbers) == width else f"{len(data)} bytes"
                 raise ProbeFailed(f"expected {name} [1, {width}] of finite numbers, got {got}; export the model again")
 
     def n_executions(self, *, timeout_s: float) -> int:
-        """How many batches the server has run: a server that is only busy makes progress."""
-        reply = self._ask("ModelStatistics", service_pb2.ModelStatisticsRequest(name=self.model), timeout_s)
+        """Return the number of executed batches, which increases if the server is merely busy."""
+        reply = self._call("ModelStatistics", service_pb2.ModelStatisticsRequest(name=self.model), timeout_s)
         return sum(int(version.execution_count) for version in reply.model_stats)
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Probe:
         self._is_closed = True
         self._channel.close()
 
-    def _ask(self, method: str, request: Any, timeout_s: float) -> Any:
+    def _call(self, method: str, request: Any, timeout_s: float) -> Any:
         with self._lock, _typed_errors():
             try:
                 stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
@@ -90,15 +90,15 @@ class Probe:
 def _typed_errors() -> Iterator[None]:
     try:
         yield
-    except ValueError as error:  # gRPC's word for a closed channel
-        raise ServerUnreachable("the connection was closed") from error
+    except ValueError as error:  # raised by gRPC for a closed channel
+        raise ProbeUnreachable("the connection was closed") from error
     except grpc.RpcError as error:
         message = " ".join((error.details() or "").removeprefix("[request id: <id_unknown>] ").split())
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise ProbeTimeout("no answer within the deadline") from error
-        # Nobody listens, or it is stopping.
+            raise ProbeTimeout("no response within the deadline") from error
+        # No connection, or the server is stopping.
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            raise ServerUnreachable(message) from error
+            raise ProbeUnreachable(message) from error
         if "Stub process" in message and "is not healthy" in message:
             raise BackendDead(message) from error
         raise ProbeFailed(message) from error

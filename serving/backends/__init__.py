@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Python-based Triton backends, named after NVIDIA's own so that one configuration loads both here and there."""
+"""Python-based Triton backends, named after NVIDIA's own so that the same configuration works with both."""

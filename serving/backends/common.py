@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the backends share: check each request of a batch alone, run the good ones together, split the answers.
+"""Common code of the backends: check every request of a batch, run the valid ones together, split the outputs.
 
-Triton's stub process imports this module beside `model.py`; `triton_python_backend_utils` exists only there, so it is
+Triton's stub process imports this module with `model.py`; `triton_python_backend_utils` exists only there, so it is
 imported when the model is initialized. Axes: `B` rows of all requests together, `b` rows of one request.
 """
 
@@ -22,9 +22,9 @@ SERVER_CHECK_S = 0.5
 
 
 class Network(Protocol):
-    """A loaded network: one input of rows, named outputs with a row per input row."""
+    """Loaded network with one input, and named outputs with a row per input row."""
 
-    properties: Mapping[str, str]  # what the file says about itself
+    properties: Mapping[str, str]  # metadata of the file
 
     input_name: str
     row_shape: tuple[int, ...]  # shape of one row
@@ -32,14 +32,14 @@ class Network(Protocol):
     output_names: tuple[str, ...]
 
     def run(self, rows: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-        """Answer `[B, *row_shape]` with `[B, ...]` per output; the arrays may be overwritten by the next call."""
+        """Map `[B, *row_shape]` to `[B, ...]` per output; the next call may overwrite the arrays."""
 
 
 def check_rows(rows: NDArray[Any], network: Network, *, max_rows: int) -> str | None:
-    """Say what is wrong with one request's rows, or None.
+    """Return what is wrong with the rows of a request, or None.
 
-    Triton lets some shapes through that the network can't take: a batch of 2^32 with the bytes of one row, for one.
-    Put together with others unchecked, it would fail every request of the same dynamic batch.
+    Triton accepts some invalid shapes, for example a batch of 2^32 with the bytes of one row. Unchecked, such a request
+    would fail every other request of its dynamic batch.
     """
     fits = rows.dtype == network.dtype and rows.shape[1:] == network.row_shape
     if fits and 1 <= rows.shape[0] <= max_rows:
@@ -52,19 +52,19 @@ def check_rows(rows: NDArray[Any], network: Network, *, max_rows: int) -> str | 
 
 
 def check_network(network: Network, config: Mapping[str, Any]) -> None:
-    """Refuse a network that isn't the one `config.pbtxt` declares, or that answers with numbers that aren't finite.
+    """Reject a network that does not match `config.pbtxt`, or whose outputs are not finite.
 
-    Triton checks neither for a Python-based backend, and NaN weights must not replace a version that works.
+    Triton checks neither for a Python-based backend, and NaN weights must not replace a working version.
     """
     stated = config.get("parameters", {}).get(VERSION_KEY, {}).get("string_value")
-    found = network.properties.get(VERSION_KEY)
-    if None not in (stated, found) and stated != found:
-        raise ValueError(f"expected {VERSION_KEY} {stated} as in config.pbtxt, got {found}; export the model again")
+    actual = network.properties.get(VERSION_KEY)
+    if None not in (stated, actual) and stated != actual:
+        raise ValueError(f"expected {VERSION_KEY} {stated} as in config.pbtxt, got {actual}; export the model again")
     declared = {entry["name"]: tuple(int(d) for d in entry["dims"]) for entry in config["input"]}
     expected = {network.input_name: network.row_shape}
     if declared != expected:
         raise ValueError(f"expected the input {expected} in config.pbtxt, got {declared}; export the model again")
-    # Ones are a row every decoder can take: a count of zero players might divide by zero.
+    # Rows of ones are valid for every decoder; zero players might divide by zero.
     answers = network.run(np.ones((2, *network.row_shape), network.dtype))
     for entry in config["output"]:
         name, shape = entry["name"], [2, *(int(d) for d in entry["dims"])]
@@ -80,7 +80,7 @@ def check_network(network: Network, config: Mapping[str, Any]) -> None:
 
 
 def parameter(args: Mapping[str, str], key: str, default: str, *, choices: Sequence[str] = ()) -> str:
-    """Read one `parameters` entry of `config.pbtxt`."""
+    """Return one `parameters` entry of `config.pbtxt`."""
     entries = json.loads(args["model_config"]).get("parameters", {})
     value = str(entries.get(key, {}).get("string_value", default)).strip()
     if choices and value not in choices:
@@ -90,7 +90,7 @@ def parameter(args: Mapping[str, str], key: str, default: str, *, choices: Seque
 
 
 def thread_count(args: Mapping[str, str]) -> int:
-    """The parameter `threads`; 0, its default, shares the cores that this process may use among the instances."""
+    """Return the parameter `threads`; 0, the default, divides the available cores among the instances."""
     text = parameter(args, "threads", "0")
     if not text.isdecimal():
         raise ValueError(f"expected parameter threads to be a whole number, got {text!r}; correct config.pbtxt")
@@ -100,16 +100,16 @@ def thread_count(args: Mapping[str, str]) -> int:
 
 
 def end_with_server() -> None:
-    """End this process within a second of its server, by a child that watches both.
+    """Fork a child that kills this process within a second after the server has died.
 
-    Killed outright, the server can leave this process waiting for a semaphore of their shared memory with Python's
-    global lock held: then no thread of ours runs, and Triton's own watch, which wants that lock, waits forever.
+    A killed server can leave this process waiting for a semaphore in shared memory while it holds the GIL: then no
+    thread of this process runs, including Triton's own watchdog.
     """
     server, stub = os.getppid(), os.getpid()
     if os.fork() != 0:
         return
-    try:  # nothing may leave this block: above it lies Triton's own code
-        Path("/proc/self/comm").write_text("blobzero-watch")  # its name in a list of processes
+    try:  # no exception may propagate into Triton's code
+        Path("/proc/self/comm").write_text("blobzero-watch")  # the process name
         while os.getppid() == stub and parent_of(stub) == server:
             time.sleep(SERVER_CHECK_S)
         if os.getppid() == stub:
@@ -119,26 +119,26 @@ def end_with_server() -> None:
 
 
 def parent_of(pid: int) -> int:
-    """The parent of a process that runs (proc(5): the fourth field of its `stat`, after a name in parentheses)."""
+    """Return the parent of a process (proc(5): fourth field of `stat`, after the name in parentheses)."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 class BatchingModel:
-    """The life of a Python-based backend: Triton calls `initialize` once, `execute` per dynamic batch."""
+    """Base of the Python-based backends: Triton calls `initialize` once, `execute` per dynamic batch."""
 
     FILE = "model.onnx"
-    """The name of a version's file."""
+    """Name of a version's file."""
 
     def load(self, path: Path, args: Mapping[str, str]) -> tuple[Network, str]:
-        """Load the file; also say in words how it will run. Defined by each backend."""
+        """Load the file; return the network and a description of its arithmetic. Defined by each backend."""
         raise NotImplementedError
 
     def sizes(self) -> Sequence[int]:
-        """Batches that were better computed once before; a backend that keeps something of every size has more."""
+        """Return the batch sizes to warm up; overridden by backends that cache something per shape."""
         return (self.max_rows,)
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Load and check; whatever is raised here makes Triton refuse the version and keep the old one."""
+        """Load and check the network; on an exception Triton rejects the version and keeps the old one."""
         import triton_python_backend_utils as pb
 
         end_with_server()
@@ -149,40 +149,40 @@ class BatchingModel:
         try:
             self.network, how = self.load(path, args)
             check_network(self.network, config)
-            # Before it serves: then its memory stays as it is, and nobody is the first to ask for a size.
+            # Warm up before serving, so that memory does not grow and no request pays for a new shape.
             for n_rows in self.sizes():
                 self.network.run(np.zeros((n_rows, *self.network.row_shape), self.network.dtype))
         except Exception as error:  # Triton reports the first line only
             text = " ".join(str(error).split())
             where = "/".join(
                 (args["model_name"], *path.parts[-2:])
-            )  # the folders above may be links of the server's own
+            )  # the parent folders may be links in the server's private folder
             raise ValueError(f"cannot serve {where}: {text}") from error
         self.known_outputs = frozenset(self.network.output_names)
         pb.Logger.log_info(f"{args['model_name']} version {args['model_version']}: {how}")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer every request of a dynamic batch, each with its own rows or its own error."""
+        """Return a response with outputs or an error for every request of a dynamic batch."""
         pb, network = self.pb, self.network
         responses: list[Any] = [None] * len(requests)
-        good: list[int] = []
+        valid: list[int] = []
         batches: list[NDArray[Any]] = []
         for i, request in enumerate(requests):
             fault = None
             try:
                 rows = pb.get_input_tensor_by_name(request, network.input_name).as_numpy()
                 fault = check_rows(rows, network, max_rows=self.max_rows)
-            except Exception as error:  # one request's damage must not reach the others
+            except Exception as error:  # an invalid request must not affect the others
                 fault = f"cannot read {network.input_name}: {error}"
             if fault is None:
-                good.append(i)
+                valid.append(i)
                 batches.append(rows)
             else:
                 responses[i] = pb.InferenceResponse(error=pb.TritonError(fault, pb.TritonError.INVALID_ARG))
-        if good:
-            answers = network.run(batches[0] if len(good) == 1 else np.concatenate(batches))
+        if valid:
+            answers = network.run(batches[0] if len(valid) == 1 else np.concatenate(batches))
             start = 0
-            for i, rows in zip(good, batches, strict=True):
+            for i, rows in zip(valid, batches, strict=True):
                 stop = start + len(rows)
                 wanted = self.known_outputs.intersection(requests[i].requested_output_names())
                 responses[i] = pb.InferenceResponse([pb.Tensor(name, answers[name][start:stop]) for name in wanted])

@@ -260,7 +260,7 @@ def test_a_training_option_out_of_range_is_one_line(capsys: pytest.CaptureFixtur
             "HOST:PORT of --metrics (or PORT",
         ),
         (["loop", "--metrics", "256.0.0.1:x"], "HOST:PORT of --metrics (or PORT"),
-        (["selfplay", "--repository", "nowhere"], "nowhere/blobnet/config.pbtxt, got nothing there"),
+        (["selfplay", "--repository", "nowhere"], "nowhere/blobnet/config.pbtxt, got no file"),
         (["selfplay", "--evaluator", "local", "--repository", "nowhere"], "nowhere/blobnet/<version>/model.onnx"),
     ],
 )

@@ -185,15 +185,15 @@ def test_others_are_let_in_only_with_a_key_file(
     assert main(["serve", "--repository", str(config.repository), "--host", host]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"expected a --key-file with a host that others reach, got {host} and none" in error
+    assert f"expected a --key-file with a host reachable from other machines, got {host} and none" in error
     if host == "192.0.2.1":  # no address of this machine
         return
     (tmp_path / "key").write_text("a-key-of-24-characters-00")
     with EmbeddedTriton(replace(config, host=host, key_file=tmp_path / "key")) as server:
         said = server.doors.open_to_others()
         assert said is not None
-        assert f"whoever reaches {host} may ask for evaluations" in said
-        assert "models, shared memory, trace and logging want the key" in said
+        assert f"anyone who can reach {host} has access to inference" in said
+        assert "models, shared memory, trace and logging require the key" in said
         assert "metrics" not in said
         assert server.metrics_url.startswith("http://127.0.0.1:")
         assert find_key(f"127.0.0.1:{server.doors.endpoints['grpc'][1]}", None) is None
@@ -201,5 +201,5 @@ def test_others_are_let_in_only_with_a_key_file(
 
 @pytest.mark.parametrize("host", ["", "nowhere.invalid", "[::1]", "127.0.0.1:80", "a" * 300])
 def test_a_host_that_is_none_is_named(config: ServerConfig, host: str) -> None:
-    with pytest.raises(InvalidConfig, match="expected an address of this machine, or its name, to listen on, got"):
+    with pytest.raises(InvalidConfig, match="expected an address or name of this machine to listen on, got"):
         EmbeddedTriton(replace(config, host=host)).start()

@@ -14,7 +14,7 @@ from export.publishing.candidate import Wish
 from export.publishing.publish import publish
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
-from serving.errors import ModelNotFound, ServerFailed, ServingError
+from serving.errors import ModelNotServable, ServerStartFailed, ServingError
 from serving.folders import lay_out
 from serving.install import Installation
 from tests.support.tiny_model import write_repository
@@ -117,12 +117,12 @@ def test_a_stub_finds_no_modules_in_the_user_s_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "$(touch planted)", "../models", "", "-x", "a\nb"])
 def test_a_model_s_name_that_a_shell_reads_as_more_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelNotFound, match="expected a model's name of letters, digits"):
+    with pytest.raises(ModelNotServable, match="expected a model name of letters, digits"):
         EmbeddedTriton(ServerConfig(write_repository(tmp_path / "models"), model=name)).start()
 
 
 def test_a_repository_that_can_not_be_looked_at_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"expected a model repository at .* File name too long"):
+    with pytest.raises(ModelNotServable, match=r"expected a model repository at .* File name too long"):
         EmbeddedTriton(ServerConfig(tmp_path / ("x" * 300))).start()
 
 
@@ -133,7 +133,7 @@ def test_no_place_for_the_server_s_folder_is_said_in_one_line(tmp_path: Path, mo
     repository = write_repository(tmp_path / "models")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a b"))
     monkeypatch.setattr(tempfile, "mkdtemp", full)
-    with pytest.raises(ServingError, match=r"characters that a shell reads as its own in .*a b.*No space left"):
+    with pytest.raises(ServingError, match=r"special characters of the shell in .*a b.*No space left"):
         EmbeddedTriton(ServerConfig(repository, log_file=tmp_path / "log")).start()
 
 
@@ -150,7 +150,7 @@ def test_a_backend_that_does_not_start_is_reported_at_once_by_what_it_said(
     monkeypatch.setattr("serving.embedded.lay_out", spoiled)
     server = EmbeddedTriton(ServerConfig(write_repository(tmp_path / "models"), log_file=tmp_path / "log"))
     began = time.monotonic()
-    with pytest.raises(ServerFailed, match=r"backend to start, but it has ended: this stub ends; see .*log"):
+    with pytest.raises(ServerStartFailed, match=r"backend to start, but it has died: this stub ends; see .*log"):
         server.start()
     assert time.monotonic() - began < 15  # Triton itself would wait on, and we for a minute
     assert not server.is_alive()

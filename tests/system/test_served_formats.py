@@ -38,7 +38,7 @@ from mcts_ext.contract import (
 from serving.backends.pytorch.model import METADATA_FILE, TorchNetwork
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
-from serving.errors import ModelNotFound, ServerFailed
+from serving.errors import ModelNotServable, ServerStartFailed
 from tests.support.raw_client import key_headers
 from tests.system.test_kills import stubs_below
 from training.checkpoint import describe
@@ -111,12 +111,12 @@ def test_a_configuration_for_the_gpu_is_understood_and_wants_one(name: str, tmp_
     if Path("/dev/nvidia0").exists():
         pytest.skip("this machine has a GPU")
     write_version(tmp_path, network, 1)
-    with pytest.raises(ServerFailed, match="has kind KIND_GPU but no GPUs are available"):
+    with pytest.raises(ServerStartFailed, match="has kind KIND_GPU but no GPUs are available"):
         EmbeddedTriton(ServerConfig(repository=tmp_path, config_name=name, log_file=tmp_path / "triton.log")).start()
     # What the test above rests on: an unknown key is refused earlier, in other words.
     path = config_path(tmp_path, name)
     path.write_text(path.read_text().replace("execution_accelerators", "execution_accelerator"))
-    with pytest.raises(ServerFailed, match="failed to read text proto"):
+    with pytest.raises(ServerStartFailed, match="failed to read text proto"):
         EmbeddedTriton(ServerConfig(repository=tmp_path, config_name=name, log_file=tmp_path / "second.log")).start()
 
 
@@ -160,7 +160,7 @@ def test_a_third_version_takes_the_place_of_the_first_and_leaves_the_second_alon
 def test_a_file_of_another_observation_version_is_refused(name: str, tmp_path: Path, network: BlobNet) -> None:
     write_version(tmp_path, network, 1, **{VERSION_KEY: "99"})
     config = ServerConfig(repository=tmp_path, config_name=name, log_file=tmp_path / "triton.log")
-    with pytest.raises(ServerFailed, match=r"expected observation_version 2 as in config\.pbtxt, got 99"):
+    with pytest.raises(ServerStartFailed, match=r"expected observation_version 2 as in config\.pbtxt, got 99"):
         EmbeddedTriton(config).start()
 
 
@@ -174,7 +174,7 @@ def test_a_bfloat16_file_is_computed_in_bfloat16_or_refused(tmp_path: Path, netw
         line = "bfloat16 file, matrix products in bf16, 1 threads; what is not quantized in bf16 (the file asks for it)"
         assert line in (tmp_path / "triton.log").read_text()
     else:
-        with pytest.raises(ServerFailed, match="expected a processor with avx512_bf16 or amx_bf16"):
+        with pytest.raises(ServerStartFailed, match="expected a processor with avx512_bf16 or amx_bf16"):
             EmbeddedTriton(config).start()
 
 
@@ -201,14 +201,14 @@ def test_a_pickle_is_refused_and_not_run(
     assert loaded is None
     trace.rmdir()  # it would run
     config = ServerConfig(repository=tmp_path, config_name="pytorch", log_file=tmp_path / "triton.log")
-    with pytest.raises(ServerFailed, match=r"cannot serve .*1/model\.pt: PytorchStreamReader failed"):
+    with pytest.raises(ServerStartFailed, match=r"cannot serve .*1/model\.pt: PytorchStreamReader failed"):
         EmbeddedTriton(config).start()
     assert not trace.exists()
 
 
 def test_a_version_without_torchscript_is_named(tmp_path: Path, network: BlobNet) -> None:
     (write_version(tmp_path, network, 1) / "model.pt").unlink()
-    with pytest.raises(ModelNotFound, match=r"expected .*<version>/model\.pt, got no version"):
+    with pytest.raises(ModelNotServable, match=r"expected .*<version>/model\.pt, got no version"):
         EmbeddedTriton(ServerConfig(repository=tmp_path, config_name="pytorch")).start()
 
 

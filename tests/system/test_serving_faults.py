@@ -20,7 +20,7 @@ import tritonclient.grpc as triton
 
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
-from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerFailed
+from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ServerStartFailed
 from serving.watch import Watch
 from tests.support.tiny_model import (
     MODEL,
@@ -84,7 +84,7 @@ def test_a_temporary_log_stays_only_where_somebody_is_pointed_to_it(
         assert server.log_file.parent == tmp_path
     assert not list(tmp_path.glob("*.log"))
     next(config.repository.rglob("model.*")).write_text("no model")
-    with pytest.raises(ServerFailed) as error:
+    with pytest.raises(ServerStartFailed) as error:
         EmbeddedTriton(config).start()
     (log,) = tmp_path.glob("*.log")
     assert f"see {log}" in str(error.value)
@@ -194,7 +194,7 @@ def test_every_death_and_hang_is_noticed_said_and_cured(tmp_path: Path) -> None:
             (kill_stub, r"a backend process of Triton has ended|runs but does not work \(Stub process"),
             (stop_stub, r"runs but does not work \(Stub process"),
             (kill_server, r"Triton has ended"),
-            (stop_server, r"runs but does not work \(no answer within"),
+            (stop_server, r"runs but does not work \(no response within"),
             (kill_guardian, r"Triton has ended"),
         ]:
             pids, folder = [server.pid, *(p.pid for p in stubs(server))], server.folder.name
@@ -261,7 +261,7 @@ def watch_for_looks(server: FakeServer, n_looks: int) -> list[str]:
 
 def test_a_busy_server_is_left_alone() -> None:
     server = FakeServer()
-    server.fault = ProbeTimeout("no answer within the deadline")
+    server.fault = ProbeTimeout("no response within the deadline")
     assert watch_for_looks(server, n_looks=5) == []
     assert server.n_restarts == 0
 
@@ -280,12 +280,12 @@ def test_a_watch_goes_on_whatever_fails() -> None:
         server.restart_fault = None
         assert wait_until(lambda: server.n_restarts > 0 and server.fault is None)
         server.fault = ValueError("not one of ours")
-        assert wait_until(lambda: "the watch of Triton failed (ValueError: not one of ours); it goes on" in said)
+        assert wait_until(lambda: "the watch of Triton failed (ValueError: not one of ours); it continues" in said)
         server.fault = None
         server.alive = False
         assert wait_until(lambda: server.alive)
     assert said[0] == "Triton runs but does not work (closing tag '[/models/x]'); restarting it"
-    assert said[1] == "the restart failed (KeyError: 'of a library'); trying again until it succeeds"
+    assert said[1] == "the restart failed (KeyError: 'of a library'); retrying until it succeeds"
     assert any("Triton answers again" in text for text in said)
 
 
@@ -324,10 +324,10 @@ def test_one_error_alone_restarts_nothing() -> None:
 def test_a_restart_that_fails_is_tried_again_and_said_once() -> None:
     server = FakeServer()
     server.alive = False
-    server.restart_fault = ServerFailed("expected a version, got none")
+    server.restart_fault = ServerStartFailed("expected a version, got none")
     said = watch_for_looks(server, n_looks=4)
     assert said == [
         "Triton has ended; restarting it",
-        "the restart failed (expected a version, got none); trying again until it succeeds",
+        "the restart failed (expected a version, got none); retrying until it succeeds",
     ]
     assert server.n_restarts >= 4

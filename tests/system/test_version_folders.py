@@ -10,7 +10,7 @@ from export.publishing.repository import numbers
 from export.publishing.server import ModelServer
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
-from serving.errors import ModelNotFound
+from serving.errors import ModelNotServable
 from tests.support.tiny_model import MODEL, write_repository
 
 
@@ -46,7 +46,7 @@ def test_a_name_that_the_server_stumbles_over_is_refused_before_it_starts(name: 
     folder = repository(tmp_path, name)
     if name == "02":  # alone: nothing is served
         shutil.rmtree(folder / "1")
-    with pytest.raises(ModelNotFound) as caught:
+    with pytest.raises(ModelNotServable) as caught:
         serve(tmp_path)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backend `onnxruntime`: ONNX through ONNX Runtime on the CPU: int8 products of an int8 file, float32 of any other.
+"""Backend `onnxruntime`: ONNX Runtime on the CPU; matrix products are int8 for an int8 file, float32 for any other.
 
-Parameter of `config.pbtxt`: `threads` is a count, 0 for every core.
+Parameter in `config.pbtxt`: `threads`, 0 for all cores.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
 class OrtNetwork:
-    """One session, one run at a time."""
+    """ONNX Runtime session."""
 
     def __init__(self, path: Path, *, n_threads: int) -> None:
         options = ort.SessionOptions()
@@ -41,7 +41,7 @@ class OrtNetwork:
 
 
 class TritonPythonModel(BatchingModel):
-    """The class Triton looks for."""
+    """Class expected by Triton."""
 
     def load(self, path: Path, args: Mapping[str, str]) -> tuple[Network, str]:
         """See `BatchingModel`."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backend `pytorch`: TorchScript (`model.pt`) through PyTorch on the CPU, in the file's own precision.
+"""Backend `pytorch`: TorchScript (`model.pt`) in PyTorch on the CPU, in the file's precision.
 
-Parameter of `config.pbtxt`: `threads` is a count, 0 for every core. Names, types and widths of the tensors come from
-the configuration, for TorchScript has none: the outputs in its order. `torch.jit.load` reads an archive of code in a
-language of its own, and refuses a pickle without running what is in it.
+Parameter in `config.pbtxt`: `threads`, 0 for all cores. Names, types and shapes of the tensors come from the
+configuration, since TorchScript has none; outputs are in its order. `torch.jit.load` accepts only TorchScript archives
+and rejects a pickle without executing it.
 """
 
 import json
@@ -18,16 +18,16 @@ from mcts_ext.contract import PRECISION_KEY
 from serving.backends.common import BatchingModel, Network, thread_count
 
 METADATA_FILE = "metadata.json"
-"""The properties, as a JSON object beside the code in the archive."""
+"""File in the archive with the properties as a JSON object."""
 
 DTYPES = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
 
 
 class TorchNetwork:
-    """One module, one run at a time.
+    """TorchScript module.
 
-    It is run as loaded: frozen, or optimized for inference, it was no faster (17.1k to 17.3k rows/s of one thread,
-    preset reference, 512 rows; nor in preset small), for the network has no norm to fold into a product.
+    It is not frozen or optimized for inference: this was no faster (17.1k to 17.3k rows/s per thread, preset reference,
+    512 rows; nor with preset small), because the network has no norm to fold into a matrix product.
     """
 
     def __init__(self, path: Path, *, config: Mapping[str, Any], n_threads: int) -> None:
@@ -38,7 +38,7 @@ class TorchNetwork:
                 "expected the package torch for the backend pytorch, got none; install it with: "
                 "pip install 'blobzero[train]', or serve another configuration"
             ) from error
-        torch.set_num_threads(n_threads)  # of this process, and so of this instance
+        torch.set_num_threads(n_threads)  # this process is one instance
         self.torch = torch
         extra = {METADATA_FILE: ""}
         self.module: Any = torch.jit.load(str(path), map_location="cpu", _extra_files=extra)  # type: ignore[no-untyped-call]
@@ -58,7 +58,7 @@ class TorchNetwork:
 
 
 class TritonPythonModel(BatchingModel):
-    """The class Triton looks for."""
+    """Class expected by Triton."""
 
     FILE = "model.pt"
 
