@@ -27,6 +27,7 @@ from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
 from perf.bench import served
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, interleave
 from perf.bench.served import Work
+from perf.load.sender.rows import search_positions
 from serving.embedded import EmbeddedTriton, own_server
 from ui.console import new_table
 
@@ -44,7 +45,7 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | N
     """Measure every batch on every path."""
     window_s = window_s or (0.15 if plan.quick else 1.5)
     cores = len(os.sched_getaffinity(0))
-    positions = served.positions_in_play(served.N_POSITIONS, seed=0)
+    positions = search_positions(0)
     descriptions: list[str] = []
     with contextlib.ExitStack() as stack:
         repository = stack.enter_context(served.served_repository(plan.say, path=repository))
@@ -69,7 +70,7 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | N
             "window_s": window_s,
             "cores": cores,
             "in_flight": served.IN_FLIGHT,
-            "positions": "4 players, 5 cards, played at random",
+            "positions": "of a search",
             "model_version": int(model.parent.name),
             "wire_batch": WIRE_BATCH,
             "in_process": descriptions,

@@ -39,6 +39,7 @@ from perf.bench import served
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result
 from perf.bench.selfplay_report import draw, points_table
 from perf.bench.served import Work
+from perf.load.sender.rows import search_positions
 from serving.embedded import EmbeddedTriton, own_server
 from ui.console import csv_of
 
@@ -203,7 +204,7 @@ def _beside_pure_load(triton: EmbeddedTriton, statistics: ModelStatistics, pace:
     `play` is interrupted where it has taken in a batch: what it has at the server meanwhile is answered and waits.
     """
     pairs: list[tuple[Work, Work]] = []
-    positions = served.positions_in_play(served.N_POSITIONS, seed=0)
+    positions = search_positions(0)
     stop = threading.Event()
     cpu_seconds = partial(served.own_cpu, triton)
     watch = _Watch(statistics, cpu_seconds)

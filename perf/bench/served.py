@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Final
 
 import numpy as np
@@ -17,17 +16,13 @@ from numpy.typing import NDArray
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluator
 from clients.local import latest_model_file
-from mcts_ext.contract import MODEL_NAME, OBSERVATION_BYTES
-from mcts_ext.observe import observation
-from mcts_ext.rules import Round
-from perf.bench.deals import CARDS, PLAYERS, TRUMPS
+from mcts_ext.contract import MODEL_NAME
 from perf.bench.measure import Say
 from serving.embedded import EmbeddedTriton
 
 REPOSITORY: Final = Path("model_repo")
 IN_FLIGHT: Final = 4
 """Requests that a client under pure load keeps at the server: one is computed, one waits, two are on their way."""
-N_POSITIONS: Final = 4096
 
 PARTS: Final = ("client", "server", "backend")
 CpuSeconds = Callable[[], tuple[float, float, float]]
@@ -107,16 +102,3 @@ def closed_loop(
     took = time.monotonic() - began
     spent = [after - before for before, after in zip(cpu, cpu_seconds(), strict=True)]
     return Work(n_answered * batch, took, spent)
-
-
-def positions_in_play(n: int, *, seed: int) -> NDArray[np.uint8]:
-    """`[n, F]` positions of rounds of one shape, every decision of rounds that are played at random."""
-    random = Random(seed)
-    rows: list[bytes] = []
-    while len(rows) < n:
-        trump = random.choice(TRUMPS)
-        table = Round.deal(PLAYERS, CARDS, random.randrange(PLAYERS), trump, random.getrandbits(62))
-        while not table.is_over:
-            rows.append(observation(table))
-            table.apply(random.choice(table.legal_actions()))
-    return np.frombuffer(b"".join(rows[:n]), np.uint8).reshape(n, OBSERVATION_BYTES)

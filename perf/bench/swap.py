@@ -28,7 +28,7 @@ from clients.processes import python_command
 from clients.triton.evaluator import TritonEvaluator
 from mcts_ext.errors import BlobError
 from perf.bench.measure import Figure, Plan, Result, figure_table
-from perf.bench.served import positions_in_play
+from perf.load.sender.rows import search_positions
 from serving.embedded import own_server
 
 PUBLISH: Final = python_command("blobzero.cli", "publish")
@@ -103,7 +103,7 @@ def run(plan: Plan, *, sizes: Sizes | None = None) -> Result:
         repository = folder / "models"
         for checkpoint in reversed(checkpoints):  # version 1 is the odd one
             _publish(checkpoint, repository)
-        rows = positions_in_play(sizes.rows, seed=1)
+        rows = search_positions(1)[: sizes.rows]
         log = plan.out / "swap-triton.log"
         with own_server(repository, say=plan.say, log_file=log, is_watched=False) as triton:
             expected = [_logits(repository / "blobnet" / str(version) / "model.onnx", rows) for version in (2, 1)]
