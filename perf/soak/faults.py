@@ -93,27 +93,22 @@ class FaultReport:
 Fault = AbstractContextManager[Inflicted]
 
 
-def _kill(pid: int) -> Callable[[], str | None]:
-    """SIGKILL to a process that should live; what to say where it does not."""
+def _killed(pid: int, what: str, *, is_cured: Callable[[], bool]) -> Fault:
+    """SIGKILL to a process that should live."""
+    failure = None
     try:
         psutil.Process(pid or -1).kill()
     except (psutil.Error, ValueError):
-        return lambda: f"process {pid} was not there to be killed"
-    return lambda: None
+        failure = f"process {pid} was not there to be killed"
+    return contextlib.nullcontext(Inflicted(f"SIGKILL to {what}", failure=lambda: failure, is_cured=is_cured))
 
 
-@contextlib.contextmanager
-def _server_kill(stack: Stack) -> Iterator[Inflicted]:
+def _server_kill(stack: Stack) -> Fault:
     pid = stack.triton.pid
-    yield Inflicted(
-        f"SIGKILL to Triton, process {pid}",
-        failure=_kill(pid),
-        is_cured=lambda: stack.triton.pid not in (0, pid),
-    )
+    return _killed(pid, f"Triton, process {pid}", is_cured=lambda: stack.triton.pid not in (0, pid))
 
 
-@contextlib.contextmanager
-def _backend_kill(stack: Stack) -> Iterator[Inflicted]:
+def _backend_kill(stack: Stack) -> Fault:
     server = stack.triton.pid
     # Of the version that is asked: another one's death would be noticed by the watch alone.
     current = f"/{MODEL_NAME}/{stack.fleet.model_version}/"
@@ -122,24 +117,19 @@ def _backend_kill(stack: Stack) -> Iterator[Inflicted]:
         children = psutil.Process(server or -1).children(recursive=True)
         victims = [one.pid for one in children if any(current in word for word in one.cmdline())]
     victim = stack.random.choice(victims) if victims else 0
-    yield Inflicted(
-        f"SIGKILL to backend process {victim} of {len(victims)} of version {stack.fleet.model_version}",
-        failure=_kill(victim),
-        is_cured=lambda: stack.triton.pid not in (0, server),
-    )
+    what = f"backend process {victim} of {len(victims)} of version {stack.fleet.model_version}"
+    return _killed(victim, what, is_cured=lambda: stack.triton.pid not in (0, server))
 
 
-@contextlib.contextmanager
-def _worker_kill(stack: Stack) -> Iterator[Inflicted]:
-    before = stack.fleet.n_restarts
-    n_workers = len(stack.fleet.pids)
+def _worker_kill(stack: Stack) -> Fault:
+    fleet, before, n_workers = stack.fleet, stack.fleet.n_restarts, len(stack.fleet.pids)
     index = stack.n_workers_killed % n_workers  # in turns: one that dies too often ends a fleet
-    pid = stack.fleet.pids[index]
     stack.n_workers_killed += 1
-    yield Inflicted(
-        f"SIGKILL to worker {index}, process {pid}",
-        failure=_kill(pid),
-        is_cured=lambda: stack.fleet.n_restarts > before and stack.fleet.n_playing == n_workers,
+    pid = fleet.pids[index]
+    return _killed(
+        pid,
+        f"worker {index}, process {pid}",
+        is_cured=lambda: fleet.n_restarts > before and fleet.n_playing == n_workers,
     )
 
 
