@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checkpoint to a served model: the ONNX graph, its agreement with PyTorch, versions on disk, publishing."""
+"""Export of checkpoints to ONNX and TorchScript, parity checks against PyTorch, and publishing of versions."""

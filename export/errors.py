@@ -2,14 +2,14 @@
 """Errors of exporting and publishing.
 
 ```
-ExportError                   every error of this package
-├── InvalidModel              a model file that does not fit the contract
-├── InvalidPositions          no recorded positions where some were promised
+ExportError                   base of all errors
+├── InvalidModel              the model file does not match the contract
+├── InvalidPositions          there are no usable recorded positions
 ├── ParityFailed              two evaluations of the same network differ by more than the tolerance
-├── RepositoryError           a model repository that cannot be read or written, or a version that is not as expected
-│   ├── RepositoryBusy        another process is changing it
-│   └── RegistryError         its registry cannot be read
-└── PublishFailed             a server that did not take a version; it was withdrawn
+├── RepositoryError           the model repository cannot be read or written, or a version is not as expected
+│   ├── RepositoryBusy        another process is changing the repository
+│   └── RegistryError         the registry cannot be read
+└── PublishFailed             the server did not load a version; the version was withdrawn
 ```
 """
 
@@ -20,15 +20,15 @@ from mcts_ext.errors import BlobError
 
 
 class ExportError(BlobError):
-    """Base of every error of exporting and publishing."""
+    """Base of all errors of exporting and publishing."""
 
 
 class InvalidModel(ExportError):
-    """A model file that does not fit the contract."""
+    """The model file does not match the contract."""
 
 
 class InvalidPositions(ExportError):
-    """No recorded positions where some were promised."""
+    """There are no usable recorded positions."""
 
 
 class ParityFailed(ExportError):
@@ -36,7 +36,7 @@ class ParityFailed(ExportError):
 
 
 class RepositoryError(ExportError):
-    """A model repository that cannot be read or written, or a version that is not as expected."""
+    """The model repository cannot be read or written, or a version is not as expected."""
 
 
 class RepositoryBusy(RepositoryError):
@@ -44,16 +44,16 @@ class RepositoryBusy(RepositoryError):
 
 
 class RegistryError(RepositoryError):
-    """A registry that cannot be read."""
+    """The registry cannot be read."""
 
 
 class PublishFailed(ExportError):
-    """A server that did not take a version; it was withdrawn."""
+    """The server did not load a version; the version was withdrawn."""
 
 
 def unwritable(repository: Path, error: BaseException) -> RepositoryError:
-    """The error of a repository that could not be written."""
+    """Return the error for a repository that could not be written."""
     return RepositoryError(
-        f"expected a writable model repository with room at {repository}, "
-        f"got {reason(error)}; free space or name another"
+        f"expected a writable model repository with free space at {repository}, "
+        f"got {reason(error)}; free space or choose another"
     )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint in every variant asked for: built, compared with PyTorch in each engine, timed, reported.
+"""Export of a checkpoint in several variants: built, compared with PyTorch in each engine, timed, reported.
 
 ```
-<out>/<format>-<precision>/model.onnx | model.pt      whole, within tolerance in every engine that serves it
-<out>/report.json                                     all figures, and why others were refused
+<out>/<format>-<precision>/model.onnx | model.pt      within tolerance in every engine that serves it
+<out>/report.json                                     all measurements, and why variants were rejected
 ```
 """
 
@@ -27,53 +27,53 @@ from export.graph import metadata_of
 from export.parity import ParityReport
 from export.precisions import VARIANTS, Format, Precision, Variant
 from export.timing import BATCH, REPEATS, Speed, time_engines
-from export.variants import Examples, attempt, open_engine
+from export.variants import Examples, build_and_compare, open_engine
 from mcts_ext.errors import BlobError
 from training.checkpoint import CheckpointInfo, load_checkpoint
 
 REPORT_FILE: Final = "report.json"
 NEAR: Final = 0.95
-"""Of two that are as fast to within 5%, which is noise, the one nearer to PyTorch counts as the faster."""
+"""Speeds within 5% are a tie (noise), which the better parity with PyTorch breaks."""
 _PACKAGES: Final = {"openvino": "openvino", "onnxruntime": "onnxruntime", "pytorch": "torch"}
 
 
 @dataclass(frozen=True)
-class Served:
-    """One variant as one engine serves it."""
+class EngineResult:
+    """Parity and speed of one variant in one engine."""
 
     variant: Variant
     engine: str
     parity: ParityReport
     speed: Speed | None = None
-    """None where the variant was refused."""
+    """None if the variant was rejected."""
     is_fastest: bool = False
-    """Of this engine's variants within tolerance."""
+    """Whether it is the fastest variant within tolerance in this engine."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was built, and what it is worth."""
+    """Result of an export."""
 
     checkpoint: Path
     info: CheckpointInfo
     out: Path
     files: Mapping[Variant, Path]
-    """Those within tolerance."""
+    """Files of the variants within tolerance."""
     refused: Mapping[Variant, str]
-    """The others, and why, in one line."""
-    served: Sequence[Served]
+    """Rejected variants and the reason in one line."""
+    served: Sequence[EngineResult]
     positions: str
-    """Where the positions come from."""
+    """Description of the positions."""
     threads: int
     exported_at: str
 
     @property
-    def fastest(self) -> Served | None:
-        """The fastest within tolerance, whatever the engine."""
-        return _fastest([one for one in self.served if one.is_fastest])
+    def fastest(self) -> EngineResult | None:
+        """Fastest variant within tolerance in any engine."""
+        return _fastest([result for result in self.served if result.is_fastest])
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the report as JSON values."""
         return {
             "checkpoint": {"path": str(self.checkpoint), **asdict(self.info)},
             "machine": machine(),
@@ -85,15 +85,15 @@ class ExportReport:
             "batch": BATCH,
             "repeats": REPEATS,
             "tolerances": {
-                one.precision: {
+                variant.precision: {
                     name: limit if np.isfinite(limit) else None  # JSON has no infinity
-                    for name, limit in asdict(one.row.tolerance).items()
+                    for name, limit in asdict(variant.spec.tolerance).items()
                 }
-                for one in (*self.files, *self.refused)
+                for variant in (*self.files, *self.refused)
             },
             "files": {str(variant): str(path) for variant, path in self.files.items()},
             "refused": {str(variant): why for variant, why in self.refused.items()},
-            "served": [asdict(one) for one in self.served],
+            "served": [asdict(result) for result in self.served],
         }
 
 
@@ -106,51 +106,50 @@ def export_variants(
     records: Path | None = None,
     on_step: Callable[[str], None] = lambda text: None,
 ) -> ExportReport:
-    """Export a checkpoint; a variant beyond its tolerance in any engine is refused, and its file not kept.
+    """Export a checkpoint; a variant that exceeds its tolerance in any engine is rejected and its file not kept.
 
     Args:
-        checkpoint: of `training.checkpoint`.
-        out: folder for files and report; variants that are not asked for stay as they are there.
+        checkpoint: file of `training.checkpoint`.
+        out: folder for files and report; files of other variants in it are kept.
         formats, precisions: which of `VARIANTS` to build.
-        records: as `export.positions.recorded_rows` takes it.
-        on_step: told, in a few words, what comes next.
+        records: see `export.positions.recorded_rows`.
+        on_step: called with a description of the next step.
 
     Raises:
-        BlobError: a subclass says that the checkpoint or the records can't be read, that there is no such variant, or
-            that `out` can't be written.
+        BlobError: if the checkpoint or the records cannot be read, a variant does not exist, or `out` is not writable.
     """
-    asked = [variant for variant in VARIANTS if variant.format in formats and variant.precision in precisions]
-    if missing := set(precisions) - {variant.precision for variant in asked}:
+    variants = [variant for variant in VARIANTS if variant.format in formats and variant.precision in precisions]
+    if missing := set(precisions) - {variant.precision for variant in variants}:
         raise ExportError(
-            f"expected precisions that {' or '.join(formats)} has, got {', '.join(sorted(missing))}; "
-            f"choose of {', '.join(map(str, VARIANTS))}"
+            f"expected precisions available in {' or '.join(formats)}, got {', '.join(sorted(missing))}; "
+            f"choose from {', '.join(map(str, VARIANTS))}"
         )
     network, info = load_checkpoint(checkpoint)
     on_step("choosing positions")
     examples = Examples.of(network, records)
     threads = len(os.sched_getaffinity(0))
     files, refused = {}, {}
-    served: list[Served] = []
+    served: list[EngineResult] = []
     try:
-        with sole_writer(out), tempfile.TemporaryDirectory(prefix=".incoming-", dir=out) as aside:
-            for variant in asked:
+        with sole_writer(out), tempfile.TemporaryDirectory(prefix=".incoming-", dir=out) as temporary:
+            for variant in variants:
                 final = out / str(variant).replace(" ", "-") / variant.file_name
-                built = Path(aside) / final.parent.name / final.name
+                built = Path(temporary) / final.parent.name / final.name
                 reports: dict[str, ParityReport] = {}
                 try:
-                    attempt(
+                    build_and_compare(
                         network, variant, built, examples=examples, metadata=metadata_of(info),
-                        engines=variant.engines, threads=threads, found=reports, on_step=on_step,
+                        engines=variant.engines, threads=threads, reports=reports, on_step=on_step,
                     )  # fmt: skip
                 except BlobError as error:
                     refused[variant] = str(error).partition("; ")[0]
-                    final.unlink(missing_ok=True)  # that of an earlier export would pass for this one's
+                    final.unlink(missing_ok=True)  # a file of an earlier export must not be mistaken for this one's
                 else:
                     final.parent.mkdir(exist_ok=True)
                     built.replace(final)
                     files[variant] = final
-                served += [Served(variant, engine, parity) for engine, parity in reports.items()]
-            on_step("timing all in turns")
+                served += [EngineResult(variant, engine, parity) for engine, parity in reports.items()]
+            on_step("timing all variants")
             timed = _timed(served, files, examples.rows, threads)
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             report = ExportReport(checkpoint, info, out, files, refused, timed, examples.source, threads, now)
@@ -161,22 +160,22 @@ def export_variants(
 
 
 def _timed(
-    served: Sequence[Served], files: Mapping[Variant, Path], rows: NDArray[np.uint8], threads: int
-) -> list[Served]:
-    """With the speed of those that were not refused, and each engine's fastest marked."""
+    served: Sequence[EngineResult], files: Mapping[Variant, Path], rows: NDArray[np.uint8], threads: int
+) -> list[EngineResult]:
+    """Add the speed of the variants within tolerance, and mark the fastest of each engine."""
     engines = {
-        (one.variant, one.engine): open_engine(files[one.variant], engine=one.engine, threads=threads)
-        for one in served
-        if one.variant in files
+        (result.variant, result.engine): open_engine(files[result.variant], engine=result.engine, threads=threads)
+        for result in served
+        if result.variant in files
     }
     speeds = time_engines(engines, rows, base=lambda key: (Variant(key[0].format, "float32"), key[1]))
-    timed = [replace(one, speed=speeds.get((one.variant, one.engine))) for one in served]
-    best = [_fastest([one for one in timed if one.engine == engine]) for engine in _PACKAGES]
-    return [replace(one, is_fastest=any(one is other for other in best)) for one in timed]
+    timed = [replace(result, speed=speeds.get((result.variant, result.engine))) for result in served]
+    best = [_fastest([result for result in timed if result.engine == engine]) for engine in _PACKAGES]
+    return [replace(result, is_fastest=any(result is fastest for fastest in best)) for result in timed]
 
 
-def _fastest(served: Sequence[Served]) -> Served | None:
-    """By median; among those within noise of it, the nearest to PyTorch."""
-    rates = {i: one.speed.median for i, one in enumerate(served) if one.speed is not None}
+def _fastest(served: Sequence[EngineResult]) -> EngineResult | None:
+    """Return the result with the highest median speed; a tie (`NEAR`) goes to the best parity with PyTorch."""
+    rates = {i: result.speed.median for i, result in enumerate(served) if result.speed is not None}
     near = [served[i] for i, rate in rates.items() if rate >= NEAR * max(rates.values())]
-    return min(near, key=lambda one: one.parity.mean_policy_kl, default=None)
+    return min(near, key=lambda result: result.parity.mean_policy_kl, default=None)

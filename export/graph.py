@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch to ONNX, and what an exported file, ONNX or TorchScript, says about itself.
+"""Export from PyTorch to ONNX, and metadata of exported files (ONNX or TorchScript).
 
 Axes: `B` rows (dynamic), `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
 """
@@ -33,8 +33,8 @@ from mcts_ext.contract import (
 from training.checkpoint import CheckpointInfo
 
 OPSET: Final = 17
-"""The first with LayerNormalization as one operator. 18 and 20, the last that the exporter writes, make a graph of the
-same operators and the same speed, so there is nothing to gain from asking more of a server's parser."""
+"""The first opset with LayerNormalization as one operator. 18 and 20, the last that the exporter supports, give the
+same operators and speed, and demand more of a server's parser."""
 
 SHAPES: Final = {
     name: (onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind)), width)
@@ -43,7 +43,7 @@ SHAPES: Final = {
 
 
 def metadata_of(info: CheckpointInfo) -> dict[str, str]:
-    """The properties an exported file carries."""
+    """Return the metadata stored in an exported file."""
     return {
         VERSION_KEY: str(info.observation_version),
         "weights_sha256": info.weights_sha256,
@@ -56,16 +56,16 @@ def metadata_of(info: CheckpointInfo) -> dict[str, str]:
 
 
 def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) -> None:
-    """Write the network to `path` as ONNX with a dynamic batch; `path` is whole or untouched.
+    """Write the network to `path` atomically as ONNX with a dynamic batch axis.
 
     Raises:
-        ExportError: the file could not be written.
+        ExportError: if the file could not be written.
     """
     example = torch.zeros(2, OBSERVATION_BYTES, dtype=torch.uint8)
     device = next(network.parameters()).device
     try:
         with tempfile.TemporaryDirectory(prefix="blobzero-export-") as folder, warnings.catch_warnings():
-            # The tracing exporter says on every call that it is old; its successor wants one more package, onnxscript.
+            # The tracing exporter is deprecated; its successor needs another package, onnxscript.
             warnings.simplefilter("ignore", DeprecationWarning)
             traced = Path(folder) / path.name
             torch.onnx.export(
@@ -79,7 +79,7 @@ def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) 
                 dynamo=False,
             )
             model = onnx.load(str(traced))
-        for output in model.graph.output:  # the exporter loses the width of a tensor that was joined of two
+        for output in model.graph.output:  # the exporter loses the width of a concatenated tensor
             output.type.tensor_type.shape.dim[1].dim_value = SHAPES[output.name][1]
         onnx.helper.set_model_props(model, dict(metadata))
         write_whole(path, model.SerializeToString())
@@ -90,11 +90,10 @@ def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) 
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The properties of an exported file, `.onnx` or `.pt`, after checking that it fits the contract.
+    """Return the metadata of an exported file, `.onnx` or `.pt`, after checking it against the contract.
 
     Raises:
-        InvalidModel: unreadable, of other tensors, with weights that are not finite, or of another observation version
-            than this code speaks.
+        InvalidModel: if the file is unreadable, or its tensors, observation version or weights are invalid.
     """
     metadata = read_torchscript(path) if path.suffix == ".pt" else _read_onnx(path)
     if metadata.get(VERSION_KEY) != str(OBSERVATION_VERSION):
@@ -106,13 +105,13 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def properties_of(model: onnx.ModelProto) -> dict[str, str]:
-    """What an ONNX model says of itself."""
+    """Return the metadata of an ONNX model."""
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _read_onnx(path: Path) -> dict[str, str]:
     try:
-        open_regular(path).close()  # onnx would wait for a FIFO
+        open_regular(path).close()  # opening a FIFO would block
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, OSError: no common base

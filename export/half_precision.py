@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network in a 16-bit type: half the bytes, and matrix products that a GPU computes several times faster.
+"""Network in a 16-bit type: half the size, and matrix products that are several times faster on a GPU.
 
-Both formats come from this one module. The decoder stays float32 and int32, for its bytes and table rows are whole
-numbers, which float16 holds exactly to 2048 and bfloat16 to 256 only; norms add up squares, which float16 has no room
-for; the sigmoid is taken in float32, the type of the answers.
+The decoder stays in float32 and int32, because float16 represents integers exactly only to 2048 and bfloat16 to 256.
+Norms sum squares, which would overflow float16; the sigmoid is computed in float32, the type of the outputs.
 """
 
 import copy
@@ -15,9 +14,9 @@ from training.network import BlobNet
 
 
 class HalfNet(nn.Module):
-    """A copy of a network whose weights and products are of `dtype`; in and out as the original.
+    """Copy of a network with weights and matrix products in `dtype`, and the same inputs and outputs.
 
-    A weight that `dtype` can't hold becomes infinite: readers of the exported file refuse it.
+    A weight that overflows `dtype` becomes infinite, so that readers of the exported file reject it.
     """
 
     def __init__(self, network: BlobNet, dtype: torch.dtype) -> None:
@@ -39,7 +38,7 @@ class HalfNet(nn.Module):
 
 
 class _Norm(nn.Module):
-    """A norm in float32 between layers of another type."""
+    """Norm in float32 between layers of another type."""
 
     def __init__(self, norm: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Agreement of two evaluations of the same network on the same positions.
+"""Parity of two evaluations of the same network on the same positions.
 
 Axes: `n` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
 """
@@ -18,7 +18,7 @@ BATCH: Final = 512
 
 
 class Answers(NamedTuple):
-    """What an evaluation answers."""
+    """Outputs of an evaluation."""
 
     policy: Floats  # [n, A] logits
     value: Floats  # [n, S] in [0, 1]
@@ -26,17 +26,17 @@ class Answers(NamedTuple):
 
 @dataclass(frozen=True)
 class ParityReport:
-    """How far two evaluations differ."""
+    """Differences between two evaluations."""
 
     n_rows: int
     max_logit_difference: float
     mean_policy_kl: float
-    """Of softmax(expected) from softmax(got), over all 66 actions, in nats."""
+    """Mean KL divergence of softmax(got) from softmax(expected), over all 66 actions, in nats."""
     p99_policy_kl: float
-    """Of 100 rows, 99 have less."""
+    """99th percentile over the rows."""
     max_policy_kl: float
     same_top_action: float
-    """Share of rows with the same best action of all 66."""
+    """Fraction of rows with the same best action of all 66."""
     max_value_difference: float
     mean_value_difference: float
 
@@ -49,7 +49,7 @@ class ParityReport:
         )
 
     def require(self, tolerance: Tolerance, *, what: str) -> None:
-        """Raise `ParityFailed` unless within `tolerance`; `what` names the one that was compared."""
+        """Raise `ParityFailed` unless within `tolerance`; `what` names the compared evaluation."""
         pairs = (
             ("logit difference", self.max_logit_difference, tolerance.logit),
             ("mean policy KL", self.mean_policy_kl, tolerance.kl),
@@ -60,12 +60,12 @@ class ParityReport:
             if not got <= allowed:  # so that NaN fails
                 raise ParityFailed(
                     f"expected {what} within {allowed:g} of PyTorch in {name}, got {got:.3g} over {self.n_rows} rows; "
-                    "nothing was published: look for weights that grew too large, or an engine that rounds"
+                    "nothing was published: check for large weights, or an engine with low precision"
                 )
 
 
 def compare(expected: Answers, got: Answers) -> ParityReport:
-    """Compare what two evaluations answered to the same rows."""
+    """Compare two evaluations of the same rows."""
     kl = policy_kl(expected.policy, got.policy)
     return ParityReport(
         n_rows=len(expected.policy),
@@ -80,14 +80,14 @@ def compare(expected: Answers, got: Answers) -> ParityReport:
 
 
 def log_softmax(logits: Floats) -> NDArray[np.float64]:
-    """Logarithms of the softmax over the last axis, in float64."""
+    """Return the log-softmax over the last axis in float64."""
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return result
 
 
 def policy_kl(expected: Floats, got: Floats) -> NDArray[np.float64]:
-    """Kullback-Leibler divergence `[n]` of softmax(expected) from softmax(got), in nats."""
+    """Return the KL divergence `[n]` KL(softmax(expected) || softmax(got)) in nats."""
     log_p, log_q = log_softmax(expected), log_softmax(got)
     result: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(-1)
     return result

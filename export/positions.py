@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions to compare and calibrate with. Axes: `n` rows, `F` = 96 bytes."""
+"""Positions for parity checks and int8 calibration. Axes: `n` rows, `F` = 96 bytes."""
 
 from pathlib import Path
 from random import Random
@@ -16,52 +16,51 @@ from mcts_ext.rules import Round
 from training.shards import find_shards
 
 DATA: Final = Path("data")
-"""Where `blobzero selfplay` leaves its runs."""
+"""Folder in which `blobzero selfplay` writes its runs."""
 N_PARITY_ROWS: Final = 4096
 N_CALIBRATION_ROWS: Final = 1024
 SEED: Final = 20
 READ_PER_DRAWN: Final = 4
-"""How many different positions are read for one that is drawn: those of one shard are of few rounds."""
+"""Number of distinct positions read per position drawn, because the positions of a shard come from few rounds."""
 
 
-class Positions(NamedTuple):
-    """What an export is measured with."""
+class ExportPositions(NamedTuple):
+    """Positions used by an export."""
 
     parity: NDArray[np.uint8]
-    """`[n, F]` to compare answers on."""
+    """`[n, F]` for parity checks."""
     calibration: NDArray[np.uint8]
-    """`[n, F]` others, to fix the ranges of int8."""
+    """`[n, F]` other positions for the calibration of int8."""
     origin: str
-    """Where they come from, in words."""
+    """Description of their origin."""
 
 
-def export_positions(records: Path | None) -> Positions:
-    """Draw the positions of an export; where the records run short, it is calibration that gets random rounds first.
+def export_positions(records: Path | None) -> ExportPositions:
+    """Draw the positions of an export; raises as `recorded_rows`.
 
-    Raises:
-        As `recorded_rows`.
+    If there are too few records, calibration gets positions of random rounds first.
     """
     rows, origin = recorded_rows(records, N_PARITY_ROWS + N_CALIBRATION_ROWS, seed=SEED)
-    return Positions(rows[:N_PARITY_ROWS], rows[N_PARITY_ROWS:], origin)
+    return ExportPositions(rows[:N_PARITY_ROWS], rows[N_PARITY_ROWS:], origin)
 
 
 def recorded_rows(records: Path | None, n: int, *, seed: int) -> tuple[NDArray[np.uint8], str]:
-    """Draw `[n, F]` different positions of recorded play, and say where they come from.
+    """Draw `[n, F]` distinct recorded positions; return them with a description of their origin.
 
     Args:
-        records: a run's folder, or one of several runs; None for the newest run under `data/`.
-        n: where there are fewer, positions of random rounds follow them.
-        seed: which are drawn.
+        records: folder of a run, or of several runs; None for the newest run under `data/`.
+        n: number of positions; if there are fewer, positions of random rounds are added.
+        seed: seed of the draw.
 
     Raises:
-        InvalidPositions: `records` holds no shard that can be used. One that can't, beside others, is left out, and
-            told of in the words.
+        InvalidPositions: if `records` contains no usable shard. Unusable shards are skipped and mentioned in the
+            description.
     """
     folder = DATA if records is None else records
     shards = find_shards([folder])
     if records is not None and not shards:
         raise InvalidPositions(
-            f"expected shards of records under {records}, got none; play some (blobzero selfplay), or name another run"
+            f"expected shards of records under {records}, got none; record some (blobzero selfplay), or choose another"
         )
     if records is None and shards:
         newest = shards[-1].parent
@@ -70,42 +69,42 @@ def recorded_rows(records: Path | None, n: int, *, seed: int) -> tuple[NDArray[n
             folder = folder.relative_to(here)
     random = np.random.default_rng(seed)
     recorded = np.zeros((0, OBSERVATION_BYTES), np.uint8)
-    left_out: list[str] = []
+    skipped: list[str] = []
     for i in random.permutation(len(shards)):
         try:
             rows = read_observations(shards[i])
         except ShardError as error:
-            left_out.append(str(error))
+            skipped.append(str(error))
             continue
         recorded = np.unique(np.concatenate([recorded, rows]), axis=0)
         if len(recorded) >= READ_PER_DRAWN * n:
             break
     if records is not None and not len(recorded):
         raise InvalidPositions(
-            f"expected a shard of records that can be used under {records}, got {len(shards)} that can't "
-            f"(the first: {left_out[0]}); name another run"
+            f"expected a usable shard of records under {records}, got {len(shards)} unusable ones "
+            f"(the first: {skipped[0]}); choose another run"
         )
     drawn = random.permutation(recorded)[:n]
     n_drawn = len(drawn)
     while len(drawn) < n:
         more = sample_rows(2 * (n - len(drawn)), seed=int(random.integers(2**32)))
         drawn = _distinct(np.concatenate([drawn, more]))[:n]
-    told = f" ({len(left_out)} shards left out, the first: {left_out[0]})" if left_out else ""
+    note = f" ({len(skipped)} shards skipped, the first: {skipped[0]})" if skipped else ""
     if n_drawn == n:
-        return drawn, f"{n:,} recorded in {folder}{told}"
+        return drawn, f"{n:,} recorded in {folder}{note}"
     if n_drawn == 0:
-        return drawn, f"{n:,} of random rounds, for {folder} holds no records{told}"
-    return drawn, f"{n_drawn:,} recorded in {folder}, which holds no more, and {n - n_drawn:,} of random rounds{told}"
+        return drawn, f"{n:,} of random rounds, since {folder} has no records{note}"
+    return drawn, f"{n_drawn:,} recorded in {folder}, which has no more, and {n - n_drawn:,} of random rounds{note}"
 
 
 def _distinct(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Each row once, in order of first appearance."""
+    """Return the distinct rows in order of first appearance."""
     first = np.unique(rows, axis=0, return_index=True)[1]
     return rows[np.sort(first)]
 
 
 def sample_rows(n: int, *, seed: int) -> NDArray[np.uint8]:
-    """`[n, F]` real positions: every third on average of rounds of all sizes, some inside a game, played at random."""
+    """Return `[n, F]` positions, every third on average, of random rounds of all sizes, some within a game."""
     random = Random(seed)
     rows: list[bytes] = []
     while len(rows) < n:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The precisions of an exported network: one row each, from which building, serving, comparing and the help derive.
+"""Precisions of an exported network: one entry each, from which building, serving, comparing and the help derive.
 
-`variants.py` builds what a row says. No PyTorch here, so that the command line can read the names.
+`variants.py` builds them. This module does not import PyTorch, so that the command line loads quickly.
 """
 
 from collections.abc import Mapping
@@ -12,60 +12,60 @@ Format = Literal["onnx", "torchscript"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 
 FILE_NAMES: Final[dict[Format, str]] = {"onnx": "model.onnx", "torchscript": "model.pt"}
-"""Of a version's file, by format, as Triton's backends look for them."""
+"""Name of a version's file by format, as expected by Triton's backends."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far two evaluations may differ."""
+    """Maximum difference of two evaluations."""
 
     logit: float
-    """Largest difference of one logit."""
+    """Maximum absolute difference of a logit."""
     kl: float
-    """Mean Kullback-Leibler divergence of the policies."""
+    """Maximum mean KL divergence of the policies."""
     value: float
-    """Largest difference of one value."""
+    """Maximum absolute difference of a value."""
     mean_value: float
-    """Mean difference of the values, without regard to sign."""
+    """Maximum mean absolute difference of the values."""
 
 
 SERVED: Final = Tolerance(logit=float("inf"), kl=1e-2, value=0.02, mean_value=0.02)
-"""For a server that may have chosen bfloat16: single logits are coarse there, the policy as a whole is not."""
+"""For a server that may have chosen bfloat16: single logits are coarse, the policy as a whole is accurate."""
 _INT8: Final = Tolerance(logit=float("inf"), kl=5e-3, value=0.25, mean_value=0.01)
-"""Rounding to 256 steps leaves a few values far off; on average they must be near. A made bid is worth 0.67."""
+"""Rounding to 256 steps leaves a few outliers, but the mean must be close. For scale: a made bid is worth 0.67."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """How one format holds a precision."""
+    """How a precision is built in one format."""
 
     engines: tuple[str, ...]
-    """That serve it; answers are compared in the first where one comparison is enough."""
+    """Engines that serve it; the first is used where one comparison is enough."""
     weights: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Their type in the file; with another than float32 it is the network of half_precision.py."""
+    """Type of the weights in the file; half_precision.py converts the network to other types than float32."""
     is_quantized: bool = False
-    """Whether quantize.py follows."""
+    """Whether quantize.py is applied."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A precision."""
+class PrecisionSpec:
+    """Properties of one precision."""
 
     builds: Mapping[Format, Build]
     tolerance: Tolerance
-    """Against PyTorch in float32."""
+    """Tolerance against PyTorch in float32."""
     openvino: Literal["auto", "f32", "bf16"] = "f32"
-    """The arithmetic that OpenVINO is asked for when the file is compared and timed."""
+    """OpenVINO's arithmetic when the file is compared and timed."""
     served: Tolerance = SERVED
-    """Of a server's answers, against the file's."""
+    """Tolerance of a server's outputs against the file's."""
 
 
-PRECISIONS: Final[Mapping[Precision, Row]] = {
-    "float32": Row(
+PRECISIONS: Final[Mapping[Precision, PrecisionSpec]] = {
+    "float32": PrecisionSpec(
         {"onnx": Build(("openvino", "onnxruntime")), "torchscript": Build(("pytorch",))},
         Tolerance(logit=1e-4, kl=1e-6, value=1e-4, mean_value=1e-4),
     ),
-    "float16": Row(
+    "float16": PrecisionSpec(
         {
             "onnx": Build(("openvino", "onnxruntime"), weights="float16"),
             "torchscript": Build(("pytorch",), weights="float16"),
@@ -74,20 +74,20 @@ PRECISIONS: Final[Mapping[Precision, Row]] = {
         # OpenVINO's float16 arithmetic is slower than its float32 on a CPU.
         openvino="f32",
     ),
-    "bfloat16": Row(
+    "bfloat16": PrecisionSpec(
         {
-            # ONNX Runtime's CPU provider has no bfloat16 products ("NOT_IMPLEMENTED" when it loads them), so the file
-            # is float32 with a property that asks for them, and OpenVINO rounds.
+            # ONNX Runtime's CPU provider has no bfloat16 products ("NOT_IMPLEMENTED" on loading), so the file is
+            # float32 with a property that requests them, and OpenVINO rounds.
             "onnx": Build(("openvino",)),
             "torchscript": Build(("pytorch",), weights="bfloat16"),
         },
         Tolerance(logit=float("inf"), kl=5e-3, value=0.1, mean_value=5e-3),
         openvino="bf16",
     ),
-    "int8": Row(
+    "int8": PrecisionSpec(
         {"onnx": Build(("openvino", "onnxruntime"), is_quantized=True)},  # TorchScript has none: torchscript.py
         _INT8,
-        openvino="auto",  # of what is not int8, as it is served
+        openvino="auto",  # for the parts that are not int8, as when served
         served=_INT8,
     ),
 }
@@ -95,7 +95,7 @@ PRECISIONS: Final[Mapping[Precision, Row]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A format and a precision."""
+    """Combination of a format and a precision."""
 
     format: Format
     precision: Precision
@@ -105,7 +105,7 @@ class Variant:
 
     @property
     def file_name(self) -> str:
-        """Of the exported file."""
+        """Name of the exported file."""
         return FILE_NAMES[self.format]
 
     @property
@@ -117,11 +117,11 @@ class Variant:
         return self.build.engines
 
     @property
-    def row(self) -> Row:
+    def spec(self) -> PrecisionSpec:
         return PRECISIONS[self.precision]
 
 
 VARIANTS: Final = tuple(
-    Variant(form, precision) for form in FILE_NAMES for precision, row in PRECISIONS.items() if form in row.builds
+    Variant(form, precision) for form in FILE_NAMES for precision, spec in PRECISIONS.items() if form in spec.builds
 )
-"""Those that there are."""
+"""All supported variants."""

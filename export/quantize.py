@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From float32 to int8: matrix products in whole numbers, with scales fixed once from real positions.
+"""Quantization from float32 to int8: integer matrix products, with static scales calibrated on real positions.
 
-Static quantization, so that the answer to a row does not depend on the rows beside it: weights per output column,
+Quantization is static, so that the outputs of a row do not depend on the rest of the batch: weights per output column,
 activations per tensor, both symmetric (Jacob et al. 2017, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference"). The file stays ONNX, with QuantizeLinear and DequantizeLinear around each product.
-Norms, sums, the decoder, the tables, what follows the table of orders and the heads stay float32: these products are 3%
-of the multiplications, and in int8 they would make most of the policy's error.
+Norms, sums, decoder, embeddings, the layer after the embedding of orders, and the heads stay float32: their products
+are 3% of the multiplications, and in int8 they would cause most of the policy's error.
 """
 
 import logging
@@ -27,23 +27,23 @@ _BATCH: Final = 256
 
 
 def quantize(source: Path, target: Path, *, rows: NDArray[np.uint8]) -> None:
-    """Write the float32 ONNX file `source` to `target` with int8 matrix products; properties are kept.
+    """Convert the float32 ONNX file `source` to `target` with int8 matrix products; metadata is kept.
 
     Args:
-        source: exported by `export_onnx`.
-        target: whole or untouched.
-        rows: `[n, F]` positions that fix the range of each activation.
+        source: file written by `export_onnx`.
+        target: file to write, atomically.
+        rows: `[n, F]` positions that calibrate the range of each activation.
     """
     original = onnx.load(str(source))
     with tempfile.TemporaryDirectory(prefix="blobzero-int8-") as folder:
         path = Path(folder) / "model.onnx"
         previous = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # it recommends an optimization pass that does not change these graphs
+        logging.disable(logging.WARNING)  # it recommends a pass that does not change these graphs
         try:
             quantize_static(
                 str(source),
                 str(path),
-                _Rows(rows),
+                _CalibrationRows(rows),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=["MatMul", "Gemm"],
                 nodes_to_exclude=[node.name for node in original.graph.node if node.name.startswith(_IN_FLOAT)],
@@ -62,8 +62,8 @@ def quantize(source: Path, target: Path, *, rows: NDArray[np.uint8]) -> None:
     write_whole(target, model.SerializeToString())
 
 
-class _Rows(CalibrationDataReader):  # type: ignore[misc]
-    """Hands calibration its rows, a batch at a time."""
+class _CalibrationRows(CalibrationDataReader):  # type: ignore[misc]
+    """Yields the calibration rows in batches."""
 
     def __init__(self, rows: NDArray[np.uint8]) -> None:
         self._batches: Iterator[Mapping[str, Any]] = iter(

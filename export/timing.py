@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast engines answer on this machine, side by side, in this process."""
+"""Speed of inference engines in this process, measured in turns."""
 
 import statistics
 import time
@@ -14,20 +14,20 @@ BATCH: Final = 512
 REPEATS: Final = 7
 SECONDS: Final = 0.3
 WARM_UP: Final = 3
-"""PyTorch optimizes a graph during its first runs on a shape."""
+"""Warm-up batches: PyTorch optimizes a graph during its first runs on a shape."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Rows per second over the repeats."""
+    """Statistics of rows per second over the repeats."""
 
     median: float
     low: float
     high: float
     ratio: float | None
-    """Median of the quotients by the base's rate in the same repeat; None where there is no base."""
+    """Median ratio to the base's rate in the same repeat; None without a base."""
 
 
 def time_engines(
@@ -38,14 +38,14 @@ def time_engines(
     repeats: int = REPEATS,
     seconds: float = SECONDS,
 ) -> dict[Key, Speed]:
-    """Time engines in turns, so that a machine that slows down slows all of them.
+    """Time engines in turns, so that a slowdown of the machine affects all of them.
 
     Args:
-        engines: each evaluates `[BATCH, F]` rows.
-        rows: `[n >= BATCH, F]` positions, given out in turns.
-        base: the key that a key is compared with, which need not be among `engines`.
-        repeats: turns.
-        seconds: of each engine in each turn, at least.
+        engines: functions that evaluate `[BATCH, F]` rows.
+        rows: `[n >= BATCH, F]` positions, used cyclically.
+        base: maps a key to the key it is compared with, which need not be in `engines`.
+        repeats: number of turns.
+        seconds: minimum time per engine and turn.
     """
     batches = [rows[start : start + BATCH] for start in range(0, len(rows) - BATCH + 1, BATCH)]
     rates: dict[Key, list[float]] = {key: [] for key in engines}
@@ -56,19 +56,19 @@ def time_engines(
             rates[key].append(_rate(run, batches, seconds))
     return {
         key: Speed(
-            median=statistics.median(found),
-            low=min(found),
-            high=max(found),
-            ratio=statistics.median(mine / its for mine, its in zip(found, rates[base(key)], strict=True))
+            median=statistics.median(own),
+            low=min(own),
+            high=max(own),
+            ratio=statistics.median(rate / base_rate for rate, base_rate in zip(own, rates[base(key)], strict=True))
             if base(key) in rates
             else None,
         )
-        for key, found in rates.items()
+        for key, own in rates.items()
     }
 
 
 def _rate(run: Callable[[NDArray[np.uint8]], Any], batches: list[NDArray[np.uint8]], seconds: float) -> float:
-    """Rows per second."""
+    """Return the rows per second of one turn."""
     n_batches, began = 0, time.perf_counter()
     while (took := time.perf_counter() - began) < seconds or n_batches == 0:
         run(batches[n_batches % len(batches)])

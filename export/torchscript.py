@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TorchScript files, `model.pt`: what Triton's PyTorch backend loads.
+"""TorchScript files, `model.pt`, for Triton's PyTorch backend.
 
-A file holds a frozen graph with its weights, and the properties that an ONNX file carries as one JSON object,
-`metadata.json`. PyTorch reads it with a reader of its own, which refuses a Python pickle before it executes anything.
+A file contains a frozen graph with its weights, and the same metadata as an ONNX file in a JSON object,
+`metadata.json`. PyTorch's reader rejects a Python pickle without executing it.
 
-There is no int8: PyTorch has deprecated its quantization for TorchScript, and what replaces it (torchao) makes
-`torch.export` programs, which this format can't hold.
+There is no int8: PyTorch has deprecated quantization for TorchScript, and its replacement (torchao) produces
+`torch.export` programs, which cannot be stored in this format.
 
 Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
 """
@@ -29,15 +29,15 @@ METADATA_FILE: Final = "metadata.json"
 
 
 def export_torchscript(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) -> None:
-    """Write the network to `path`, traced and frozen, with a dynamic batch; `path` is whole or untouched.
+    """Write the network to `path` atomically, traced and frozen, with a dynamic batch axis.
 
     Args:
-        network: on the CPU, with one argument of the contract's name.
-        path: where to.
-        metadata: properties that the file is to carry.
+        network: network on the CPU, with one argument of the contract's name.
+        path: file to write.
+        metadata: metadata to store.
 
     Raises:
-        ExportError: the file could not be written.
+        ExportError: if the file could not be written.
     """
     example = torch.zeros(2, OBSERVATION_BYTES, dtype=torch.uint8)
     with _quiet(), torch.no_grad():
@@ -46,16 +46,16 @@ def export_torchscript(network: nn.Module, path: Path, *, metadata: Mapping[str,
 
 
 def load_torchscript(path: Path) -> tuple[Any, dict[str, str]]:
-    """The module, on the CPU, to be called with `[B, F]` uint8, and the file's properties; nothing is run.
+    """Load a module, to be called with `[B, F]` uint8 on the CPU, and the file's metadata; nothing is executed.
 
     Raises:
-        InvalidModel: not TorchScript, or without properties.
+        InvalidModel: if the file is not TorchScript, or has no metadata.
     """
     files = {METADATA_FILE: ""}
     try:
-        open_regular(path).close()  # PyTorch would wait for a FIFO
+        open_regular(path).close()  # opening a FIFO would block
         with _quiet():
-            load: Any = torch.jit.load  # it has no types
+            load: Any = torch.jit.load  # untyped
             module = load(str(path), map_location="cpu", _extra_files=files)
         properties = json_object(files[METADATA_FILE])
         return module, {str(key): str(value) for key, value in properties.items()}
@@ -66,12 +66,12 @@ def load_torchscript(path: Path) -> tuple[Any, dict[str, str]]:
 
 
 def read_torchscript(path: Path) -> dict[str, str]:
-    """The properties of a file, after checking that its tensors are the contract's and its weights finite.
+    """Return the metadata of a file, after checking its tensors against the contract and its weights.
 
-    Two batches are run, for a graph does not state its shapes.
+    Runs two batches, because a graph does not state its shapes.
 
     Raises:
-        InvalidModel: not TorchScript, of other tensors, or with NaN or infinity among its weights.
+        InvalidModel: if it is not TorchScript, has other tensors, or has NaN or infinity in its weights.
     """
     module, properties = load_torchscript(path)
     try:
@@ -83,11 +83,11 @@ def read_torchscript(path: Path) -> dict[str, str]:
         for n in (2, 3):
             expected = [f"float32 [{n}, {N_ACTIONS}]", f"float32 [{n}, {N_SEATS}]"]
             with torch.inference_mode():
-                answer = module(torch.zeros(n, OBSERVATION_BYTES, dtype=torch.uint8))
-            got = [f"{str(part.dtype).removeprefix('torch.')} {list(part.shape)}" for part in answer]
+                outputs = module(torch.zeros(n, OBSERVATION_BYTES, dtype=torch.uint8))
+            got = [f"{str(output.dtype).removeprefix('torch.')} {list(output.shape)}" for output in outputs]
             if got != expected:
                 raise InvalidModel(f"expected outputs {expected}, got {got} in {path}; export it again")
-    except (RuntimeError, AttributeError, TypeError) as error:  # a graph for other rows, one without forward, ...
+    except (RuntimeError, AttributeError, TypeError) as error:  # another input shape, no forward, ...
         raise InvalidModel(
             f"expected a graph for {INPUT_NAME} [B, {OBSERVATION_BYTES}], got {reason(error)} in {path}; "
             "export it again"
@@ -96,19 +96,19 @@ def read_torchscript(path: Path) -> dict[str, str]:
 
 
 def annotate_torchscript(path: Path, properties: Mapping[str, str]) -> None:
-    """Add properties to a file, which is whole or as it was.
+    """Add metadata to a file atomically.
 
     Raises:
-        InvalidModel: not TorchScript. ExportError: it could not be written.
+        InvalidModel: if it is not TorchScript. ExportError: if it could not be written.
     """
     module, present = load_torchscript(path)
     _write(module, path, {**present, **properties})
 
 
 def _weights(module: Any) -> Iterator[Tensor]:
-    """Freezing turns weights into constants of the graph; other files have them as parameters and buffers."""
+    """Yield all weights: constants of a frozen graph, or parameters and buffers."""
     yield from module.state_dict().values()
-    graph = module.inlined_graph  # held, for its nodes go with it
+    graph = module.inlined_graph  # keep a reference: its nodes are freed with it
     for node in graph.findAllNodes("prim::Constant"):
         value = node.output().toIValue()
         if isinstance(value, Tensor):
@@ -129,7 +129,7 @@ def _write(module: Any, path: Path, metadata: Mapping[str, str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without PyTorch's advice to use `torch.export`: Triton's PyTorch backend reads TorchScript."""
+    """Suppress PyTorch's deprecation warnings: Triton's PyTorch backend needs TorchScript."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield

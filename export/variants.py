@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variants of a network: each built as its row of precisions.py says, compared with PyTorch, evaluated in its engines.
+"""Variants of a network: built as specified in precisions.py, compared with PyTorch, evaluated in their engines.
 
 Axes: `n` rows, `F` = 96 bytes.
 """
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from clients import local
-from clients.evaluator import evaluate as ask
+from clients.evaluator import evaluate as evaluate_batch
 from clients.files import reason, write_whole
 from clients.local import LocalEvaluator
 from export.errors import ExportError, InvalidModel
@@ -35,25 +35,25 @@ from training.network import BlobNet
 Run = Callable[[NDArray[np.uint8]], Answers]
 
 FORMAT_KEY: Final = "format"
-"""A property of exported files, beside `PRECISION_KEY`."""
+"""Metadata key of exported files, like `PRECISION_KEY`."""
 PARITY_KEY: Final = "parity"
-"""Another: JSON, by engine, how far its answers were from PyTorch's in float32 when it was exported."""
+"""Metadata key: JSON with the parity against PyTorch in float32 at export, by engine."""
 
 
 def build(
     network: BlobNet, variant: Variant, path: Path, *, metadata: Mapping[str, str], calibration: NDArray[np.uint8]
 ) -> None:
-    """Write one variant of `network` to `path`, which is whole and fits the contract, or untouched.
+    """Build one variant of `network`, check it against the contract, and write it to `path` atomically.
 
     Args:
-        network: in float32.
+        network: network in float32.
         variant: one of `VARIANTS`.
-        path: where to.
-        metadata: properties that the file is to carry, beside its format and precision.
-        calibration: `[n, F]` positions that fix the ranges of int8.
+        path: file to write.
+        metadata: metadata to store in addition to format and precision.
+        calibration: `[n, F]` positions for the calibration of int8.
 
     Raises:
-        ExportError: no such variant, or no room. InvalidModel: a weight that the precision can't hold.
+        ExportError: if there is no such variant, or the disk is full. InvalidModel: if a weight overflows.
     """
     if variant not in VARIANTS:
         known = ", ".join(map(str, VARIANTS))
@@ -76,25 +76,25 @@ def build(
 
 @dataclass(frozen=True)
 class Examples:
-    """Positions, and what the network answers to them."""
+    """Positions and the network's outputs for them."""
 
     rows: NDArray[np.uint8]
     """`[n, F]`."""
     expected: Answers
-    """Of the network in float32."""
+    """Outputs of the network in float32."""
     calibration: NDArray[np.uint8]
-    """`[m, F]` others, which fix the ranges of int8."""
+    """`[m, F]` other positions for the calibration of int8."""
     source: str
-    """Where they come from, in words."""
+    """Description of their origin."""
 
     @classmethod
     def of(cls, network: BlobNet, records: Path | None) -> Self:
-        """Those of `export.positions.export_positions`."""
+        """Evaluate the positions of `export.positions.export_positions`."""
         rows, calibration, source = export_positions(records)
         return cls(rows, run_torch(network, rows), calibration, source)
 
 
-def attempt(
+def build_and_compare(
     network: BlobNet,
     variant: Variant,
     path: Path,
@@ -103,34 +103,34 @@ def attempt(
     metadata: Mapping[str, str],
     engines: Sequence[str],
     threads: int,
-    found: dict[str, ParityReport],
+    reports: dict[str, ParityReport],
     on_step: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Build one variant and compare it with PyTorch in each of `engines`; the file says how near it came.
+    """Build one variant, compare it with PyTorch in each of `engines`, and store the result in the file.
 
     Args:
-        found: gets each engine's report, also where the variant is refused.
-        on_step: told, in a few words, what comes next.
+        reports: filled with each engine's report, even if the variant is rejected.
+        on_step: called with a description of the next step.
 
     Raises:
-        ParityFailed: beyond the variant's tolerance. Others as `build` and `open_engine`.
+        ParityFailed: if the variant exceeds its tolerance. Others as `build` and `open_engine`.
     """
     on_step(f"building {variant}")
     build(network, variant, path, metadata=metadata, calibration=examples.calibration)
     for engine in engines:
         on_step(f"comparing {variant} in {engine}")
-        found[engine] = compare(examples.expected, evaluate(path, examples.rows, engine=engine, threads=threads))
-    for engine, report in found.items():
-        report.require(variant.row.tolerance, what=f"the {variant} file in {engine}")
-    figures = json.dumps({engine: asdict(report) for engine, report in found.items()})
+        reports[engine] = compare(examples.expected, evaluate(path, examples.rows, engine=engine, threads=threads))
+    for engine, report in reports.items():
+        report.require(variant.spec.tolerance, what=f"the {variant} file in {engine}")
+    figures = json.dumps({engine: asdict(report) for engine, report in reports.items()})
     annotate(path, {PARITY_KEY: figures, "parity_positions": examples.source})
 
 
 def annotate(path: Path, properties: Mapping[str, str]) -> None:
-    """Add properties to an exported file, which is whole or as it was.
+    """Add metadata to an exported file atomically.
 
     Raises:
-        InvalidModel: no such file. ExportError: it could not be written.
+        InvalidModel: if it is not an exported file. ExportError: if it could not be written.
     """
     if path.suffix == ".pt":
         annotate_torchscript(path, properties)
@@ -142,22 +142,22 @@ def annotate(path: Path, properties: Mapping[str, str]) -> None:
 
 
 def variant_of(path: Path) -> Variant:
-    """What an exported file is.
+    """Return the variant of an exported file.
 
     Raises:
-        InvalidModel: it does not fit the contract, or names a precision that there is not.
+        InvalidModel: if it does not match the contract, or its precision is unknown.
     """
     precision = read_metadata(path).get(PRECISION_KEY, "float32")
-    found = Variant("torchscript" if path.suffix == ".pt" else "onnx", cast(Precision, precision))
-    if found not in VARIANTS:
+    variant = Variant("torchscript" if path.suffix == ".pt" else "onnx", cast(Precision, precision))
+    if variant not in VARIANTS:
         known = ", ".join(map(str, VARIANTS))
-        raise InvalidModel(f"expected a variant of {known}, got {found} in {path}; export it again")
-    return found
+        raise InvalidModel(f"expected a variant of {known}, got {variant} in {path}; export it again")
+    return variant
 
 
 @torch.no_grad()
 def run_torch(network: BlobNet, rows: NDArray[np.uint8]) -> Answers:
-    """Evaluate `[n, F]` rows with PyTorch, in float32, where the network is: what every variant is compared with."""
+    """Evaluate `[n, F]` rows with PyTorch in float32 on the network's device: the reference of all parity checks."""
     device = next(network.parameters()).device
     pairs = [network(torch.from_numpy(rows[start : start + BATCH]).to(device)) for start in range(0, len(rows), BATCH)]
     return Answers(
@@ -167,35 +167,35 @@ def run_torch(network: BlobNet, rows: NDArray[np.uint8]) -> Answers:
 
 
 def evaluate(path: Path, rows: NDArray[np.uint8], *, engine: str, threads: int = 1) -> Answers:
-    """Evaluate `[n, F]` rows in this process; errors as those of `open_engine`."""
+    """Evaluate `[n, F]` rows in this process; raises as `open_engine`."""
     run = open_engine(path, engine=engine, threads=threads)
-    found = [run(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
-    return Answers(np.concatenate([part.policy for part in found]), np.concatenate([part.value for part in found]))
+    parts = [run(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
+    return Answers(np.concatenate([part.policy for part in parts]), np.concatenate([part.value for part in parts]))
 
 
 def open_engine(path: Path, *, engine: str, threads: int) -> Run:
-    """Load a file into an engine of this process; the result evaluates `[b, F]` rows.
+    """Load a file into an engine in this process; return a function that evaluates `[b, F]` rows.
 
     Args:
-        path: an exported file.
-        engine: one that serves the file's variant.
-        threads: that compute.
+        path: exported file.
+        engine: an engine of the file's variant.
+        threads: number of compute threads.
 
     Raises:
-        InvalidModel: a file that does not fit the contract. ExportError: an engine that does not serve it.
-        ModelMismatch: an engine that does not load it.
+        InvalidModel: if the file does not match the contract. ExportError: if the engine does not serve the variant.
+        ModelMismatch: if the engine cannot load the file.
     """
     variant = variant_of(path)
     if engine not in variant.engines:
         raise ExportError(f"expected {' or '.join(variant.engines)} for {variant}, got {engine}; choose another engine")
     if engine == "pytorch":
         return _open_torchscript(path, threads)
-    precision = variant.row.openvino if engine == "openvino" else "auto"
+    precision = variant.spec.openvino if engine == "openvino" else "auto"
     evaluator = LocalEvaluator(path, engine=cast(local.Engine, engine), precision=precision, threads=threads)
 
     def run(rows: NDArray[np.uint8]) -> Answers:
-        found = ask(evaluator, rows)
-        return Answers(found.logits, found.values)
+        evaluation = evaluate_batch(evaluator, rows)
+        return Answers(evaluation.logits, evaluation.values)
 
     return run
 
@@ -205,7 +205,7 @@ def _open_torchscript(path: Path, threads: int) -> Run:
 
     def run(rows: NDArray[np.uint8]) -> Answers:
         before = torch.get_num_threads()
-        torch.set_num_threads(threads)  # the process has one number for all
+        torch.set_num_threads(threads)  # a global setting
         try:
             with torch.inference_mode():
                 policy, value = module(torch.from_numpy(rows))

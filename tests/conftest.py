@@ -13,13 +13,16 @@ settings.load_profile("fixed")
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Exported files of three networks."""
-    from export.publishing.candidate import Wish  # PyTorch takes seconds to import
+    from export.publishing.candidate import ExportOptions  # PyTorch takes seconds to import
     from export.publishing.publish import publish
     from training.network import create_network
 
     folder = tmp_path_factory.mktemp("files")
     networks = [create_network("small", seed=seed) for seed in range(3)]
-    reports = [publish(network, repository=folder / str(i), wish=Wish("float32")) for i, network in enumerate(networks)]
+    reports = [
+        publish(network, repository=folder / str(i), options=ExportOptions("float32"))
+        for i, network in enumerate(networks)
+    ]
     return [report.path / "model.onnx" for report in reports]
 
 

@@ -16,7 +16,7 @@ from ui.console import plain_console
 from ui.next_step import quoted
 
 if TYPE_CHECKING:
-    from export.exporter import ExportReport, Served
+    from export.exporter import EngineResult, ExportReport
 
 COLUMNS: Final = (
     "variant", "engine", "rows/s", "(range)", "x float32", "policy KL", "p99", "max", "same top", "value off", "max",
@@ -96,7 +96,7 @@ def _table(report: "ExportReport") -> Table:
     return table
 
 
-def _cells(one: "Served") -> list[str]:
+def _cells(one: "EngineResult") -> list[str]:
     parity, speed = one.parity, one.speed
     timed, mark = ["", "", ""], "refused"
     if speed is not None:

@@ -74,7 +74,7 @@ def publish(config: PublishConfig) -> int:
         console.print(f"{config.repository} has version {present[-1]} already; nothing to do", soft_wrap=True)
         return 0
     from export.publishing import publish as publishing
-    from export.publishing.candidate import Wish
+    from export.publishing.candidate import ExportOptions
     from training.network import create_network
 
     with console.status("starting") as status:
@@ -83,7 +83,7 @@ def publish(config: PublishConfig) -> int:
             repository=config.repository,
             url=config.url,
             key_file=config.key_file,
-            wish=Wish(config.precision, config.formats, config.records),
+            options=ExportOptions(config.precision, config.formats, config.records),
             keep=config.keep,
             seed=config.seed,
             on_step=lambda step: status.update(DOING[step]),

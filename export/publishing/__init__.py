@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From model files to a version that a server serves, or to nothing changed."""
+"""Publishing of model files as versions in a model repository, as transactions."""

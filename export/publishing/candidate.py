@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A candidate for publishing: model files that are known to fit the contract, and the answers a server must give.
+"""Candidates for publishing: model files that match the contract, and the outputs expected from the server.
 
 ```
 checkpoint, network ── built here ── compared with PyTorch ──┐
-file of `blobzero export` ── read ── its own answers ────────┼── Candidate
-earlier version, for a rollback ── the same ─────────────────┘
+file of `blobzero export` ── read ── its own outputs ────────┼── Candidate
+earlier version, for a rollback ── read ── its own outputs ──┘
 ```
 """
 
@@ -22,7 +22,7 @@ from export.graph import metadata_of
 from export.parity import Answers, ParityReport
 from export.positions import export_positions
 from export.precisions import PRECISIONS, Format, Precision, Tolerance, Variant
-from export.variants import Examples, attempt, evaluate, variant_of
+from export.variants import Examples, build_and_compare, evaluate, variant_of
 from training.checkpoint import CheckpointInfo
 from training.network import BlobNet
 
@@ -31,67 +31,76 @@ Choice = Literal["auto"] | Precision
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may become a version."""
+    """Candidate for a new version."""
 
     files: Mapping[str, Path]
-    """By the name that a version's folder gives it."""
+    """Model files by their name in a version's folder."""
     source: str
-    """Where the network comes from, in words."""
+    """Description of the network's origin."""
     why: str
-    """Its precision, and the reason for it."""
+    """Precision and the reason for it."""
     rows: NDArray[np.uint8]
-    """`[n, F]` positions to ask a server about."""
+    """`[n, F]` positions on which the server is checked."""
     expected: Answers
     tolerance: Tolerance
     parity: Mapping[str, ParityReport] = field(default_factory=dict)
-    """Against PyTorch in float32, by variant; empty for a file that was exported earlier."""
+    """Parity against PyTorch in float32, by variant; empty for a file exported earlier."""
     positions: str = ""
-    """Where `rows` come from, in words."""
+    """Description of the origin of `rows`."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is asked of a candidate that is built here."""
+class ExportOptions:
+    """Options of a candidate that is exported here."""
 
     precision: Choice = "auto"
-    """`auto` takes float16 for a GPU, int8 where this processor multiplies it in hardware and does not do as well in
-    bfloat16."""
+    """`auto` chooses float16 for a GPU, int8 if it is the fastest precision on this processor, else float32."""
     formats: Sequence[Format] = ("onnx",)
     records: Path | None = None
-    """Folder of recorded positions; none: the newest run there is, or positions played at random."""
+    """Folder of recorded positions; by default the newest run, or random rounds."""
     on_gpu: bool = False
-    """Whether the server computes on a GPU: in the types that the file holds."""
+    """Whether the server runs on a GPU, in the types stored in the file."""
 
 
-def build_candidate(network: BlobNet, info: CheckpointInfo, folder: Path, *, source: str, wish: Wish) -> Candidate:
-    """Export a network into `folder` and compare every file with PyTorch.
+def build_candidate(
+    network: BlobNet, info: CheckpointInfo, folder: Path, *, source: str, options: ExportOptions
+) -> Candidate:
+    """Export a network to `folder` and compare every file with PyTorch.
 
     Raises:
-        ParityFailed: a file answers otherwise than PyTorch; ExportError: a variant that is not built, or a full disk.
+        ParityFailed: if a file's outputs differ from PyTorch's; ExportError: if a variant does not exist, or the disk
+            is full.
     """
-    examples = Examples.of(network, wish.records)
+    examples = Examples.of(network, options.records)
     metadata = metadata_of(info)
     parity: dict[str, ParityReport] = {}
 
     def make(variant: Variant) -> Path:
         path, engines = folder / variant.format / variant.file_name, variant.engines[:1]
-        found: dict[str, ParityReport] = {}
+        reports: dict[str, ParityReport] = {}
         try:
-            attempt(
-                network, variant, path, examples=examples, metadata=metadata, engines=engines, threads=2, found=found
+            build_and_compare(
+                network,
+                variant,
+                path,
+                examples=examples,
+                metadata=metadata,
+                engines=engines,
+                threads=2,
+                reports=reports,
             )
         finally:
-            parity.update({str(variant): report for report in found.values()})
+            parity.update({str(variant): report for report in reports.values()})
         return path
 
     files: dict[str, Path] = {}
-    precision, why = _choose(wish)
-    for form in wish.formats:
-        asked: Precision = precision if wish.precision != "auto" or form == "onnx" else "float32"
+    precision, why = _choose(options)
+    for form in options.formats:
+        first: Precision = precision if options.precision != "auto" or form == "onnx" else "float32"
         try:
-            path = make(Variant(form, asked))
+            path = make(Variant(form, first))
         except ParityFailed as error:
-            if wish.precision != "auto" or asked == "float32":
+            if options.precision != "auto" or first == "float32":
                 raise
             precision, why = "float32", str(error).partition("; ")[0]
             path = make(Variant(form, precision))
@@ -103,25 +112,25 @@ def build_candidate(network: BlobNet, info: CheckpointInfo, folder: Path, *, sou
 
 
 def read_candidate(files: Mapping[str, Path], *, source: str) -> Candidate:
-    """Take files that were exported earlier; what they answer in this process is what a server must answer.
+    """Read files exported earlier; their outputs in this process are the outputs expected from the server.
 
     Raises:
-        InvalidModel: a file that does not fit the contract; ModelMismatch, UnsoundAnswer: one that does not answer.
+        InvalidModel: if a file does not match the contract; ModelMismatch, UnsoundAnswer: if it cannot be evaluated.
     """
     rows, _, positions = export_positions(None)
     variants = [variant_of(path) for path in files.values()]
     expected = evaluate(next(iter(files.values())), rows, engine=variants[0].engines[0], threads=2)
-    tolerance = variants[0].row.served
-    why = f"{variants[0].precision}: as it was exported"
+    tolerance = variants[0].spec.served
+    why = f"{variants[0].precision}: as exported"
     return Candidate(files, source, why, rows, expected, tolerance, positions=positions)
 
 
-def _choose(wish: Wish) -> tuple[Precision, str]:
-    """The precision to try first, and why."""
-    if wish.precision != "auto":
-        return wish.precision, "asked for"
-    if wish.on_gpu:
-        return "float16", "the server computes on a GPU"
+def _choose(options: ExportOptions) -> tuple[Precision, str]:
+    """Return the precision to try first, and the reason."""
+    if options.precision != "auto":
+        return options.precision, "as requested"
+    if options.on_gpu:
+        return "float16", "the server runs on a GPU"
     if int8_pays(cpu_flags()):
-        return "int8", "this processor multiplies int8 in hardware, and not bfloat16"
-    return "float32", "int8 does not pay on this processor"
+        return "int8", "this processor has int8 products in hardware, but not bfloat16"
+    return "float32", "int8 is not faster on this processor"

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Triton is told about the model: `config.pbtxt` and its variants, generated from the contract.
+"""Triton's model configuration `config.pbtxt` and its variants, generated from the contract.
 
 ```
 <repository>/blobnet/config.pbtxt            generated, committed
-<repository>/blobnet/configs/<name>.pbtxt    the same model served in another way (serve --config-name)
+<repository>/blobnet/configs/<name>.pbtxt    alternative configurations of the model (serve --config-name)
 ```
 
-docs/design/serving.md ("Configurations") names the page that each key was taken from.
+docs/design/serving.md ("Configurations") cites the source of each key.
 """
 
 from collections.abc import Mapping
@@ -121,36 +121,40 @@ optimization { execution_accelerators { gpu_execution_accelerator [ {
 
 
 @dataclass(frozen=True)
-class _Variant:
-    """One way to serve."""
+class _Configuration:
+    """One configuration."""
 
     backend: str
     how: str
-    """Ends the sentence "Serves with ..."."""
+    """End of the sentence "Serves with ..."."""
     parts: tuple[str, ...]
-    """What follows `_TEMPLATE`."""
+    """Sections after `_TEMPLATE`."""
 
 
 _UNTRIED: Final = """
 # Could not be run where it was written, for want of a GPU: its keys are those of Triton's manuals, its speed and the
 # precision of its answers are unknown. Compare before use: blobzero publish --url does."""
-_VARIANTS: Final[Mapping[str, _Variant]] = {
-    "config": _Variant("openvino", "OpenVINO on the CPU.", (_ON_CPU, _OPENVINO)),
-    "cpu": _Variant("openvino", "OpenVINO on the CPU, as config.pbtxt does.", (_ON_CPU, _OPENVINO)),
-    "onnxruntime": _Variant("onnxruntime", "ONNX Runtime on the CPU.", (_ON_CPU,)),
-    "pytorch": _Variant("pytorch", "PyTorch (TorchScript) on the CPU.", (_ON_CPU, _TORCHSCRIPT)),
-    "gpu": _Variant("onnxruntime", "TensorRT by ONNX Runtime, in the file's types." + _UNTRIED, (_ON_GPU, _TENSORRT)),
-    "gpu-fp32": _Variant("onnxruntime", "ONNX Runtime on a GPU; float32 stays float32." + _UNTRIED, (_ON_GPU, _CUDA)),
+_VARIANTS: Final[Mapping[str, _Configuration]] = {
+    "config": _Configuration("openvino", "OpenVINO on the CPU.", (_ON_CPU, _OPENVINO)),
+    "cpu": _Configuration("openvino", "OpenVINO on the CPU, as config.pbtxt does.", (_ON_CPU, _OPENVINO)),
+    "onnxruntime": _Configuration("onnxruntime", "ONNX Runtime on the CPU.", (_ON_CPU,)),
+    "pytorch": _Configuration("pytorch", "PyTorch (TorchScript) on the CPU.", (_ON_CPU, _TORCHSCRIPT)),
+    "gpu": _Configuration(
+        "onnxruntime", "TensorRT by ONNX Runtime, in the file's types." + _UNTRIED, (_ON_GPU, _TENSORRT)
+    ),
+    "gpu-fp32": _Configuration(
+        "onnxruntime", "ONNX Runtime on a GPU; float32 stays float32." + _UNTRIED, (_ON_GPU, _CUDA)
+    ),
 }
 
 
 def config_names() -> list[str]:
-    """The configurations there are; "config" is the default one, `config.pbtxt`."""
+    """Return the names of the configurations; "config" is the default, `config.pbtxt`."""
     return list(_VARIANTS)
 
 
 def render_config(name: str = "config") -> str:
-    """The text of one `.pbtxt` of the model."""
+    """Return the text of one `.pbtxt` of the model."""
     if name not in _VARIANTS:
         raise RepositoryError(f"expected a configuration of {config_names()}, got {name!r}")
     variant = _VARIANTS[name]
@@ -170,16 +174,16 @@ def render_config(name: str = "config") -> str:
 
 
 def config_path(repository: Path, name: str = "config") -> Path:
-    """Where Triton looks for a configuration."""
+    """Return the path of a configuration."""
     folder = repository / MODEL_NAME
     return folder / "config.pbtxt" if name == "config" else folder / "configs" / f"{name}.pbtxt"
 
 
 def ensure_config(repository: Path) -> None:
-    """Write the configurations that are missing; those that are there stay, for they may be tuned by hand.
+    """Write missing configurations; existing ones are kept because they may have been edited.
 
     Raises:
-        RepositoryError: the folder cannot be written.
+        RepositoryError: if the folder cannot be written.
     """
     for name in config_names():
         path = config_path(repository, name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare repository, registry and server with each other; every difference comes with what mends it."""
+"""Consistency check of repository, registry and server; each finding comes with a remedy."""
 
 import shlex
 from collections.abc import Iterator
@@ -30,56 +30,56 @@ from export.publishing.repository import (
     version_folder,
 )
 from export.publishing.server import READY, ModelServer
-from export.publishing.transaction import Change
+from export.publishing.transaction import RepositoryChange
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError
 from mcts_ext.versions import is_left_out, is_mistaken, version_number
 
-MEND: Final = "blobzero doctor --mend, or any publish, rollback or unpublish, sets it right"
-RELOAD: Final = "blobzero doctor --mend with this --url makes it read the repository again"
+MEND: Final = "blobzero doctor --mend, or any publish, rollback or unpublish, repairs it"
+RELOAD: Final = "blobzero doctor --mend with this --url makes it reload the repository"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be."""
+    """Inconsistency and its remedy."""
 
     what: str
     mend: str
-    """What to do about it."""
+    """Remedy."""
 
 
 def examine(repository: Path, *, url: str | None = None, key_file: Path | None = None) -> list[Finding]:
-    """Everything that is found wrong; none is good health.
+    """Return all findings; an empty list means that everything is consistent.
 
     Args:
-        repository: the model repository.
-        url: of a server that is to serve it; none leaves servers out.
-        key_file: holds the key of its control API, where it asks for one.
+        repository: model repository.
+        url: endpoint of a server that serves it; None checks no server.
+        key_file: file with the key of its control API, if it requires one.
 
     Raises:
-        RepositoryError: there is no repository.
+        RepositoryError: if there is no repository.
     """
     require_repository(repository)
     if is_busy(repository):
-        return [Finding(f"{repository} is being changed by another command", "ask again when that is done")]
+        return [Finding(f"{repository} is being changed by another command", "try again when it is done")]
     try:
         registry = Registry(repository)
     except ExportError as error:
         return [Finding(str(error).partition("; ")[0], str(error).partition("; ")[2])]
-    found = [*_configurations(repository), *_folders(repository), *_versions(repository, registry)]
+    findings = [*_configurations(repository), *_folders(repository), *_versions(repository, registry)]
     if url is not None:
-        found += _server(repository, registry, url, key_file)
-    return found
+        findings += _server(repository, registry, url, key_file)
+    return findings
 
 
 def set_right(repository: Path, *, url: str | None = None, key_file: Path | None = None) -> None:
-    """Mend what killed commands left; a server reads the repository again.
+    """Repair what killed commands left, and make a server reload the repository.
 
     Raises:
-        BlobError: the repository can't be changed now, or the server does not load what is there.
+        BlobError: if the repository cannot be changed now, or the server fails to load it.
     """
     require_repository(repository)
-    with Change(repository, url, key_file=key_file) as change:
+    with RepositoryChange(repository, url, key_file=key_file) as change:
         if change.server is not None:
             change.server.load()
 
@@ -95,7 +95,7 @@ def _configurations(repository: Path) -> Iterator[Finding]:
             check_served_model(config, model=MODEL_NAME, url=str(path))
         except (OSError, text_format.ParseError, UnicodeDecodeError, BlobError) as error:
             text = " ".join(str(error).split())
-            yield Finding(f"{path} does not fit: {text}", "remove it, and the next publish writes it anew")
+            yield Finding(f"{path} is invalid: {text}", "remove it; the next publish writes a new one")
 
 
 def _folders(repository: Path) -> Iterator[Finding]:
@@ -106,10 +106,10 @@ def _folders(repository: Path) -> Iterator[Finding]:
             renamed = path.with_name(path.name.lstrip("0") or "0")
             may_rename = version_number(renamed.name) is not None and not renamed.exists()
             mend = f"rename it to {renamed}, then: {MEND}" if may_rename else f"move it out of {path.parent}"
-            yield Finding(f"{path} is not served: Triton leaves out names with leading zeros", mend)
+            yield Finding(f"{path} is not served: Triton ignores names with leading zeros", mend)
         elif path.is_dir() and is_mistaken(path.name):
             yield Finding(
-                f"{path} keeps Triton from loading the model: it is no version", f"move it out of {path.parent}"
+                f"{path} keeps Triton from loading the model: it is not a version", f"move it out of {path.parent}"
             )
 
 
@@ -117,9 +117,9 @@ def _versions(repository: Path, registry: Registry) -> Iterator[Finding]:
     present = numbers(repository)
     for version in present:
         folder, entry = version_folder(repository, version), registry.get(version)
-        remove = f"blobzero unpublish {version} takes it out"
+        remove = f"blobzero unpublish {version} removes it"
         if not model_files(folder):
-            yield Finding(f"{folder} holds no model", remove)
+            yield Finding(f"{folder} contains no model", remove)
             continue
         try:
             for path in model_files(folder):
@@ -130,13 +130,13 @@ def _versions(repository: Path, registry: Registry) -> Iterator[Finding]:
         if entry is None:
             yield Finding(f"version {version} is not in the registry", MEND)
         elif entry.state == "publishing":
-            yield Finding(f"version {version} was being published when the command was killed", MEND)
+            yield Finding(f"version {version} was being published when its command was killed", MEND)
         elif entry.state != "published":
             yield Finding(f"version {version} is {entry.state} in the registry, but its folder is there", MEND)
         elif entry.files != file_hashes(folder):
             yield Finding(
-                f"{folder} is not what was published: a file's SHA-256 is not the registry's",
-                f"restore it from its source ({entry.source or 'unknown'}) by another publish, then: {remove}",
+                f"{folder} was modified after publishing: a file's SHA-256 differs from the registry's",
+                f"publish its source again ({entry.source or 'unknown'}), then: {remove}",
             )
     for entry in registry:
         if entry.version not in present and entry.state in ("publishing", "published"):
@@ -153,7 +153,7 @@ def _server(repository: Path, registry: Registry, url: str, key_file: Path | Non
             cause = error.__cause__ if isinstance(error, PublishFailed) else error
             what, _, mend = str(cause).rpartition("; ")
             if isinstance(cause, ServerUnreachable):
-                mend = f"blobzero serve --repository {shlex.quote(str(repository))}, or another --url"
+                mend = f"blobzero serve --repository {shlex.quote(str(repository))}, or use another --url"
             yield Finding(what, mend)
             return
         for version in sorted({*states, *wanted}):
@@ -168,12 +168,12 @@ def _server(repository: Path, registry: Registry, url: str, key_file: Path | Non
 
 
 def _answers(repository: Path, server: ModelServer, version: int) -> Iterator[Finding]:
-    """Whether the server answers as the version's file does."""
+    """Check that the server's outputs match those of the version's file."""
     path = model_path(repository, version)
-    again = "publish it again; if that is refused as well, look into the server's log"
+    mend = "publish it again; if that fails as well, check the server's log"
     try:
         candidate = read_candidate({path.name: path}, source="")
-        found = compare(candidate.expected, server.ask(candidate.rows, version=version)[0])
-        found.require(candidate.tolerance, what=f"answers of version {version} at {server.url}")
+        report = compare(candidate.expected, server.ask(candidate.rows, version=version)[0])
+        report.require(candidate.tolerance, what=f"answers of version {version} at {server.url}")
     except BlobError as error:
-        yield Finding(str(error).partition("; ")[0], again)
+        yield Finding(str(error).partition("; ")[0], mend)

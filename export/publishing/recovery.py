@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring folders and registry back together after a command that was killed: the first step of each that changes them.
+"""Recovery of folders and registry after a killed command; the first step of every change.
 
-| found | done |
+| state | action |
 | --- | --- |
-| folders and files half written or half removed | removed |
-| `publishing` in the registry: the server was never seen to take it | withdrawn: folder removed, server told |
-| `withdrawn` or `unpublished`, but the folder is there | the removal is finished |
-| `published`, but the folder is gone | `unpublished` |
-| a version's folder that the registry does not know | entered as published, with what its file says |
+| partially written or removed folders and files | remove them |
+| `publishing` in the registry: the load was not confirmed | withdraw: remove the folder, reload the server |
+| `withdrawn` or `unpublished`, but the folder exists | finish the removal |
+| `published`, but the folder is missing | mark as `unpublished` |
+| a version's folder that is not in the registry | register it as published, with its file's metadata |
 """
 
 from pathlib import Path
@@ -30,36 +30,36 @@ INTERRUPTED = "the command that published it was interrupted"
 
 
 def mend(repository: Path, *, key_file: Path | None = None) -> Registry:
-    """Mend what can be; call it under the lock. The registry, as it is afterwards.
+    """Recover folders and registry, under the lock; return the registry.
 
     Raises:
-        RepositoryError: the folder cannot be written, or the registry read.
+        RepositoryError: if the folder cannot be written, or the registry cannot be read.
     """
     registry = Registry(repository)
     sweep(repository)
     for entry in list(registry):
-        folder_is_there = version_folder(repository, entry.version).exists()
+        folder_exists = version_folder(repository, entry.version).exists()
         if entry.state == "publishing":
             withdraw(repository, registry, entry, reason=INTERRUPTED)
-            _tell(entry.url, key_file)
+            _reload(entry.url, key_file)
         elif entry.state == "published" and not model_files(version_folder(repository, entry.version)):
             registry.put(entry.become("unpublished", note="its folder was gone"))
-        elif entry.state != "published" and folder_is_there:
+        elif entry.state != "published" and folder_exists:
             remove_version(repository, entry.version)
     for version in numbers(repository):
-        if registry.get(version) is None and (found := _adopt(repository, version)):
-            registry.put(found)
+        if registry.get(version) is None and (adopted := _adopt(repository, version)):
+            registry.put(adopted)
     return registry
 
 
 def withdraw(repository: Path, registry: Registry, entry: Entry, *, reason: str) -> None:
-    """Take a version back that was not published yet. The folder goes first: that makes room for the registry."""
+    """Withdraw a version that is not published yet. The folder is removed first: the registry may need its space."""
     remove_version(repository, entry.version)
     registry.put(entry.become("withdrawn", note=reason))
 
 
 def _adopt(repository: Path, version: int) -> Entry | None:
-    """An entry for a folder that came in by another way; none where its file does not fit the contract."""
+    """Return an entry for an unregistered folder, or None if its file does not match the contract."""
     folder = version_folder(repository, version)
     if not model_files(folder):
         return None
@@ -71,8 +71,8 @@ def _adopt(repository: Path, version: int) -> Entry | None:
     return Entry(version, "published", now(), files=file_hashes(folder), properties=properties, note=note)
 
 
-def _tell(url: str | None, key_file: Path | None) -> None:
-    """Let a server drop what was withdrawn, if it still is there."""
+def _reload(url: str | None, key_file: Path | None) -> None:
+    """Make a server unload withdrawn versions, if it still runs."""
     if url is not None:
         with ModelServer(url, key_file=key_file) as server:
             server.load_until_done(within_s=0.0)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registry: what was published when, from which checkpoint, with which figures, and what became of it.
+"""Registry of versions: when and from which checkpoint each was published, its parity, and its state.
 
-One JSON file beside the model's folder, `<repository>/registry.json`, replaced as a whole. It follows what happens to
-the version folders, so that whatever is killed, it and the folders tell what was going on (recovery.py):
+The registry is one JSON file, `<repository>/registry.json`, replaced atomically. Together with the version folders it
+determines how to recover from a killed command (recovery.py):
 
 ```
-publishing ── the server took it ──> published ── unpublish, --keep ──> unpublished      (folder gone)
-     └─────── anything failed ─────> withdrawn                                           (folder gone)
+publishing ── loaded by the server ──> published ── unpublish, --keep ──> unpublished    (folder removed)
+     └─────── any failure ───────────> withdrawn                                         (folder removed)
 ```
-A number is never used twice. The current version is the highest that is published: a server answers with it by default.
+Numbers are never reused. The current version is the highest published one, which a server uses by default.
 """
 
 import json
@@ -29,7 +29,7 @@ FILE: Final = "registry.json"
 LOCK: Final = ".publishing.lock"
 
 State = Literal["publishing", "published", "withdrawn", "unpublished", "unregistered"]
-"""The last is never written: it stands for a folder without an entry."""
+"""State of a version; `unregistered` is never written: it denotes a folder without an entry."""
 
 
 _WRITTEN: Final = tuple(state for state in get_args(State) if state != "unregistered")
@@ -37,41 +37,41 @@ _WRITTEN: Final = tuple(state for state in get_args(State) if state != "unregist
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one version."""
+    """Entry of one version."""
 
     version: int
     state: State
     at: str = ""
-    """When it entered this state, local time with its offset."""
+    """Time of entering this state, local time with UTC offset."""
     source: str = ""
-    """The checkpoint, or how else the network came about."""
+    """Checkpoint, or another description of the network's origin."""
     same_as: int | None = None
-    """The version that this one brings back, after a rollback."""
+    """Version restored by this one, after a rollback."""
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of each file of the folder."""
+    """SHA-256 of each file in the folder."""
     properties: dict[str, str] = field(default_factory=dict)
-    """What the exported file says of itself: hash of the weights, step, commit, precision."""
+    """Metadata of the exported file: hash of the weights, step, commit, precision."""
     parity: dict[str, float] = field(default_factory=dict)
-    """How far the file's answers were from PyTorch's in float32."""
+    """Parity of the file against PyTorch in float32."""
     served: dict[str, float] | None = None
-    """How far the server's answers were from the reference; none where no server was asked."""
+    """Parity of the server against the reference; None without a server."""
     url: str | None = None
-    """The server that was told to load it."""
+    """Server that loaded it."""
     note: str = ""
-    """Why it was withdrawn, or how it got here."""
+    """Why it was withdrawn, or how it was registered."""
 
     def become(self, state: State, *, note: str = "") -> "Entry":
-        """The entry in another state, from now on."""
+        """Return the entry in another state, entered now."""
         return replace(self, state=state, at=now(), note=note or self.note)
 
     @property
     def origin(self) -> int:
-        """The version whose network this is."""
+        """Version in which this network was first published."""
         return self.same_as or self.version
 
 
 class Registry:
-    """The entries of one repository, in memory; `put` also writes them."""
+    """Entries of one repository in memory; `put` also writes them to disk."""
 
     def __init__(self, repository: Path) -> None:
         self.path = repository / FILE
@@ -79,26 +79,26 @@ class Registry:
         self._entries = _read(self.path)
 
     def __iter__(self) -> Iterator[Entry]:
-        """By version, oldest first."""
+        """Iterate by version, oldest first."""
         return iter([self._entries[version] for version in sorted(self._entries)])
 
     def get(self, version: int) -> Entry | None:
-        """The entry of a version, if there is one."""
+        """Return the entry of a version, or None."""
         return self._entries.get(version)
 
     def published(self) -> list[int]:
-        """The versions that count, oldest first; the last is current."""
+        """Return the published versions, oldest first; the last is current."""
         return [entry.version for entry in self if entry.state == "published"]
 
     def last_number(self) -> int:
-        """The highest number ever given; 0 before the first."""
+        """Return the highest number ever used; 0 before the first."""
         return max(self._entries, default=0)
 
     def put(self, *entries: Entry) -> None:
-        """Write entries, all at once; what stood there is replaced by the whole new file.
+        """Write entries atomically.
 
         Raises:
-            RepositoryError: the file cannot be written; it and this object are as they were.
+            RepositoryError: if the file cannot be written; it and this object are unchanged.
         """
         after = {**self._entries, **{entry.version: entry for entry in entries}}
         text = {"model": MODEL_NAME, "versions": [_plain(after[version]) for version in sorted(after)]}
@@ -111,15 +111,15 @@ class Registry:
 
 @contextmanager
 def exclusive(repository: Path) -> Iterator[None]:
-    """Be the only one who changes a repository; the lock ends with the process, however that ends.
+    """Lock a repository for changes.
 
     Raises:
-        RepositoryBusy: another process is at it.
-        RepositoryError: the folder cannot be written.
+        RepositoryBusy: if another process holds the lock.
+        RepositoryError: if the folder cannot be written.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(sole_writer(repository, lock=LOCK, advice="repeat when it is done"))
+            stack.enter_context(sole_writer(repository, lock=LOCK, advice="try again when it is done"))
         except FolderBusy as error:
             raise RepositoryBusy(str(error)) from error
         except FolderUnwritable as error:
@@ -128,23 +128,23 @@ def exclusive(repository: Path) -> Iterator[None]:
 
 
 def is_busy(repository: Path) -> bool:
-    """Whether some process is changing the repository at this moment."""
+    """Return whether a process is changing the repository."""
     return is_held(repository / LOCK)
 
 
 def now() -> str:
-    """The local time to the second, with its offset from UTC."""
+    """Return the local time to the second, with UTC offset."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    """Without what is empty: people read this."""
+    """Return the fields of an entry that are not empty."""
     return {key: value for key, value in asdict(entry).items() if value not in (None, "", {})}
 
 
-def _entry(found: Any) -> Entry:
-    """An entry of the file; raises KeyError, TypeError or ValueError where it is none."""
-    entry = Entry(**found)
+def _entry(fields: Any) -> Entry:
+    """Parse an entry; raises KeyError, TypeError or ValueError."""
+    entry = Entry(**fields)
     for value in (entry.version, *([] if entry.same_as is None else [entry.same_as])):
         if type(value) is not int or not 0 <= value <= LAST_VERSION:
             raise ValueError(f"{str(value)[:40]!r} as the number of a version")
@@ -154,7 +154,7 @@ def _entry(found: Any) -> Entry:
     texts += (*entry.files.values(), *entry.properties.values())
     figures = (*entry.parity.values(), *(entry.served or {}).values())
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in figures):
-        raise ValueError(f"others than texts and figures in version {entry.version}")
+        raise ValueError(f"values of invalid types in version {entry.version}")
     return entry
 
 
@@ -166,7 +166,6 @@ def _read(path: Path) -> dict[int, Entry]:
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise RegistryError(
             f"expected a registry of versions at {path}, "
-            f"got {reason(error)}; move it away: the next publish writes another "
-            "from what the version folders say of themselves"
+            f"got {reason(error)}; move it away: the next publish writes a new one from the version folders"
         ) from error
     return {entry.version: entry for entry in entries}

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The version folders of a model repository, as Triton reads them.
+"""Version folders of a model repository, as read by Triton.
 
 ```
 <repository>/blobnet/config.pbtxt, configs/  config.py
-<repository>/blobnet/<version>/              immutable: Triton may answer from a cache of what it loaded
-             model.onnx, model.pt            one or both; which one is read, the configuration's backend says
-<repository>/.incoming/, .outgoing.<version> what is being built or removed; left over when who did it was killed
+<repository>/blobnet/<version>/              immutable, since Triton keeps the loaded version in memory
+             model.onnx, model.pt            one or both; the configuration's backend determines which is read
+<repository>/.incoming/, .outgoing.<version> being built or removed; left over if the command was killed
 <repository>/registry.json                   registry.py
 ```
 
-A version folder is built aside, synced and renamed, so neither Triton nor another process sees half of one. Aside is
-outside the model's folder: whatever is new in there, but for a version, makes Triton load all versions again.
+A version folder is built in `.incoming`, synced and renamed, so that nobody sees a partial one. `.incoming` is outside
+the model's folder, where any new file other than a version makes Triton reload all versions.
 """
 
 import hashlib
@@ -31,57 +31,57 @@ _OUTGOING: Final = ".outgoing."
 
 
 def require_repository(repository: Path) -> None:
-    """Raise `RepositoryError` where there is no repository: a mistyped name must not become one."""
+    """Raise `RepositoryError` if there is no repository, for example after a typo."""
     if not (repository / MODEL_NAME).is_dir():
         raise RepositoryError(
-            f"expected a model repository with {MODEL_NAME}/ in it, got {repository}; name another, or publish first"
+            f"expected a model repository with {MODEL_NAME}/ in it, got {repository}; choose another, or publish first"
         )
 
 
 def versions(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
-    """The versions there are, oldest first; none where there is no repository."""
+    """Return the versions with a model file, oldest first; empty without a repository."""
     folder = repository / model
     return [n for n in numbers(repository, model=model) if model_files(folder / str(n))]
 
 
 def numbers(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
-    """The folders with a version's name, whatever they hold, in order."""
+    """Return the numbers of all folders named like a version, whatever they contain, ascending."""
     try:
         names = [path.name for path in (repository / model).iterdir()]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise RepositoryError(
-            f"expected a model repository at {repository}, got {reason(error)}; name another"
+            f"expected a model repository at {repository}, got {reason(error)}; choose another"
         ) from error
     return sorted(number for name in names if (number := version_number(name)) is not None)
 
 
 def version_folder(repository: Path, version: int) -> Path:
-    """Where a version is, or would be."""
+    """Return the folder of a version, which need not exist."""
     return repository / MODEL_NAME / str(version)
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files in a version's folder that a server can load, ONNX first."""
+    """Return the model files in a version's folder, ONNX first."""
     return [path for name in FILE_NAMES.values() if (path := folder / name).is_file()]
 
 
 def model_path(repository: Path, version: int) -> Path:
-    """The file of one version that represents it: ONNX where there is one.
+    """Return the first model file of a version.
 
     Raises:
-        RepositoryError: no such version.
+        RepositoryError: if there is no such version.
     """
-    found = model_files(version_folder(repository, version))
-    if not found:
+    files = model_files(version_folder(repository, version))
+    if not files:
         known = ", ".join(map(str, versions(repository))) or "none"
         raise RepositoryError(f"expected a version of {known}, got {version}, which {repository} does not have")
-    return found[0]
+    return files[0]
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of the model files of a version's folder, by name."""
+    """Return the SHA-256 of the model files in a version's folder, by name."""
     hashes = {}
     for path in model_files(folder):
         with path.open("rb") as file:
@@ -91,7 +91,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def incoming(repository: Path) -> Iterator[Path]:
-    """An empty folder to build the next version in, beside the others; it is gone afterwards, whatever happens."""
+    """Create an empty folder in which to build the next version; it is removed afterwards."""
     folder = repository / _INCOMING
     try:
         (repository / MODEL_NAME).mkdir(parents=True, exist_ok=True)
@@ -105,32 +105,32 @@ def incoming(repository: Path) -> Iterator[Path]:
 
 
 def gather(folder: Path, files: Mapping[str, Path]) -> Path:
-    """Put model files together as a version's folder inside `folder`, synced.
+    """Assemble model files into a version's folder inside `folder`, synced.
 
-    What was built there moves; other files are copied, not linked: Triton loads a version again when a link is added to
-    its file, or taken away.
+    Files inside `folder` are moved; others are copied, not linked: Triton reloads a version when the link count of its
+    file changes.
     """
-    together = folder / "version"
-    together.mkdir()
+    assembled = folder / "version"
+    assembled.mkdir()
     for name, path in files.items():
         if path.is_relative_to(folder):
-            path.rename(together / name)
+            path.rename(assembled / name)
         else:
-            shutil.copyfile(path, together / name)
-        sync(together / name)
-    sync(together)
-    return together
+            shutil.copyfile(path, assembled / name)
+        sync(assembled / name)
+    sync(assembled)
+    return assembled
 
 
 def rename_in(repository: Path, folder: Path, version: int) -> None:
-    """Give a gathered folder its version's name.
+    """Rename an assembled folder to its version number.
 
     Raises:
-        RepositoryError: there is one of that name, or the folder cannot be written.
+        RepositoryError: if the version exists, or the folder cannot be written.
     """
     target = version_folder(repository, version)
     if target.exists():
-        raise RepositoryError(f"expected a free version, got {version}, which {repository} has; none is overwritten")
+        raise RepositoryError(f"expected an unused version, got {version}, which {repository} has; publish again")
     try:
         folder.rename(target)
         sync(target.parent)
@@ -139,31 +139,31 @@ def rename_in(repository: Path, folder: Path, version: int) -> None:
 
 
 def remove_version(repository: Path, version: int) -> None:
-    """Take a version's folder out, in one step for whoever looks; harmless where there is none."""
+    """Remove a version's folder atomically, if it exists."""
     folder = version_folder(repository, version)
-    aside = repository / f"{_OUTGOING}{version}"
+    outgoing = repository / f"{_OUTGOING}{version}"
     try:
         if folder.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+            shutil.rmtree(outgoing, ignore_errors=True)
+            folder.rename(outgoing)
             sync(folder.parent)
     except OSError as error:
         raise unwritable(repository, error) from error
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(outgoing, ignore_errors=True)
 
 
 def leftovers(repository: Path) -> list[Path]:
-    """What killed commands left: folders half built or half removed, files half written. Ask under the lock."""
+    """Return the partial folders and files of killed commands; call it under the lock."""
     patterns = (_INCOMING, f"{_OUTGOING}*", ".*.tmp", f"{MODEL_NAME}/**/.*.tmp")
     return sorted({path for pattern in patterns for path in repository.glob(pattern)})
 
 
 def sweep(repository: Path) -> list[Path]:
-    """Remove the leftovers; which."""
-    found = leftovers(repository)
-    for path in found:
+    """Remove the leftovers; return their paths."""
+    paths = leftovers(repository)
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return found
+    return paths

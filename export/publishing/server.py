@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What publishing asks of a Triton server: load what stands in the repository, say what is loaded, answer positions."""
+"""Client of Triton's control API for publishing: load the repository, list loaded versions, evaluate positions."""
 
 import time
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ from export.parity import Answers
 from mcts_ext.contract import MODEL_NAME
 
 LOAD_TIMEOUT_S: Final = 120.0
-"""Of a load, warm-up included: TensorRT builds its engine then."""
+"""Timeout of a load including warm-up, during which TensorRT builds its engine."""
 ANSWER_TIMEOUT_S: Final = 20.0
 _ROWS_AT_A_TIME: Final = 256
 READY: Final = "READY"
 
 
 @dataclass(frozen=True)
-class Served:
-    """How a server serves the model."""
+class ServingMode:
+    """How a server runs the model."""
 
     backend: str
     on_gpu: bool
 
 
 class ModelServer:
-    """A connection to the control API of one server, whose key `clients.keys.find_key` finds."""
+    """Connection to the control API of one server, with the key found by `clients.keys.find_key`."""
 
     def __init__(self, url: str, *, key_file: Path | None = None) -> None:
         self.url = url
@@ -43,36 +43,36 @@ class ModelServer:
         self._connection = Connection(url)
 
     def require_live(self) -> None:
-        """Raise `PublishFailed` unless somebody is there who heeds us: before minutes are spent on an export."""
+        """Raise `PublishFailed` unless the server responds and accepts the key, before an export that takes minutes."""
         try:
             self._call("ServerLive", service_pb2.ServerLiveRequest(), timeout_s=5.0)
-            self.states()  # needs the key, as the load will
+            self.states()  # requires the key, like a load
         except EvaluatorError as error:
             raise PublishFailed(f"{error}; nothing was changed") from error
 
-    def served(self) -> Served | None:
-        """How the model is served; none where it is not loaded."""
+    def serving(self) -> ServingMode | None:
+        """Return how the model is served, or None if it is not loaded."""
         try:
             config = self.config()
         except ModelNotFound:
             return None
         gpu = model_config_pb2.ModelInstanceGroup.KIND_GPU
-        return Served(config.backend, any(group.kind == gpu for group in config.instance_group))
+        return ServingMode(config.backend, any(group.kind == gpu for group in config.instance_group))
 
     def config(self) -> Any:
-        """The configuration that the model is served with, a message of Triton's `model_config.proto`.
+        """Return the configuration of the served model, a `ModelConfig` message.
 
         Raises:
-            EvaluatorError: it is not loaded.
+            EvaluatorError: if the model is not loaded.
         """
         request = service_pb2.ModelConfigRequest(name=MODEL_NAME)
         return self._call("ModelConfig", request, timeout_s=ANSWER_TIMEOUT_S).config
 
     def load(self, *, config: str | None = None, timeout_s: float = LOAD_TIMEOUT_S) -> None:
-        """Make the server read the repository and serve what its configuration, or `config` as JSON, asks for.
+        """Make the server load the model from the repository, with its configuration or `config` (JSON).
 
         Raises:
-            EvaluatorError: it refused something; versions that it served, and that still are to be served, stay.
+            EvaluatorError: if the load failed; versions served before stay loaded if they are still selected.
         """
         request = service_pb2.RepositoryModelLoadRequest(model_name=MODEL_NAME)
         if config is not None:
@@ -80,7 +80,7 @@ class ModelServer:
         self._call("RepositoryModelLoad", request, timeout_s=timeout_s)
 
     def load_until_done(self, *, within_s: float) -> bool:
-        """Load, again and again while that fails: a server that was killed may be on its way back. Whether it did."""
+        """Load with retries, because a killed server may be restarting; return whether it succeeded."""
         deadline = time.monotonic() + within_s
         while True:
             try:
@@ -92,21 +92,21 @@ class ModelServer:
                 time.sleep(0.5)
 
     def states(self) -> dict[int, str]:
-        """The versions that the server knows of, each `READY`, or another state and the reason."""
-        answer = self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest(), timeout_s=ANSWER_TIMEOUT_S)
+        """Return the state of each version known to the server: `READY`, or another state and its reason."""
+        index = self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest(), timeout_s=ANSWER_TIMEOUT_S)
         return {
             int(model.version): " ".join(f"{model.state} {model.reason}".split())
-            for model in answer.models
+            for model in index.models
             if model.name == MODEL_NAME and model.version.isdecimal()
         }
 
     def ask(self, rows: NDArray[np.uint8], *, version: int | None) -> tuple[Answers, int]:
-        """The answers to `[n, F]` rows, by one version or by the current one, and which it was at last.
+        """Evaluate `[n, F]` rows with one version, or the current one; return the outputs and the last version used.
 
-        A few rows at a time: all at once, 4,096 rows made everybody else wait 150 ms on two cores.
+        Rows are sent in small batches: 4,096 rows at once delayed all other clients by 150 ms on two cores.
 
         Raises:
-            EvaluatorError: no answer, one that is not finite, or a model that does not fit the contract.
+            EvaluatorError: if the evaluation failed, is not finite, or the model does not match the contract.
         """
         pinned = "" if version is None else str(version)
         with TritonEvaluator(

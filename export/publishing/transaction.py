@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One change of a model repository: put a version on disk, let the server load it, compare, call it current.
+"""Transaction on a model repository: write a version, load it in the server, check it, mark it as current.
 
 ```
 lock ─ mend ─ export ─ announce ─ rename ─ load ─ ask ─ mark ─ retain
-       │      │        │          │               │     └ from here on it is current
-       │      │        │          └ a server may have it: what fails now withdraws it, and the server goes back
-       │      │        └ the registry says "publishing": who is killed now is mended by the next command
-       │      └ nothing but a folder aside
-       └ what an earlier command left, when it was killed
+       │      │        │          │               │     └ from here on the version is current
+       │      │        │          └ a server may load it: a failure withdraws it and reloads the server
+       │      │        └ the registry says "publishing": after a kill, the next command recovers
+       │      └ only a temporary folder exists
+       └ recovers from a killed command
 ```
-Whatever fails, the version before serves on and is current, and nothing that was there is gone.
+On any failure the previous version stays current and served, and nothing else is lost.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,39 +45,39 @@ from mcts_ext.versions import LAST_VERSION
 
 STEPS: Final = ("lock", "mend", "export", "announce", "rename", "load", "ask", "mark", "retain")
 COMEBACK_S: Final = 15.0
-"""How long a server that fails is told to go back to the version before."""
+"""How long reloads of the previous version are retried on a failing server."""
 
 OnStep = Callable[[str], None]
-"""Told each of `STEPS` before it is taken."""
+"""Called with each of `STEPS` before it is taken."""
 
 
 @dataclass(frozen=True)
 class PublishReport:
-    """What became of a version."""
+    """Result of publishing a version."""
 
     version: int
     path: Path
-    """Its folder."""
+    """Folder of the version."""
     candidate: Candidate
     served: ParityReport | None
-    """The server's answers against the candidate's; none where no server was asked."""
+    """Parity of the server against the candidate; None without a server."""
     same_as: int | None
-    """The version it brings back."""
+    """Version restored by this one."""
     removed: tuple[int, ...]
-    """Versions that retention took out."""
+    """Versions removed by retention."""
 
 
-class Change:
-    """One change of a repository, from the lock to its end: a context.
+class RepositoryChange:
+    """Context manager of one locked change of a repository.
 
     Args:
-        repository: the model repository; its configuration is written where it is missing.
-        url: of a server that serves it; none to leave servers alone.
-        on_step: told each of `STEPS` before it is taken.
-        key_file: holds the key of the server's control API, where it asks for one.
+        repository: model repository; missing configurations are written.
+        url: endpoint of a server that serves it, or None.
+        on_step: called with each of `STEPS` before it is taken.
+        key_file: file with the key of the server's control API, if it requires one.
 
     Raises:
-        BlobError: on entering, a subclass says why the repository can't be changed now.
+        BlobError: on entering, if the repository cannot be changed now.
     """
 
     def __init__(
@@ -113,19 +113,19 @@ class Change:
         self._stack.__exit__(kind, error, trace)
 
     def work_folder(self, step: str) -> Path:
-        """A folder beside the versions, for as long as the change lasts."""
+        """Create a temporary folder in the repository that exists as long as the change."""
         self.on_step(step)
         self._work = self._stack.enter_context(incoming(self.repository))
         return self._work
 
     def bring_in(self, candidate: Candidate, *, same_as: int | None = None, keep: int | None = None) -> PublishReport:
-        """Everything after the export."""
+        """Take all steps after the export."""
         repository, registry, server = self.repository, self.registry, self.server
         folder = gather(self._work, candidate.files)
         version = 1 + max(registry.last_number(), *numbers(repository), 0)
         if version > LAST_VERSION:
             raise RepositoryError(
-                f"expected room for a version, got {LAST_VERSION} in {repository}, the last that Triton counts to; "
+                f"expected an unused version number, got {LAST_VERSION} in {repository}, the largest Triton supports; "
                 "publish to another repository"
             )
         properties = read_metadata(model_files(folder)[0])
@@ -175,7 +175,7 @@ class Change:
         return served
 
     def _go_back(self, entry: Entry, error: BaseException) -> None:
-        """Withdraw a version that failed; what can't be done now, the next command's `mend` does."""
+        """Withdraw a failed version; the next command's `mend` does what is not possible now."""
         reason = " ".join(str(error).split()) or type(error).__name__
         with suppress(ExportError):
             withdraw(self.repository, self.registry, entry, reason=reason[:500])
@@ -184,7 +184,7 @@ class Change:
 
 
 def retire(repository: Path, registry: Registry, version: int, *, note: str) -> None:
-    """The registry first: a folder that stays behind is removed by the next command, one that is missed is not."""
+    """Remove a version, first from the registry, so that the next command can finish an interrupted removal."""
     entry = registry.get(version) or Entry(version, "unpublished", now())
     registry.put(entry.become("unpublished", note=note))
     remove_version(repository, version)
@@ -192,16 +192,16 @@ def retire(repository: Path, registry: Registry, version: int, *, note: str) -> 
 
 def _did_not_take(url: str, version: int, got: str) -> str:
     return (
-        f"expected the server at {url} to load and answer {MODEL_NAME} version {version}, got: {got}; "
+        f"expected the server at {url} to load and serve {MODEL_NAME} version {version}, got: {got}; "
         "the version was withdrawn: check the server's log and that it serves this repository"
     )
 
 
 def _parity(properties: Mapping[str, str]) -> dict[str, float]:
-    """The figures of the first engine that a file states; none where it states no such thing."""
+    """Return the parity of the first engine in a file's metadata; empty if there is none."""
     try:
-        found: Any = next(iter(json_object(properties.get(PARITY_KEY, "{}")).values()), {})
+        first: Any = next(iter(json_object(properties.get(PARITY_KEY, "{}")).values()), {})
     except ValueError:
         return {}
-    figures = found if isinstance(found, dict) else {}
+    figures = first if isinstance(first, dict) else {}
     return {str(name): figure for name, figure in figures.items() if isinstance(figure, int | float)}

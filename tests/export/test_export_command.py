@@ -17,7 +17,7 @@ import clients.selfplay.records
 from blobzero.cli import main
 from clients.selfplay.records import read_shards, shard_paths, write_shard
 from export.errors import InvalidPositions
-from export.exporter import REPORT_FILE, Served, _fastest, export_variants
+from export.exporter import REPORT_FILE, EngineResult, _fastest, export_variants
 from export.graph import read_metadata
 from export.parity import ParityReport
 from export.positions import export_positions, recorded_rows, sample_rows
@@ -82,15 +82,14 @@ def test_a_short_run_is_topped_up_with_random_rounds(run: Path) -> None:
     assert as_set(rows[: len(recorded)]) == recorded
     assert len(as_set(rows)) == 2000
     assert (
-        origin
-        == f"{len(recorded)} recorded in {run}, which holds no more, and {2000 - len(recorded):,} of random rounds"
+        origin == f"{len(recorded)} recorded in {run}, which has no more, and {2000 - len(recorded):,} of random rounds"
     )
 
 
 def test_the_newest_run_is_the_default(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows, origin = recorded_rows(None, 50, seed=1)
-    assert (len(as_set(rows)), origin) == (50, "50 of random rounds, for data holds no records")
+    assert (len(as_set(rows)), origin) == (50, "50 of random rounds, since data has no records")
     whole = read_shards(shard_paths(run / "shards"))
     for age, name, first in ((100, "old", 0), (0, "new", 60)):
         part = Records(**{field: column[first : first + 60] for field, column in vars(whole).items()})
@@ -115,7 +114,7 @@ def test_a_folder_without_records_is_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(InvalidPositions, match="expected shards of records under"):
         recorded_rows(tmp_path, 10, seed=1)
     monkeypatch.setattr(clients.selfplay.records, "OBSERVATION_VERSION", 3)
-    with pytest.raises(InvalidPositions, match=r"that can't .* got observation version 2, not 3"):
+    with pytest.raises(InvalidPositions, match=r"unusable ones .* got observation version 2, not 3"):
         recorded_rows(run, 10, seed=1)
 
 
@@ -145,8 +144,8 @@ def test_engines_are_timed_in_turns_and_against_their_base() -> None:
 def test_of_two_that_are_as_fast_the_nearer_one_counts() -> None:
     parity = ParityReport(1, 0.1, 1e-3, 0.1, 0.1, 1.0, 0.1, 0.1)
     near, far = replace(parity, mean_policy_kl=1e-6), parity
-    exact = Served(Variant("onnx", "float32"), "openvino", near, Speed(97, 90, 100, 1.0))
-    equal = Served(Variant("onnx", "int8"), "openvino", far, Speed(100, 90, 110, 1.03))
+    exact = EngineResult(Variant("onnx", "float32"), "openvino", near, Speed(97, 90, 100, 1.0))
+    equal = EngineResult(Variant("onnx", "int8"), "openvino", far, Speed(100, 90, 110, 1.03))
     faster = replace(equal, speed=Speed(150, 90, 200, 1.5))
     assert _fastest([exact, equal]) is exact
     assert _fastest([exact, faster]) is faster
@@ -243,7 +242,10 @@ def test_a_refusal_that_nobody_asked_for_is_no_failure(
         (["folder"], "folder"),
         (["garbage.safetensors"], "expected a readable checkpoint"),
         (["good.safetensors", "--records", "folder"], "expected shards of records under folder"),
-        (["good.safetensors", "--formats", "torchscript", "--precisions", "int8"], "torchscript has, got int8"),
+        (
+            ["good.safetensors", "--formats", "torchscript", "--precisions", "int8"],
+            "available in torchscript, got int8",
+        ),
         (["good.safetensors", "--out", "garbage.safetensors"], "expected a folder to write at garbage.safetensors"),
     ],
 )

@@ -13,7 +13,7 @@ from blobzero.cli import main
 from export.errors import InvalidModel, RegistryError, RepositoryBusy, RepositoryError
 from export.graph import read_metadata
 from export.precisions import PRECISIONS
-from export.publishing.candidate import Wish, build_candidate
+from export.publishing.candidate import ExportOptions, build_candidate
 from export.publishing.config import config_path, ensure_config
 from export.publishing.doctor import examine, set_right
 from export.publishing.publish import ensure_model, publish, rollback, unpublish
@@ -43,7 +43,7 @@ def test_ensure_model_publishes_once(tmp_path: Path) -> None:
 
 def test_what_is_published_is_in_the_registry_with_its_origin_and_figures(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.safetensors", create_network("small", seed=1), step=40)
-    report = publish(tmp_path / "a.safetensors", repository=tmp_path / "models", wish=Wish("int8"))
+    report = publish(tmp_path / "a.safetensors", repository=tmp_path / "models", options=ExportOptions("int8"))
     entry = Registry(tmp_path / "models").get(1)
     assert entry is not None
     assert (entry.state, entry.source) == ("published", str(tmp_path / "a.safetensors"))
@@ -57,8 +57,8 @@ def test_what_is_published_is_in_the_registry_with_its_origin_and_figures(tmp_pa
 
 
 def test_both_formats_can_stand_in_one_version(tmp_path: Path) -> None:
-    wish = Wish("float16", formats=("onnx", "torchscript"))
-    report = publish(create_network("small", seed=1), repository=tmp_path, wish=wish)
+    options = ExportOptions("float16", formats=("onnx", "torchscript"))
+    report = publish(create_network("small", seed=1), repository=tmp_path, options=options)
     assert {path.name for path in report.path.iterdir()} == {"model.onnx", "model.pt"}
     assert read_metadata(report.path / "model.pt")["precision"] == "float16"
     assert set(report.candidate.parity) == {"onnx float16", "torchscript float16"}
@@ -66,8 +66,8 @@ def test_both_formats_can_stand_in_one_version(tmp_path: Path) -> None:
 
 def test_what_is_made_for_a_gpu_holds_float16(tmp_path: Path) -> None:
     network = create_network("small", seed=1)
-    made = build_candidate(network, describe(network), tmp_path, source="here", wish=Wish(on_gpu=True))
-    assert made.why == "float16: the server computes on a GPU"
+    made = build_candidate(network, describe(network), tmp_path, source="here", options=ExportOptions(on_gpu=True))
+    assert made.why == "float16: the server runs on a GPU"
     assert read_metadata(made.files["model.onnx"])["precision"] == "float16"
     made.parity["onnx float16"].require(PRECISIONS["float16"].tolerance, what="the file")
 
@@ -223,10 +223,10 @@ def test_what_can_not_be_mended_is_said_with_what_to_do(repository: Path) -> Non
     found = {finding.what.partition(":")[0]: finding.mend for finding in examine(repository)}
     assert len(found) == 4
     for words, mend in (
-        ("config.pbtxt does not fit", "remove it"),
-        ("holds no model", "blobzero unpublish 8"),
+        ("config.pbtxt is invalid", "remove it"),
+        ("contains no model", "blobzero unpublish 8"),
         ("expected an ONNX model", "blobzero unpublish 1"),
-        ("is not what was published", "another publish"),
+        ("was modified after publishing", "publish its source again"),
     ):
         assert any(words in what and mend in found[what] for what in found), (words, found)
     for version in (1, 8, 2):

@@ -16,7 +16,7 @@ from export.graph import export_onnx, metadata_of, read_metadata
 from export.parity import Answers, compare
 from export.positions import sample_rows
 from export.precisions import PRECISIONS
-from export.publishing.candidate import Wish
+from export.publishing.candidate import ExportOptions
 from export.publishing.publish import publish
 from export.publishing.repository import versions
 from export.quantize import quantize
@@ -112,7 +112,7 @@ def test_auto_takes_int8_where_the_processor_has_it(
     slow = publish(network, repository=tmp_path)
     assert list(slow.candidate.parity) == ["onnx float32"]
     assert read_metadata(slow.path / "model.onnx")["precision"] == "float32"
-    assert "does not pay" in slow.candidate.why
+    assert "not faster" in slow.candidate.why
 
 
 def test_auto_falls_back_where_int8_answers_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_auto_falls_back_where_int8_answers_differ(tmp_path: Path, monkeypatch: 
     assert "expected the onnx int8 file in openvino within" in report.candidate.why
     assert read_metadata(report.path / "model.onnx")["precision"] == "float32"
     with pytest.raises(ParityFailed, match="the onnx int8 file"):
-        publish(unfit_for_int8(), repository=tmp_path, wish=Wish(precision="int8"))
+        publish(unfit_for_int8(), repository=tmp_path, options=ExportOptions(precision="int8"))
     assert versions(tmp_path) == [1]
 
 

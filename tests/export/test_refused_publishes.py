@@ -14,7 +14,7 @@ import torch
 
 from blobzero.cli import main
 from export.errors import ParityFailed, PublishFailed
-from export.publishing.candidate import Wish
+from export.publishing.candidate import ExportOptions
 from export.publishing.doctor import examine
 from export.publishing.publish import publish
 from export.publishing.registry import Registry
@@ -141,7 +141,7 @@ def test_a_network_that_fails_parity_is_not_published(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("export.variants.build", other)
     with pytest.raises(ParityFailed, match="the onnx float32 file"):
-        publish(create_network("small", seed=1), repository=tmp_path, wish=Wish("float32"))
+        publish(create_network("small", seed=1), repository=tmp_path, options=ExportOptions("float32"))
     assert versions(tmp_path) == []
 
 

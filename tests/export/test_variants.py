@@ -79,7 +79,7 @@ def test_every_engine_answers_near_pytorch(
     got = Answers(np.concatenate([part.policy for part in parts]), np.concatenate([part.value for part in parts]))
     assert got.policy.dtype == got.value.dtype == np.float32
     report = compare(run_torch(network, rows), got)
-    report.require(variant.row.tolerance, what=f"{variant} in {engine}")
+    report.require(variant.spec.tolerance, what=f"{variant} in {engine}")
     if variant.precision != "float32":  # or it was not that precision that ran
         assert report.max_logit_difference > 1e-4
         with pytest.raises(ParityFailed):

@@ -84,6 +84,6 @@ def test_there_is_a_last_version(repository: Path, published: Path) -> None:
     folder = repository / MODEL_NAME
     shutil.copytree(folder / "1", folder / str(LAST_VERSION))
     set_right(repository)
-    with pytest.raises(RepositoryError, match="the last that Triton counts to"):
+    with pytest.raises(RepositoryError, match="the largest Triton supports"):
         publish(published / "a.safetensors", repository=repository)
     assert versions(repository) == [1, LAST_VERSION]

@@ -19,7 +19,7 @@ from clients.evaluator import evaluate
 from clients.keys import find_key
 from clients.triton.evaluator import TritonEvaluator
 from clients.triton.statistics import ModelStatistics
-from export.publishing.candidate import Wish
+from export.publishing.candidate import ExportOptions
 from export.publishing.publish import publish
 from export.publishing.server import ModelServer
 from mcts_ext.errors import InvalidConfig
@@ -128,7 +128,7 @@ def test_a_server_that_does_not_start_leaves_no_key(config: ServerConfig) -> Non
 @pytest.mark.slow
 def test_our_commands_need_no_key_to_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = tmp_path / "models"
-    publish(create_network("small", seed=1), repository=models, wish=Wish("float32"))
+    publish(create_network("small", seed=1), repository=models, options=ExportOptions("float32"))
     command = [sys.executable, "-m", "blobzero.cli", "serve", "--repository", str(models)]
     port = str(choose_ports("127.0.0.1", {"grpc": None})["grpc"])
     command += ["--grpc-port", port, "--log-file", str(tmp_path / "log")]

@@ -11,7 +11,7 @@ import pytest
 
 from blobzero.cli import main
 from clients.keys import RESTRICTED
-from export.publishing.candidate import Wish
+from export.publishing.candidate import ExportOptions
 from export.publishing.publish import publish
 from serving.errors import ServingError
 from training.network import create_network
@@ -32,7 +32,7 @@ VERBS: dict[str, list[str]] = {
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "models"
-    publish(create_network("small", seed=1), repository=folder, wish=Wish("float32"))
+    publish(create_network("small", seed=1), repository=folder, options=ExportOptions("float32"))
     return folder
 
 

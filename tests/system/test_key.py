@@ -15,7 +15,7 @@ from clients.keys import KeyUnreadable, read_key
 from clients.triton.evaluator import TritonEvaluator
 from export.errors import PublishFailed
 from export.positions import sample_rows
-from export.publishing.candidate import Wish
+from export.publishing.candidate import ExportOptions
 from export.publishing.doctor import examine
 from export.publishing.publish import publish
 from export.publishing.registry import Registry
@@ -33,7 +33,7 @@ KEY = "a-key_of-24-characters-00"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     folder = tmp_path_factory.mktemp("key")
     (folder / "key").write_text(f"{KEY}\n")
-    publish(create_network("small", seed=1), repository=folder / "models", wish=Wish("float32"))
+    publish(create_network("small", seed=1), repository=folder / "models", options=ExportOptions("float32"))
     port = choose_ports("127.0.0.1", {"http": None})["http"]
     config = ServerConfig(folder / "models", http_port=port, log_file=folder / "log", key_file=folder / "key")
     with EmbeddedTriton(config) as server:
@@ -54,7 +54,9 @@ def test_who_has_no_key_is_refused_in_one_line_and_nothing_changes(
                 control.states()
     before = versions(repository)
     with pytest.raises(PublishFailed, match=r"--key-file.*nothing was changed"):
-        publish(create_network("small", seed=2), repository=repository, url=server.url, wish=Wish("float32"))
+        publish(
+            create_network("small", seed=2), repository=repository, url=server.url, options=ExportOptions("float32")
+        )
     assert versions(repository) == before
     assert [entry.version for entry in Registry(repository)] == before  # refused before it was begun
     assert main(["models", "--repository", str(repository), "--url", server.url]) == 1
@@ -85,7 +87,7 @@ def test_who_has_the_key_publishes_examines_and_goes_back(server: EmbeddedTriton
         repository=repository,
         url=server.url,
         key_file=key_file,
-        wish=Wish("float32"),
+        options=ExportOptions("float32"),
     )
     common = ["--repository", str(repository), "--url", server.url, "--key-file", str(key_file)]
     assert main(["models", *common]) == 0

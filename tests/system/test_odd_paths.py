@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from export.publishing.candidate import Wish
+from export.publishing.candidate import ExportOptions
 from export.publishing.publish import publish
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
@@ -57,9 +57,11 @@ def test_a_repository_is_served_whatever_its_path(tmp_path: Path, name: str) -> 
 @pytest.mark.triton
 def test_versions_are_published_to_such_a_repository(tmp_path: Path) -> None:
     repository = tmp_path / ALL / "models"
-    publish(create_network("small", seed=1), repository=repository, wish=Wish("float32"))
+    publish(create_network("small", seed=1), repository=repository, options=ExportOptions("float32"))
     with EmbeddedTriton(ServerConfig(repository, log_file=tmp_path / ALL / "log", start_timeout_s=20.0)) as server:
-        report = publish(create_network("small", seed=2), repository=repository, url=server.url, wish=Wish("float32"))
+        report = publish(
+            create_network("small", seed=2), repository=repository, url=server.url, options=ExportOptions("float32")
+        )
         assert report.version == 2
         server.infer_once(timeout_s=5)
         server.restart()

@@ -20,7 +20,7 @@ from clients.triton.evaluator import TritonEvaluator
 from export.errors import ParityFailed, PublishFailed
 from export.positions import sample_rows
 from export.precisions import PRECISIONS
-from export.publishing.candidate import Wish
+from export.publishing.candidate import ExportOptions
 from export.publishing.doctor import examine
 from export.publishing.publish import publish, rollback, unpublish
 from export.publishing.registry import Entry, Registry
@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]
     """A server of two versions; each test leaves it and its repository in good health."""
     folder = tmp_path_factory.mktemp("publishing")
     for seed in (1, 2):
-        publish(create_network("small", seed=seed), repository=folder / "models", wish=Wish("float32"))
+        publish(create_network("small", seed=seed), repository=folder / "models", options=ExportOptions("float32"))
     with EmbeddedTriton(ServerConfig(folder / "models", log_file=folder / "log")) as server:
         yield server
 
@@ -65,7 +65,7 @@ def ask(server: EmbeddedTriton, version: str = "") -> Evaluation:
 def test_a_new_version_answers_and_the_one_before_can_be_pinned(server: EmbeddedTriton, repository: Path) -> None:
     before = Registry(repository).published()[-1]
     network = create_network("small", seed=3)
-    report = publish(network, repository=repository, url=server.url, wish=Wish("float32"))
+    report = publish(network, repository=repository, url=server.url, options=ExportOptions("float32"))
     assert report.served is not None
     assert report.served.n_rows == 4096
     assert report.served.mean_policy_kl < 1e-3
@@ -113,7 +113,9 @@ def test_answers_that_differ_are_withdrawn(
     strict = replace(row, served=replace(row.served, value=-1.0))
     monkeypatch.setattr("export.publishing.candidate.PRECISIONS", {**PRECISIONS, "float32": strict})
     with pytest.raises(ParityFailed, match="the server's answers"):
-        publish(create_network("small", seed=4), repository=repository, url=server.url, wish=Wish("float32"))
+        publish(
+            create_network("small", seed=4), repository=repository, url=server.url, options=ExportOptions("float32")
+        )
     assert versions(repository) == known
     after = ask(server)
     assert after.model_version == before.model_version
@@ -130,7 +132,7 @@ def test_a_file_that_the_server_does_not_read_is_refused_first(server: EmbeddedT
             create_network("small", seed=4),
             repository=repository,
             url=server.url,
-            wish=Wish("float32", formats=("torchscript",)),
+            options=ExportOptions("float32", formats=("torchscript",)),
         )
     assert versions(repository) == known
 

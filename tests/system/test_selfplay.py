@@ -21,7 +21,7 @@ from clients.selfplay.records import finished_rounds, read_shards, shard_paths
 from clients.triton.evaluator import TritonEvaluator
 from export.parity import Answers, Tolerance, compare
 from export.precisions import PRECISIONS, SERVED
-from export.publishing.candidate import Wish
+from export.publishing.candidate import ExportOptions
 from export.publishing.config import config_path
 from export.publishing.publish import publish
 from export.variants import Precision, run_torch
@@ -104,7 +104,7 @@ def test_the_served_network_answers_what_pytorch_answers(
     exported: Precision, arithmetic: str, tolerance: Tolerance, played: Path, network: BlobNet, tmp_path: Path
 ) -> None:
     rows = positions(played, 4096)
-    publish(network, repository=tmp_path, wish=Wish(precision=exported))
+    publish(network, repository=tmp_path, options=ExportOptions(precision=exported))
     path = config_path(tmp_path)
     path.write_text(path.read_text().replace('string_value: "auto"', f'string_value: "{arithmetic}"'))
     with (

@@ -241,4 +241,4 @@ def test_an_export_leaves_bad_shards_out_and_says_so(tmp_path: Path) -> None:
     bad.write_bytes(b"not one")
     rows, origin = recorded_rows(tmp_path, 300, seed=1)
     assert len(np.unique(rows, axis=0)) == 300
-    assert f"1 shards left out, the first: expected a shard of records at {bad}" in origin
+    assert f"1 shards skipped, the first: expected a shard of records at {bad}" in origin
