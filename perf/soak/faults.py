@@ -114,7 +114,7 @@ def _backend_kill(stack: Stack) -> Fault:
     current = f"/{MODEL_NAME}/{stack.fleet.model_version}/"
     victims: list[int] = []
     with contextlib.suppress(psutil.Error, ValueError):
-        children = psutil.Process(server or -1).children(recursive=True)
+        children = psutil.Process(server or -1).children()  # theirs watch over them, and nobody over those
         victims = [one.pid for one in children if any(current in word for word in one.cmdline())]
     victim = stack.random.choice(victims) if victims else 0
     what = f"backend process {victim} of {len(victims)} of version {stack.fleet.model_version}"

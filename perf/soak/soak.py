@@ -355,5 +355,5 @@ def _processes(stack: Stack) -> dict[int, str]:
     with contextlib.suppress(psutil.Error):
         if stack.triton.pid:
             server = psutil.Process(stack.triton.pid)
-            found |= {server.pid: "server", **{child.pid: "backend" for child in server.children(recursive=True)}}
+            found |= {server.pid: "server", **{child.pid: "backend" for child in server.children()}}
     return found
