@@ -85,7 +85,7 @@ class Standstill:
     """The server's backend processes stand still inside: what is sent queues up, however fast they are."""
 
     def __init__(self, server: EmbeddedTriton) -> None:
-        self._backends: Sequence[psutil.Process] = psutil.Process(server.pid).children(recursive=True)
+        self._backends: Sequence[psutil.Process] = psutil.Process(server.pid).children()
 
     def __enter__(self) -> Self:
         for backend in self._backends:

@@ -171,7 +171,7 @@ def test_a_bfloat16_file_is_computed_in_bfloat16_or_refused(tmp_path: Path, netw
         rows = sample_rows(64, seed=8)
         with EmbeddedTriton(config) as server:
             compare(run_torch(network, rows), ask(server, rows)[1]).require(SERVED, what="bfloat16")
-        line = "bfloat16 file, matrix products in bf16, 1 threads; what is not quantized in bf16 (the file asks for it)"
+        line = "bfloat16 file, matrix products in bf16, 1 threads; what is not quantized in bf16 (the file requires it)"
         assert line in (tmp_path / "triton.log").read_text()
     else:
         with pytest.raises(ServerStartFailed, match="expected a processor with avx512_bf16 or amx_bf16"):

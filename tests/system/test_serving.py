@@ -68,7 +68,7 @@ def test_only_requested_outputs_are_sent(client: triton.InferenceServerClient) -
 @pytest.mark.triton
 def test_the_log_says_which_precision_and_why(triton_server: EmbeddedTriton) -> None:
     assert (
-        "matrix products in f32, 1 threads; what is not quantized in f32 (as asked for)"
+        "matrix products in f32, 1 threads; what is not quantized in f32 (as requested)"
         in triton_server.log_file.read_text()
     )
 

@@ -153,7 +153,7 @@ def test_a_dead_backend_process_costs_no_batch_once_someone_restarts(own_server:
     said: list[str] = []
     with TritonEvaluator(own_server.url, server_timeout_s=60, on_event=said.append) as evaluator:
         rows = random_rows(600, seed=2)
-        for child in psutil.Process(own_server.pid).children(recursive=True):
+        for child in psutil.Process(own_server.pid).children():
             child.kill()
         restart = threading.Timer(2.0, own_server.restart)
         restart.start()
@@ -277,7 +277,7 @@ def test_statistics_see_dynamic_batches(own_server: EmbeddedTriton) -> None:
     with TritonEvaluator(own_server.url) as evaluator, ModelStatistics(own_server.url, model=MODEL_NAME) as statistics:
         start = statistics.read()
         rows = random_rows(100, seed=1)
-        backend = psutil.Process(own_server.pid).children(recursive=True)[0]
+        backend = psutil.Process(own_server.pid).children()[0]
         backend.suspend()  # so that requests queue up, however fast it is
         for tag in range(60):
             evaluator.submit(rows, tag=tag)
