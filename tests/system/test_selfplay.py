@@ -115,7 +115,7 @@ def test_the_served_network_answers_what_pytorch_answers(
     products = "int8" if exported == "int8" else arithmetic
     log = (tmp_path / "log").read_text()
     assert f"matrix products in {products}, " in log
-    assert f"what is not quantized in {arithmetic} (as asked for" in log
+    assert f"what is not quantized in {arithmetic} (as requested" in log
     report = compare(run_torch(network, rows), Answers(answer.logits, answer.values))
     assert report.n_rows == 4096
     report.require(tolerance, what=f"Triton in {products}")
