@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `blobzero` command: one verb a file."""
+"""The `blobzero` command."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `blobzero` command: finds the verb, runs it, turns errors into one line and an exit status.
+"""Entry point of the `blobzero` command: runs a verb, and converts errors to one line and an exit status.
 
-The first word picks a module, and only that is imported: some verbs take seconds to import, and not every installation
-has the packages of all (pyproject.toml: extras).
+The first word selects a module, and only that is imported: some verbs take seconds to import, or need optional packages
+(pyproject.toml: extras).
 
-Exit status: 0 done, 1 an error that one line explains, 2 wrong arguments, 130 interrupted (Ctrl-C),
-143 terminated (SIGTERM), 129 hung up, 141 nobody reads the output. `serve` and `top` end with 0 when they are asked to.
+Exit status: 0 success, 1 error (explained in one line), 2 invalid arguments, 130 interrupted (Ctrl-C),
+143 terminated (SIGTERM), 129 hung up (SIGHUP), 141 broken pipe. `serve` and `top` end with 0 when stopped.
 """
 
 import difflib
@@ -27,42 +27,42 @@ from ui.stopping import INTERRUPTED, exit_status, interrupting_signals
 
 @dataclass(frozen=True)
 class Verb:
-    """What `blobzero` can do; a function of the verb's name, whose first argument is the verb's configuration."""
+    """Verb: a function of the verb's name in `module`, whose argument is the verb's configuration."""
 
     module: str
     summary: str
     is_shown: bool = False
-    """Whether its output is all it leaves behind; with --json it is every verb's result, whatever else it leaves."""
+    """Whether the output is the verb's only result; with --json it counts as the result of any verb."""
 
     def function(self, name: str) -> tuple[Callable[[Any], int], type]:
-        """The function of the verb `name`, and the type of its configuration."""
+        """Return the function of the verb `name` and the type of its configuration."""
         function = getattr(importlib.import_module(self.module), name)
         return function, next(iter(inspect.get_annotations(function).values()))
 
 
 VERBS: Final = {
-    "selfplay": Verb("blobzero.verbs.selfplay", "play rounds against a served network, and record them"),
+    "selfplay": Verb("blobzero.verbs.selfplay", "play rounds with a served network and record them"),
     "play": Verb("blobzero.play.play", "play against the network in this terminal", is_shown=True),
-    "serve": Verb("blobzero.verbs.serve", "serve a model repository from Triton, without a container"),
-    "top": Verb("blobzero.monitor.top", "watch what server, self-play and training do", is_shown=True),
-    "train": Verb("blobzero.verbs.train", "learn from records"),
+    "serve": Verb("blobzero.verbs.serve", "serve a model repository with Triton, without a container"),
+    "top": Verb("blobzero.monitor.top", "show live metrics of server, self-play and training", is_shown=True),
+    "train": Verb("blobzero.verbs.train", "train the network on records"),
     "export": Verb("blobzero.verbs.export", "export a checkpoint in several formats and precisions"),
-    "publish": Verb("blobzero.verbs.publish", "bring a network into the model repository"),
+    "publish": Verb("blobzero.verbs.publish", "publish a network in the model repository"),
     "models": Verb("blobzero.verbs.models", "list the versions of the model repository", is_shown=True),
     "rollback": Verb("blobzero.verbs.models", "make an earlier version's network current again"),
-    "unpublish": Verb("blobzero.verbs.models", "take a version out of the model repository"),
-    "doctor": Verb("blobzero.verbs.models", "say what is wrong with a model repository", is_shown=True),
-    "match": Verb("blobzero.verbs.match", "let players meet over duplicate deals"),
-    "loop": Verb("blobzero.loop.loop", "self-play, training, publishing, matches, and so on"),
-    "report": Verb("blobzero.loop.report", "make a page about a learning loop"),
-    "bench": Verb("perf.bench.run", "measure one level of the system, or all"),
-    "loadtest": Verb("perf.load.run", "put load on a Triton server, and measure it"),
-    "tune": Verb("perf.tune.run", "look for a better configuration of a server"),
-    "soak": Verb("perf.soak.run", "play for long with faults, and account for every round"),
+    "unpublish": Verb("blobzero.verbs.models", "remove a version from the model repository"),
+    "doctor": Verb("blobzero.verbs.models", "check a model repository for inconsistencies", is_shown=True),
+    "match": Verb("blobzero.verbs.match", "play a match of duplicate deals between players"),
+    "loop": Verb("blobzero.loop.loop", "generations of self-play, training, publishing and matches"),
+    "report": Verb("blobzero.loop.report", "write an HTML report of a learning loop"),
+    "bench": Verb("perf.bench.run", "benchmark one level of the system, or all"),
+    "loadtest": Verb("perf.load.run", "load-test a Triton server"),
+    "tune": Verb("perf.tune.run", "search for a better configuration of a server"),
+    "soak": Verb("perf.soak.run", "play for long with injected faults, and account for every round"),
     "up": Verb("blobzero.stack.verbs", "start the whole system in containers"),
     "down": Verb("blobzero.stack.verbs", "stop the containers"),
-    "status": Verb("blobzero.stack.verbs", "say how the containers are", is_shown=True),
-    "logs": Verb("blobzero.stack.verbs", "show what the containers log", is_shown=True),
+    "status": Verb("blobzero.stack.verbs", "show the state of the containers", is_shown=True),
+    "logs": Verb("blobzero.stack.verbs", "show the logs of the containers", is_shown=True),
     "scale": Verb("blobzero.stack.verbs", "change the number of self-play containers"),
 }
 
@@ -73,11 +73,11 @@ EXTRA_OF: Final = {
     "python_on_whales": "stack",
     "optuna": "tune",
 }
-"""Packages that a verb may miss, and the extra that brings each."""
+"""Extra that installs each optional package."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; the exit status."""
+    """Run one verb; return the exit status."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
     with guarded() as output:
         if name in ("-h", "--help"):
@@ -85,24 +85,24 @@ def main(arguments: list[str] | None = None) -> int:
             return output.status(0, is_result=True)
         if name not in VERBS:
             near = difflib.get_close_matches(name, VERBS, n=1)
-            cure = f"blobzero {near[0]}" if near else "blobzero --help lists them"
-            print(f"blobzero: expected a verb, got {name or 'none'}; {cure}", file=sys.stderr)
+            advice = f"blobzero {near[0]}" if near else "blobzero --help lists them"
+            print(f"blobzero: expected a verb, got {name or 'none'}; {advice}", file=sys.stderr)
             return 2
         try:
             return _run(name, rest, output)
         except BlobError as error:
-            return _refused(str(error))
-        except (OSError, RuntimeError) as error:  # of a path or a limit that nobody nearer knew more about
+            return _failed(str(error))
+        except (OSError, RuntimeError) as error:  # a path or limit without a more specific handler
             if is_of_processes(error):
-                return _refused(f"expected to start processes and threads, got {error}; raise ulimit -u")
+                return _failed(f"expected to start processes and threads, got {error}; raise ulimit -u")
             if not isinstance(error, OSError) or not (line := fault(error)):
                 raise
-            return _refused(line)
+            return _failed(line)
         except ModuleNotFoundError as error:
             if error.name not in EXTRA_OF:
                 raise
             install = f"pip install 'blobzero[{EXTRA_OF[error.name]}]'"
-            return _refused(f"expected the package {error.name}, got none; {install}")
+            return _failed(f"expected the package {error.name}, got none; {install}")
         except KeyboardInterrupt:
             print("blobzero: interrupted", file=sys.stderr)
             return exit_status(INTERRUPTED)
@@ -114,7 +114,7 @@ def _help() -> str:
         (
             "usage: blobzero VERB [OPTIONS]",
             "",
-            "Self-play for the card game Blob, with the network behind NVIDIA Triton.",
+            "Self-play for the card game Blob, with the network served by NVIDIA Triton.",
             "",
             *lines,
             "",
@@ -124,12 +124,12 @@ def _help() -> str:
 
 
 def _run(name: str, arguments: list[str], output: Output) -> int:
-    import tyro  # not for the help alone
+    import tyro  # slow to import, and not needed by --help
 
     function, config_type = VERBS[name].function(name)
     try:
         config: Any = tyro.cli(config_type, prog=f"blobzero {name}", args=arguments)
-    except SystemExit as end:  # the help, or wrong arguments
+    except SystemExit as end:  # help, or invalid arguments
         if not isinstance(end.code, int | None):
             raise
         raise SystemExit(output.status(end.code or 0, is_result=True)) from None
@@ -146,8 +146,8 @@ def _run(name: str, arguments: list[str], output: Output) -> int:
     return output.status(status, is_result=VERBS[name].is_shown or getattr(config, "json", False))
 
 
-def _refused(why: str) -> int:
-    """Say why in one line; the exit status."""
+def _failed(why: str) -> int:
+    """Print the error in one line; return the exit status."""
     print(f"blobzero: {why}", file=sys.stderr)
     return 1
 

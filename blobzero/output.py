@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard output and error of the command, either of which may be lost: a pipe that closes, a disk that is full.
+"""Standard output and error of the command, whose writes may fail: a closed pipe, a full disk.
 
-What is said on the way decides nothing, so a run goes on without it. At the end only output that was the result counts.
+Progress output is not essential, so a run continues without it. The exit status depends on the output only if the
+output is the result.
 
-| lost | where the output is the result, as of --json | where the result stands in files |
+| failure | the output is the result (for example --json) | the result is in files |
 | --- | --- | --- |
-| a pipe that nobody reads any more | 141, as of a program that SIGPIPE ends; no word | the run's own status |
-| anything else, such as a full disk | 1, and a line on standard error | the run's own status, and the line |
+| closed pipe | 141, as if ended by SIGPIPE; no message | the run's own status |
+| other, such as a full disk | 1, and a line on standard error | the run's own status, and the line |
 """
 
 import contextlib
@@ -23,11 +24,11 @@ PIPE_STATUS = 141
 
 
 class OutputLost(Exception):
-    """Nobody takes what this program has to say; it has nothing else to do."""
+    """The output of a verb whose output is its only result was lost."""
 
 
 class _Stream(io.RawIOBase):
-    """A file descriptor whose first failure is kept; what is written after it goes nowhere."""
+    """File descriptor that records its first failure and discards later writes."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -48,7 +49,7 @@ class _Stream(io.RawIOBase):
         while self.fault is None:
             try:
                 return os.write(self._fd, data)
-            except BlockingIOError:  # another program has set its terminal so
+            except BlockingIOError:  # the terminal is in non-blocking mode
                 select.select([], [self._fd], [])
             except OSError as error:
                 self.fault = error
@@ -58,18 +59,18 @@ class _Stream(io.RawIOBase):
 
 
 class Output:
-    """What a verb writes to; `status` settles what is lost."""
+    """Output of a verb; `status` accounts for lost output."""
 
     def __init__(self, out: _Stream | None = None) -> None:
         self._out = out
 
     def ends_with_it(self) -> None:
-        """From now on the verb ends when its output is lost: it would go on for ever, for nobody."""
+        """Make the verb end when its output is lost, since it would otherwise run forever."""
         if self._out is not None:
             self._out.ends_with_it = True
 
     def status(self, status: int, *, is_result: bool) -> int:
-        """The exit status of a verb that would end with `status`."""
+        """Return the exit status of a verb that would end with `status`."""
         if self._out is None:
             return status
         self._out.ends_with_it = False
@@ -86,13 +87,13 @@ class Output:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[Output]:
-    """Put streams that may be lost in the place of this process's own; those that somebody else put there stay."""
+    """Replace the process's standard streams with guarded ones, unless they have been replaced already."""
     if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
         yield Output()
         return
-    _take_numbers()
+    _reserve_standard_descriptors()
     out, err = _Stream(1), _Stream(2)
-    if sys.stdout is None:  # it was closed before we began
+    if sys.stdout is None:  # closed before the process started
         out.fault = OSError(errno.EBADF, os.strerror(errno.EBADF))
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _text(out, before[0]), _text(err, before[1])
@@ -105,15 +106,15 @@ def guarded() -> Iterator[Output]:
         sys.stdout, sys.stderr = before
 
 
-def _take_numbers() -> None:
-    """Leave no file of ours, a shard for one, the number of a standard stream that was closed."""
+def _reserve_standard_descriptors() -> None:
+    """Occupy the descriptors of closed standard streams, so that no file gets one of them."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
 
 
 def _text(stream: _Stream, like: TextIO | None) -> io.TextIOWrapper:
-    """A path may hold bytes that are no text: they are shown, escaped."""
+    """Return a text stream that escapes undecodable bytes, as in paths."""
     return io.TextIOWrapper(
         io.BufferedWriter(stream),
         encoding=like.encoding if like is not None else "utf-8",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A verb as part of another one: `python -m blobzero.supervised match ...` ends when its standard input closes.
+"""Verb run by another verb: `python -m blobzero.supervised match ...` ends when its standard input closes.
 
-Whoever starts it keeps the other end of the pipe, so it never outlives them, however they end. It ends at once, as if
-killed (clients/starter.py says why).
+The parent holds the other end of the pipe, so the process never outlives it. It ends at once, as if killed
+(clients/starter.py explains why).
 """
 
 import os
@@ -20,6 +20,6 @@ def _end_with_input() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_input, daemon=True).start()
-    from blobzero.cli import main  # while it is already seen whether the starter is there
+    from blobzero.cli import main  # slow, so the parent is already being watched
 
     sys.exit(main())

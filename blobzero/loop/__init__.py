@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generations of self-play, training, publishing and matches, and the page about them."""
+"""Learning loop: generations of self-play, training, publishing and matches, and the report."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a learning loop, each as the bytes of a PNG."""
+"""Charts of a learning loop, as PNG bytes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -12,16 +12,16 @@ from ui.figures import new_figure, png, thousands
 Generations = Sequence[Mapping[str, Any]]
 
 PARTS: Final = {"selfplay": "self-play", "train": "training", "publish": "publishing", "match": "matches"}
-"""The parts of a generation, and what they are called."""
+"""Display names of the parts of a generation."""
 CROWD: Final = 40
-"""Points of a line from which on they have no marks of their own."""
+"""Number of points from which a line has no markers."""
 
 
 def strength(generations: Generations) -> bytes:
-    """Difference of the round scores in every match, with its 95% interval, by generation and opponent."""
-    figure, (axes,) = new_figure("generation", "score a round, this version less the other")
+    """Draw the mean score difference of every match with its 95% interval, by generation and opponent."""
+    figure, (axes,) = new_figure("generation", "score difference per round")
     for i, name in enumerate(opponents(generations)):
-        label = "against the version before" if name == "before" else f"against {name}"
+        label = "against the previous version" if name == "before" else f"against {name}"
         _intervals(axes, generations, name, "difference", label=label, shift=0.12 * i)
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.legend()
@@ -29,14 +29,14 @@ def strength(generations: Generations) -> bytes:
 
 
 def rating(generations: Generations) -> bytes:
-    """Elo above the untrained network, the sum of the matches against the version before, and above each bot."""
+    """Draw the Elo above the untrained network, summed over matches with the previous version, and above each bot."""
     figure, (axes,) = new_figure("generation", "Elo")
     steps = [one["matches"]["before"]["elo"] if one["promoted"] else None for one in generations]
     total = np.cumsum([0.0 if elo is None else elo["mean"] for elo in steps])
     spread = [0.0 if elo is None else (elo["high"] - elo["low"]) / 2 for elo in steps]
     width = np.sqrt(np.cumsum(np.square(spread)))  # the matches are independent
     at = [one["generation"] for one in generations]
-    axes.plot(at, total, _marked("o", at), label="above the untrained network, added up")
+    axes.plot(at, total, _marked("o", at), label="above the untrained network, cumulative")
     axes.fill_between(at, total - width, total + width, alpha=0.2)
     for i, name in enumerate(opponents(generations)[1:], start=1):
         _intervals(axes, generations, name, "elo", label=f"above {name}, measured", shift=0.12 * i)
@@ -46,7 +46,7 @@ def rating(generations: Generations) -> bytes:
 
 
 def losses(metrics: Sequence[Mapping[str, Any]]) -> bytes:
-    """Every loss that the trainer wrote down, by step; the value's, which is far smaller, below the others."""
+    """Draw all losses by step; the value loss, which is far smaller, in its own panel."""
     figure, (top, bottom) = new_figure("training step", "loss", "value loss", height=5.5)
     at = [one["step"] for one in metrics]
     for name in metrics[0]:
@@ -63,7 +63,7 @@ def losses(metrics: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def rates(generations: Generations) -> bytes:
-    """Self-play's rounds and evaluations, by generation."""
+    """Draw the rates of rounds and evaluations in self-play, by generation."""
     figure, both = new_figure("generation", "rounds / min", "evaluations / s", height=5)
     at = [one["generation"] for one in generations]
     for axes, name, color in zip(
@@ -76,27 +76,27 @@ def rates(generations: Generations) -> bytes:
 
 
 def time_spent(generations: Generations) -> bytes:
-    """Where each generation's time went."""
-    found = {part: np.array([one["seconds"][part] for one in generations]) for part in PARTS}
-    whole = sum(found.values(), np.zeros(len(generations)))
+    """Draw the time spent on each part, by generation."""
+    times = {part: np.array([one["seconds"][part] for one in generations]) for part in PARTS}
+    whole = sum(times.values(), np.zeros(len(generations)))
     unit, seconds = next(pair for pair in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if _is_fit(whole, pair[1]))
     figure, (axes,) = new_figure("generation", unit)
     at = [one["generation"] for one in generations]
     bottom = np.zeros(len(at))
     for part, name in PARTS.items():
-        share = found[part].sum() / max(whole.sum(), 1e-9)
-        height = found[part] / seconds
+        share = times[part].sum() / max(whole.sum(), 1e-9)
+        height = times[part] / seconds
         axes.bar(at, height, bottom=bottom, width=0.8 if len(at) < CROWD else 1.0, label=f"{name}, {100 * share:.0f}%")
         bottom = bottom + height
     axes.set_xlim(at[0] - 0.6, at[-1] + 0.6)
     axes.grid(False, axis="x")
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)  # as they are stacked
+    figure.legend(handles[::-1], labels[::-1], loc="outside right upper", frameon=False)  # in stacking order
     return png(figure)
 
 
 def bids_made(made: Mapping[tuple[int, int], tuple[int, int]]) -> bytes:
-    """Share of bids made, by hand size and seat: counted from the dealer's left, so the last one is the dealer.
+    """Draw the fraction of bids made, by hand size and position in the bidding order (the dealer is last).
 
     Args:
         made: (cards, seat) -> (made, rounds).
@@ -111,7 +111,7 @@ def bids_made(made: Mapping[tuple[int, int], tuple[int, int]]) -> bytes:
         shares[sizes.index(cards), seats.index(seat)] = n_made / n_rounds
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
-        if np.isfinite(share):  # not every table has so many seats
+        if np.isfinite(share):  # no such seat at this hand size
             color = "white" if share > 0.6 else "black"
             axes.text(column, row, f"{100 * share:.0f}%", ha="center", va="center", color=color)
     axes.grid(False)
@@ -121,17 +121,17 @@ def bids_made(made: Mapping[tuple[int, int], tuple[int, int]]) -> bytes:
 
 
 def opponents(generations: Generations) -> list[str]:
-    """Everybody that some generation met, the version before first."""
+    """Return all opponents of any generation, the previous version first."""
     names = {name for one in generations for name in one["matches"]}
     return sorted(names, key=lambda name: (name != "before", name))
 
 
 def _intervals(axes: Any, generations: Generations, name: str, figure: str, *, label: str, shift: float) -> None:
-    """A line with intervals over the matches against one opponent; an end that is infinitely far is left out."""
+    """Draw a line with intervals of the matches against one opponent; infinite ends are omitted."""
     met = [one for one in generations if name in one["matches"]]
     at = np.array([one["generation"] for one in met]) + shift
-    found = [one["matches"][name][figure] for one in met]
-    mean, low, high = (np.array([one[key] for one in found], float) for key in ("mean", "low", "high"))
+    estimates = [one["matches"][name][figure] for one in met]
+    mean, low, high = (np.array([one[key] for one in estimates], float) for key in ("mean", "low", "high"))
     if len(at) < CROWD:
         lengths = [(mean - low).tolist(), (high - mean).tolist()]
         axes.errorbar(at, mean, yerr=lengths, fmt="o-", capsize=3, label=label, alpha=0.9)
@@ -141,7 +141,7 @@ def _intervals(axes: Any, generations: Generations, name: str, figure: str, *, l
 
 
 def _marked(mark: str, points: Sequence[float]) -> str:
-    """A line's format, with marks unless they would crowd."""
+    """Return a line's format, with markers unless there are too many points."""
     return f"{mark}-" if len(points) < CROWD else "-"
 
 

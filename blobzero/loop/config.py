@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a learning loop: presets, files of one's own, and what they mean for each generation."""
+"""Settings of a learning loop: presets, user files, and the configurations derived for each generation."""
 
 import tomllib
 from dataclasses import dataclass, fields, replace
@@ -24,61 +24,61 @@ PAIRS: Final = {
     "match_search": "determinizations and simulations",
     "temperature": "start and end of a round",
 }
-"""What the two numbers of a pair are."""
+"""Meaning of the two numbers of a pair."""
 
 WORDS: Final = {int: "whole number", float: "number", str: "string", bool: "true or false"}
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What a loop does. Rounds, determinizations and simulations are ramps, from the first generation to the last."""
+    """Settings of a loop. Rounds, determinizations and simulations are ramps from the first generation to the last."""
 
     network: str
     """Preset of the network."""
     generations: int
     rounds: tuple[int, int]
-    """Self-play rounds of a generation."""
+    """Self-play rounds per generation."""
     determinizations: tuple[int, int]
     simulations: tuple[int, int]
-    """Of the search in self-play."""
+    """Simulations per determinization in self-play."""
     match_search: tuple[int, int]
-    """Determinizations and simulations of every match."""
+    """Determinizations and simulations in matches."""
     c_puct: float
-    """Weight of the network's prior against the values found."""
+    """Exploration constant of PUCT: weight of the prior against the value."""
     q_scale: float
-    """The policy of a search in self-play is softmax(log prior + q_scale * Q); 0 takes the shares of visits."""
+    """Weight of Q in the improved policy of self-play, softmax(log prior + q_scale * Q); 0 uses the visits instead."""
     match_q_scale: float
-    """The same in matches, whose searches are to play well rather than to teach."""
+    """Weight of Q in the improved policy of matches."""
     match_even_root: bool
-    """Whether matches visit the actions at the root equally often (`SearchConfig.even_root`)."""
+    """Whether matches visit the root's actions equally often (`SearchConfig.even_root`)."""
     dirichlet_fraction: float
-    """Share of the root noise in self-play."""
+    """Fraction of root noise in self-play."""
     temperature: tuple[float, float]
-    """Of self-play, at the start and at the end of a round."""
+    """Temperature of self-play at the start and at the end of a round."""
     players: tuple[int, ...]
     cards: tuple[int, ...]
-    """Each pair that the deck allows is drawn as often as any other."""
+    """Numbers of cards; all (players, cards) pairs that the deck allows are equally likely."""
     unit: Unit
-    """`round`: self-play's rounds each on its own; `game`: whole games, as many as hold a generation's rounds."""
+    """`round`: independent rounds; `game`: whole games that hold a generation's rounds."""
     steps: int
-    """Training steps of a generation."""
+    """Training steps per generation."""
     learning_rate: float
     value_weight: float
-    """Of the value loss beside the policy loss."""
+    """Weight of the value loss relative to the policy loss."""
     ema_decay: float
-    """Of the running mean of the weights that is published: it must forget within a generation's steps."""
+    """Decay of the EMA of the weights, which is published; it must forget within a generation's steps."""
     window: int
-    """Positions that training draws from, at most."""
+    """Maximum size of the replay window in positions."""
     deals: int
-    """Of each match."""
+    """Deals per match."""
     final_deals: int
-    """Of the last generation's matches with the fixed opponents."""
+    """Deals per match with the fixed opponents in the last generation."""
     bots: tuple[str, ...]
     """Fixed opponents."""
     bots_every: int
-    """Generations between matches with them; the last generation always has them."""
+    """Generations between matches with the fixed opponents; the last generation always plays them."""
     gate: Gate
-    """`better`: a network that the match with the version before does not find better is rolled back."""
+    """`better`: a network that does not beat the previous version in the match is rolled back."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(LoopSettings).items():
@@ -99,21 +99,21 @@ class LoopSettings:
             parse(bot)
 
     def rounds_of(self, generation: int) -> int:
-        """Self-play rounds of one generation, counted from 0."""
+        """Return the self-play rounds of a generation, counted from 0."""
         return self._ramp(self.rounds, self._progress(generation))
 
     def search_of(self, generation: int) -> SearchConfig:
-        """The search of its self-play."""
+        """Return the self-play search of a generation."""
         progress = self._progress(generation)
         return self._search(self._ramp(self.determinizations, progress), self._ramp(self.simulations, progress))
 
     def search_of_matches(self) -> SearchConfig:
-        """The search of every match."""
+        """Return the search of all matches."""
         search = self._search(*self.match_search).without_noise()
         return replace(search, q_scale=self.match_q_scale, even_root=self.match_even_root)
 
     def training(self, *, seed: int) -> TrainConfig:
-        """Of all generations, one cosine."""
+        """Return the training configuration, with one cosine schedule over all generations."""
         total = self.steps * self.generations
         return TrainConfig(
             preset=self.network,
@@ -128,15 +128,15 @@ class LoopSettings:
         )
 
     def deal(self) -> DealConfig:
-        """Which rounds are dealt."""
+        """Return the distribution of the dealt rounds."""
         return DealConfig(players=self.players, cards=self.cards, unit=self.unit)
 
     def meets_bots(self, generation: int) -> bool:
-        """Whether a generation plays the fixed opponents."""
+        """Return whether a generation plays the fixed opponents."""
         return (generation + 1) % self.bots_every == 0 or generation == self.generations - 1
 
     def deals_against_bots(self, generation: int) -> int:
-        """Deals of each of these matches."""
+        """Return the number of deals of each of these matches."""
         return self.final_deals if generation == self.generations - 1 else self.deals
 
     def _progress(self, generation: int) -> float:
@@ -159,25 +159,25 @@ class LoopSettings:
 
 
 def load_settings(preset: str) -> LoopSettings:
-    """Read a preset by its name, or a TOML file of one's own.
+    """Load a preset by name, or a TOML file.
 
     Raises:
-        InvalidConfig: no such preset or file, or settings that are missing, unknown or out of range.
+        InvalidConfig: if there is no such preset or file, or settings are missing, unknown or out of range.
     """
     path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
     try:
-        found = tomllib.loads(read_small(path).decode())
+        settings = tomllib.loads(read_small(path).decode())
     except FileNotFoundError as error:
         known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
         raise InvalidConfig(f"expected a preset of {known}, or a TOML file, got {preset!r}") from error
     except (OSError, ValueError) as error:
         raise InvalidConfig(f"expected TOML in {path}, got {reason(error)}") from error
     known_names = {field.name for field in fields(LoopSettings)}
-    wrong = sorted(known_names ^ found.keys())
+    wrong = sorted(known_names ^ settings.keys())
     if wrong:
         names = ", ".join(sorted(known_names))
-        raise InvalidConfig(f"expected the settings {names} in {path}, got a difference in {', '.join(wrong)}")
-    return LoopSettings(**{name: _frozen(value) for name, value in found.items()})
+        raise InvalidConfig(f"expected the settings {names} in {path}, got missing or unknown {', '.join(wrong)}")
+    return LoopSettings(**{name: _frozen(value) for name, value in settings.items()})
 
 
 def _frozen(value: Any) -> Any:
@@ -185,7 +185,7 @@ def _frozen(value: Any) -> Any:
 
 
 def _check_type(name: str, value: Any, kind: Any) -> None:
-    """Raise InvalidConfig unless a setting has the type that its field says; the ranges are checked later."""
+    """Raise InvalidConfig unless a setting has the type of its field; ranges are checked later."""
     if get_origin(kind) is Literal:
         return
     is_tuple = get_origin(kind) is tuple

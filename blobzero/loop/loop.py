@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero loop`: generations of self-play, training, publishing and matches, all of it in one folder.
+"""`blobzero loop`: generations of self-play, training, publishing and matches in one folder.
 
 ```
-<out>/loop.json                settings and seed; the same command goes on here
-<out>/recorded.jsonl           with --records: the rounds of each shard that was counted
-<out>/models/                  the model repository that this loop's server serves
+<out>/loop.json                settings and seed; the same command resumes the loop
+<out>/recorded.jsonl           with --records: the number of rounds in each counted shard
+<out>/models/                  model repository of this loop's server
 <out>/selfplay/000/            a self-play run per generation
 <out>/train/                   the trainer's folder
 <out>/matches/000-before.json  000-heuristic.json
-<out>/generations/000.json     written last: a generation that has one is finished
+<out>/generations/000.json     written last: marks a finished generation
 ```
-Every part goes on where it was killed, and is finished once its file is there; so the loop can be killed anywhere.
-Workers follow the newest version by themselves.
+Every part resumes where it was killed, and is finished once its file exists, so the loop can be killed at any time.
+Workers always use the latest version.
 
-With `--records` others play (`blobzero selfplay` on other machines or in other containers): a generation begins once
-their shards hold its rounds. With `--url` a server that runs elsewhere serves `--repository`.
+With `--records`, other processes play (`blobzero selfplay` on other machines or in other containers): training of a
+generation begins once their shards contain its rounds. With `--url`, another server serves `--repository`.
 """
 
 import contextlib
@@ -51,33 +51,33 @@ if TYPE_CHECKING:
 
 
 class LoopError(BlobError):
-    """A folder that holds another loop, or a part that failed."""
+    """The folder holds another loop, or a part failed."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Learn: self-play, train, publish, match, and again. The same command goes on after any interruption."""
+    """Run the learning loop of self-play, training, publishing and matches. The same command resumes it."""
 
     preset: str = "demo"
-    """`demo` (minutes on two cores), `reference` (5 million rounds), or a TOML file of one's own."""
+    """`demo` (minutes on two cores), `reference` (5 million rounds), or a TOML file."""
     out: Path = field(default_factory=lambda: Path("data/loop"))
     """Folder for everything: models, records, training, matches."""
     seed: int | Auto = "auto"
-    """Of the network's weights, the deals, the training and the matches; `auto`: any, which the folder keeps."""
+    """Seed of weights, deals, training and matches; `auto` draws one and stores it in the folder."""
     records: Path | None = None
-    """Folder of runs that others play and this loop learns from, instead of playing itself."""
+    """Folder of runs played by other processes; this loop then does not play itself."""
     repository: Path | None = None
-    """Model repository; `<out>/models` unless given."""
+    """Model repository; `<out>/models` by default."""
     url: str | None = None
-    """HOST:PORT of a Triton server that serves the repository; without it one is started here."""
+    """HOST:PORT of a Triton server that serves the repository; by default one is started."""
     key_file: Path | None = None
-    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
+    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     metrics: str | None = None
-    """Serve Prometheus metrics at ADDRESS:PORT, or with a PORT alone on 127.0.0.1."""
+    """Serve Prometheus metrics at ADDRESS:PORT, or at PORT on 127.0.0.1."""
 
 
 def loop(config: LoopConfig) -> int:
-    """Run all generations that are not finished; the exit status."""
+    """Run all unfinished generations; return the exit status."""
     settings = load_settings(config.preset)
     with serve_metrics(config.metrics) as registry, sole_writer(config.out):
         return _run(config, settings, LoopMetrics(registry))
@@ -96,7 +96,7 @@ def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> in
                         raise KeyboardInterrupt
                     run.finish(generation, url)
             except KeyboardInterrupt:
-                run.say("interrupted; the same command goes on" + ("" if config.url else ". Waiting for Triton to end"))
+                run.say("interrupted; the same command resumes" + ("" if config.url else ". Waiting for Triton to end"))
                 return INTERRUPTED
     run.say(f"finished {settings.generations} generations in {config.out}")
     run.say(f"next     blobzero report {quoted(config.out)}   or   blobzero play --repository {quoted(run.models)}")
@@ -104,7 +104,7 @@ def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> in
 
 
 class LoopRun:
-    """One loop and its folder."""
+    """A loop and its folder."""
 
     def __init__(self, config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics | None = None) -> None:
         self.config = config
@@ -117,24 +117,24 @@ class LoopRun:
         self._console = plain_console(stderr=True)
 
     def say(self, text: str) -> None:
-        """One event, one line."""
+        """Print one line."""
         self._console.print(text, soft_wrap=True)
 
     def result(self, generation: int) -> Path:
-        """The file that says a generation is finished."""
+        """Return the file that marks a generation as finished."""
         return self.out / "generations" / f"{generation:03}.json"
 
     def selfplay_folder(self, generation: int) -> Path:
-        """The folder of its self-play; only a summary stands there where others play."""
+        """Return the self-play folder of a generation; with --records it contains only a summary."""
         return self.out / "selfplay" / f"{generation:03}"
 
     def open(self) -> None:
-        """Make the folder and the first version, or go on with the same loop and its seed.
+        """Create the folder and the first version, or resume the same loop with its seed.
 
         Raises:
-            LoopError: another loop is in the folder, or it can't be written.
+            LoopError: if the folder holds another loop, or cannot be written.
         """
-        from export.publishing.publish import ensure_model  # PyTorch takes seconds to import; and it may be missing
+        from export.publishing.publish import ensure_model  # PyTorch is slow to import, and optional
         from training.network import check_preset
 
         check_preset(self.settings.network)
@@ -151,9 +151,7 @@ class LoopRun:
         except InvalidConfig as error:
             raise LoopError(f"{error}; choose another --out") from error
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise LoopError(
-                f"expected to write {path}, or to go on from it, got {reason(error)}; choose another --out"
-            ) from error
+            raise LoopError(f"expected to write or resume {path}, got {reason(error)}; choose another --out") from error
         if found != wanted:
             different = next(key for key in wanted if wanted[key] != found.get(key))
             raise LoopError(f"expected the same {different} as in {path}, got another; choose another --out")
@@ -163,22 +161,22 @@ class LoopRun:
 
     @contextlib.contextmanager
     def server(self) -> Iterator[str]:
-        """A watched Triton of this loop's repository, unless one was named; its address."""
+        """Yield the address of the configured server, or of a watched Triton started here."""
         if self.config.url is not None:
             yield self.config.url
             return
-        from serving.embedded import own_server  # not every installation has a server
+        from serving.embedded import own_server  # the server is an optional dependency
 
         with own_server(self.models, say=self.say, log_file=self.out / "logs" / "triton.log") as triton:
             self.say(f"Triton answers at {triton.url}, metrics at {triton.metrics_url}")
             yield triton.url
 
     def play(self, generation: int, url: str) -> int:
-        """Self-play of one generation, here or by others; its exit status."""
+        """Play one generation, or wait for its records; return the exit status."""
         self.metrics.generation(generation)
         out = self.selfplay_folder(generation)
         if self._recorded is not None:
-            self._await_others(self._recorded, generation, url, out)
+            self._await_records(self._recorded, generation, url, out)
             return 0
         search = self.settings.search_of(generation)
         size = choose_size("auto", "auto", "auto", network_is_here=True)
@@ -196,7 +194,7 @@ class LoopRun:
             url=url,
         )
         folder = RunFolder(out)
-        # Played again, the summary would be of no rounds in no time.
+        # Playing again would overwrite the summary with an empty one.
         if folder.summary.is_file() and len(folder.finished_rounds()) >= config.rounds_in_all():
             self.say(f"generation {generation}: self-play is complete")
             return 0
@@ -204,11 +202,11 @@ class LoopRun:
         return selfplay(config, metrics=self.metrics.fleet)
 
     def seed_for(self, *what: int | str) -> int:
-        """A seed of this loop's own, below 2^63: loops of neighbouring seeds share no rounds and no deals."""
+        """Derive a seed below 2^63, so that loops with adjacent seeds share no rounds or deals."""
         return seed_of(self.seed, *what) >> 1
 
-    def _await_others(self, recorded: RecordedRounds, generation: int, url: str, out: Path) -> None:
-        """Go on once others have recorded the rounds of all generations up to this one."""
+    def _await_records(self, recorded: RecordedRounds, generation: int, url: str, out: Path) -> None:
+        """Wait until the rounds of all generations up to this one are recorded."""
         before = sum(self.settings.rounds_of(earlier) for earlier in range(generation))
         wanted = before + self.settings.rounds_of(generation)
         self.say(f"generation {generation}: waiting for {wanted:,} rounds under {self.config.records}")
@@ -218,7 +216,7 @@ class LoopRun:
             write_json(out / "summary.json", summary)
 
     def finish(self, generation: int, url: str) -> None:
-        """Training, publishing and matches of one generation."""
+        """Train, publish and play the matches of one generation."""
         began = time.monotonic()
         self.say(f"generation {generation}: training")
         report = self._train(generation)
@@ -237,7 +235,7 @@ class LoopRun:
 
             rollback(self.models, before, url=url, key_file=self.config.key_file)
             self.metrics.published("rolled_back")
-            self.say(f"generation {generation}: version {version} is no better than {before}; rolled back")
+            self.say(f"generation {generation}: version {version} is not better than {before}; rolled back")
         summary = _result(self.selfplay_folder(generation) / "summary.json", "seconds")
         result = {
             "generation": generation,
@@ -269,7 +267,7 @@ class LoopRun:
         )
 
     def _publish(self, checkpoint: Path, url: str) -> tuple[int, int]:
-        """The version before, and the version of this checkpoint, which is not published twice."""
+        """Publish a checkpoint unless it is published already; return the previous version and its version."""
         from export.errors import ExportError
         from export.publishing.publish import publish
         from export.publishing.registry import Registry
@@ -287,7 +285,7 @@ class LoopRun:
         return published[-1].version, report.version
 
     def _match(self, generation: int, name: str, version: int, opponent: str, deals: int, url: str) -> dict[str, Any]:
-        """Play one match, unless its file is there; what it says."""
+        """Play one match unless its file exists; return its result."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
         command = python_command(
             "blobzero.supervised", "match", f"version:{version}", opponent,
@@ -301,24 +299,24 @@ class LoopRun:
                 try:
                     status = playing.wait()
                 finally:
-                    playing.kill()  # interrupted; and it may hang
+                    playing.kill()  # interrupted, or hanging
             if status in (130, 143):
                 raise KeyboardInterrupt
             if status:
-                raise LoopError(f"expected the match against {opponent} to end well, got status {status}")
-        found = _result(path, "difference")
-        self.metrics.matched(name, found["difference"])
-        return found
+                raise LoopError(f"expected the match against {opponent} to succeed, got status {status}")
+        result = _result(path, "difference")
+        self.metrics.matched(name, result["difference"])
+        return result
 
 
 def _result(path: Path, name: str) -> dict[str, Any]:
-    """What a part left in its file, which says something by this name."""
+    """Return the result file of a part, which must contain the key `name`."""
     try:
-        found = read_json(path)
-        if name not in found:
-            raise ValueError(f"none of its {name}")
+        result = read_json(path)
+        if name not in result:
+            raise ValueError(f"no {name} in it")
     except (OSError, ValueError) as error:
         raise LoopError(
             f"expected a result at {path}, got {reason(error)}; remove it, and repeat the command"
         ) from error
-    return found
+    return result

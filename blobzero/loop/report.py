@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero report`: one self-contained page about a learning loop, and its pictures as PNGs beside it."""
+"""`blobzero report`: a self-contained HTML report of a learning loop, and its charts as PNG files."""
 
 import base64
 import html
@@ -25,18 +25,18 @@ from ui.figures import PAGE
 from ui.next_step import quoted
 
 REFERENCE_ROUNDS: Final = 5_000_000
-"""Of the preset `reference`."""
+"""Total rounds of the preset `reference`."""
 MADE_BID: Final = 10
-"""The score of a made bid of 0; one that is missed scores 0."""
+"""Score of a made bid of 0; a missed bid scores 0."""
 
 
 class ReportError(BlobError):
-    """A folder without a finished generation."""
+    """The folder has no finished generation, or a file is invalid."""
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Make a page about a learning loop: strength, losses, rates, where the time went."""
+    """Write an HTML report of a learning loop: strength, losses, rates, time spent."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a `blobzero loop`."""
@@ -44,7 +44,7 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class Section:
-    """One picture and what it says."""
+    """Chart with heading and note."""
 
     name: str
     heading: str
@@ -53,7 +53,7 @@ class Section:
 
 
 def report(config: ReportConfig) -> int:
-    """Write `<run>/report.html` and `<run>/report/*.png`; the exit status."""
+    """Write `<run>/report.html` and `<run>/report/*.png`; return the exit status."""
     generations = _read_generations(config.run)
     metrics = _read_lines(config.run / "train" / "metrics.jsonl")
     sections = list(_sections(config.run, generations, metrics))
@@ -73,17 +73,17 @@ def report(config: ReportConfig) -> int:
 
 
 def _read_generations(run: Path) -> list[dict[str, Any]]:
-    found = []
+    generations = []
     for path in sorted((run / "generations").glob("*.json")):
         try:
-            found.append(read_json(path))
+            generations.append(read_json(path))
         except (OSError, ValueError) as error:
             raise ReportError(
                 f"expected a generation's result at {path}, got {reason(error)}; run the loop again"
             ) from error
-    if not found:
+    if not generations:
         raise ReportError(f"expected a finished generation in {run}, got none; run blobzero loop --out {quoted(run)}")
-    return found
+    return generations
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -98,32 +98,30 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 def _sections(
     run: Path, generations: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]
 ) -> list[Section]:
-    bars = "Bars: 95% intervals over deals, each played with all seats exchanged."
-    found = [
+    bars = "Bars: 95% intervals over duplicate deals."
+    sections = [
         Section("strength", "Strength", charts.strength(generations), bars),
         Section(
             "rating",
             "Elo",
             charts.rating(generations),
-            "Matches against the version before, added up; the band adds their variances. Elo is not transitive in a "
-            "game of several players: the matches against fixed opponents are the firmer ground. 95% intervals.",
+            "Sum of the matches against the previous version; the band adds their variances. Elo is not transitive in "
+            "multiplayer games, so the matches against fixed opponents are more reliable. 95% intervals.",
         ),
-        Section(
-            "rates", "Self-play", charts.rates(generations), "Whole generations, their beginning and end included."
-        ),
-        Section("time", "Where the time went", charts.time_spent(generations), ""),
+        Section("rates", "Self-play", charts.rates(generations), "Whole generations, including start and end."),
+        Section("time", "Time spent", charts.time_spent(generations), ""),
     ]
     if metrics:
-        found.insert(2, Section("losses", "Losses", charts.losses(metrics), ""))
+        sections.insert(2, Section("losses", "Losses", charts.losses(metrics), ""))
     made = bids_made(run / "selfplay" / f"{generations[-1]['generation']:03}" / "shards")
     if made:
-        note = "In the last generation's self-play, where moves are drawn from the policy, not the best ones taken."
-        found.append(Section("bids", "Bids made", charts.bids_made(made), note))
-    return found
+        note = "Self-play of the last generation, where moves are sampled from the policy."
+        sections.append(Section("bids", "Bids made", charts.bids_made(made), note))
+    return sections
 
 
 def bids_made(shards: Path) -> dict[tuple[int, int], tuple[int, int]]:
-    """(cards, seat in the order of bidding) -> (bids made, rounds)."""
+    """Return a map (cards, seat in the order of bidding) -> (bids made, rounds)."""
     total: Counter[tuple[int, int]] = Counter()
     made: Counter[tuple[int, int]] = Counter()
     try:
@@ -137,19 +135,19 @@ def bids_made(shards: Path) -> dict[tuple[int, int], tuple[int, int]]:
 def _count_bids(
     records: Mapping[str, NDArray[Any]], made: Counter[tuple[int, int]], total: Counter[tuple[int, int]]
 ) -> None:
-    first = np.unique(records["round"], return_index=True)[1]  # a record knows how everybody fared
+    first = np.unique(records["round"], return_index=True)[1]  # each record has the outcome of all seats
     rows = records["observation"][first].astype(np.int64)
     cards, players, dealer = rows[:, AT_N_CARDS], rows[:, AT_N_PLAYERS], rows[:, AT_DEALER]
     is_made = np.rint(records["value"][first] * (10 + cards[:, None])) >= MADE_BID
     for relative in range(int(players.max())):
         order = (relative - dealer - 1) % players
-        for found, mask in ((total, players > relative), (made, (players > relative) & is_made[:, relative])):
-            found.update(zip(cards[mask].tolist(), order[mask].tolist(), strict=True))
+        for counter, mask in ((total, players > relative), (made, (players > relative) & is_made[:, relative])):
+            counter.update(zip(cards[mask].tolist(), order[mask].tolist(), strict=True))
 
 
 def _projection(generations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """How long the rounds of `reference` would take."""
-    measured = [one for one in generations if one["selfplay"]["rounds"]]  # not gone on with when all was played
+    """Estimate how long the preset `reference` would take."""
+    measured = [one for one in generations if one["selfplay"]["rounds"]]  # 0 if resumed after its self-play
     if not measured:
         return {}
     rounds = sum(one["selfplay"]["rounds"] for one in measured)
@@ -162,7 +160,7 @@ def _projection(generations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _duration(days: float) -> str:
-    """A time in the unit that suits it."""
+    """Format a time in a suitable unit."""
     if days >= 2:
         return f"{days:.1f} days"
     return f"{24 * days:.1f} hours" if days >= 2 / 24 else f"{1440 * days:.1f} min"
@@ -189,12 +187,12 @@ def _summary(generations: Sequence[Mapping[str, Any]]) -> str:
         ("version", f"{last['version']}"),
         ("rounds of self-play", f"{rounds:,}"),
         ("training steps", f"{last['train'].get('step', 0):,}"),
-        ("time in all", _duration(seconds / 86400)),
+        ("total time", _duration(seconds / 86400)),
         ("machine", f"{here['cores']} cores, {here['cpu']}"),
     ]
     for name, found in last["matches"].items():
-        opponent = "the version before" if name == "before" else name
-        rows.append((f"score a round against {opponent}", _interval(found["difference"], 2)))
+        opponent = "the previous version" if name == "before" else name
+        rows.append((f"score difference per round against {opponent}", _interval(found["difference"], 2)))
         rows.append((f"Elo above {opponent}", _interval(found["elo"], 0)))
     rows += [(f"5 million rounds: {name}", words) for name, words in _projection(generations).items()]
     lines = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
@@ -202,6 +200,6 @@ def _summary(generations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _interval(found: Mapping[str, float | None], digits: int) -> str:
-    """A number and its 95% interval; an end that is infinitely far as an ellipsis."""
+    """Format an estimate with its 95% interval; infinite ends become an ellipsis."""
     mean, low, high = ("..." if found[key] is None else f"{found[key]:+.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees of a self-play run: a live table while it plays, the summary at its end."""
+"""Terminal display of a self-play run: live table and final summary."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from ui.figures import new_figure, plain, png, thousands
 from ui.next_step import quoted
 
 PLAIN_INTERVAL_S = 10.0
-"""Where there is no terminal to redraw, a line this often."""
+"""Interval of progress lines without a terminal."""
 
 
 class Display:
-    """Lines, a live table, a summary: on a terminal redrawn, elsewhere one line at a time."""
+    """Shows lines, a live table and a summary; without a terminal, lines only."""
 
     def __init__(self, *, to_stderr: bool) -> None:
         self.console = plain_console(stderr=to_stderr)
@@ -32,7 +32,7 @@ class Display:
         self._next_line_s = PLAIN_INTERVAL_S
 
     def say(self, text: str) -> None:
-        """One event, one line."""
+        """Print one line."""
         self.console.print(text, soft_wrap=True)
 
     @contextlib.contextmanager
@@ -67,7 +67,7 @@ class Display:
             )
 
     def summary(self, summary: dict[str, Any], folder: RunFolder, *, is_part: bool) -> None:
-        """The table at the end, where things are, and what to type next unless it is part of another verb."""
+        """Show the final table, the paths and, unless part of another verb, the next command."""
         table = Table(title="self-play", show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
@@ -79,16 +79,16 @@ class Display:
         self.say(f"summary  {folder.summary}")
         if not is_part:
             more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
-            self.say(f"next     the same command with {more} plays on in the same folder")
+            self.say(f"next     the same command with {more} continues in the same folder")
 
 
 def _rates(history: History) -> Table:
-    """The live figures: the last ten seconds beside the whole run."""
+    """Return the live table: the last ten seconds and the whole run."""
     recent, total = history.recent(), history.total
     table = Table()
     for heading in ("", "rounds/min", "evaluations/s", "rows/execution", "queue ms", "compute ms"):
         table.add_column(heading, justify="right")
-    for name, sample in (("last 10 s", recent), ("in all", total)):
+    for name, sample in (("last 10 s", recent), ("total", total)):
         rows = sample.mean_execution_rows
         table.add_row(
             name,
@@ -124,7 +124,7 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def draw(history: History, path: Path, *, title: str) -> None:
-    """A picture of throughput and batch sizes over the run."""
+    """Write a chart of throughput and batch sizes over the run."""
     total, steps = history.total, history.steps()
     seconds = [at for at, _ in steps]
     figure, (top, bottom) = new_figure("seconds of play", "rounds finished", "evaluations / s", height=6)
@@ -132,7 +132,7 @@ def draw(history: History, path: Path, *, title: str) -> None:
     figure.suptitle(title)
     top.plot([sample.seconds for sample in history.samples], [sample.rounds for sample in history.samples])
     bottom.plot(seconds, [step.evaluations_per_s for _, step in steps], color="tab:orange")
-    if not steps:  # too short a run to be cut into steps
+    if not steps:  # the run is shorter than a step
         bottom.axhline(total.evaluations_per_s, color="tab:orange")
     bottom.yaxis.label.set_color("tab:orange")
     for axes in (top, bottom):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What self-play and the loop tell Prometheus, over HTTP.
+"""Prometheus metrics of self-play and the loop, over HTTP.
 
 ```
 Fleet ── once a second ──> FleetMetrics ─┐
                                          ├─ registry ── GET /metrics, text format
 LoopRun ── as it happens ─> LoopMetrics ─┘
 ```
-docs/monitoring.md says what to make of it. The names stand here and nowhere else.
+docs/monitoring.md explains the metrics.
 """
 
 import contextlib
@@ -25,40 +25,40 @@ from clients.triton.counts import LATENCY_BOUNDS_S
 from mcts_ext.errors import InvalidConfig
 
 OUTCOMES: Final = ("ok", "refused", "rolled_back")
-"""Of a publish: taken; refused by parity or by the server; taken, but no better than the version before."""
+"""Outcomes of a publish: published; rejected by a parity check or the server; published but not better."""
 
 
-class Visit(WSGIRequestHandler):
-    """One request. Who is silent, hangs up or talks nonsense is let go, and the run says nothing of it."""
+class QuietRequestHandler(WSGIRequestHandler):
+    """Request handler that ignores silent, broken or malformed connections without output."""
 
     timeout = 10.0
 
     def handle(self) -> None:
-        """See socketserver."""
+        """Handle a request (see socketserver)."""
         with contextlib.suppress(OSError):
             super().handle()
 
     def get_stderr(self) -> io.StringIO:
-        """Where a traceback would go."""
+        """Return a stream that discards tracebacks."""
         return io.StringIO()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Discard log messages."""
 
 
 class FleetMetrics(Collector):
-    """The counts of a fleet as it last reported them; of several fleets, one after the other, each from 0."""
+    """Latest counts of a fleet; every new fleet starts from 0."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._latest = [_workers(0)]
         registry.register(self)
 
     def update(self, fleet: Fleet) -> None:
-        """Take in what the fleet counts now."""
-        self._latest = _families(fleet)  # in one step: a scrape comes in another thread
+        """Update the metrics from the fleet's current counts."""
+        self._latest = _families(fleet)  # one assignment, because scrapes run in another thread
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client."""
+        """Yield the metrics (see prometheus_client)."""
         yield from self._latest
 
 
@@ -97,7 +97,7 @@ def _families(fleet: Fleet) -> list[Metric]:
 
 
 class LoopMetrics:
-    """What the loop has learned so far, and how that went."""
+    """Metrics of the loop."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
@@ -113,14 +113,14 @@ class LoopMetrics:
         self._match = gauge("match_difference", "Points a round ahead of the opponent", "opponent", "bound")
         self._publishes = Counter("blobzero_publishes", "New versions", ["outcome"], registry=registry)
         for outcome in OUTCOMES:
-            self._publishes.labels(outcome)  # from 0, or the first would be no increase
+            self._publishes.labels(outcome)  # start at 0, so that the first publish is an increase
 
     def generation(self, number: int) -> None:
-        """A generation begins."""
+        """Record the start of a generation."""
         self._generation.set(number)
 
     def trained(self, step: int, line: Mapping[str, Any]) -> None:
-        """A step is done; `line` is the latest of metrics.jsonl, empty before the first."""
+        """Record a training step; `line` is the latest of metrics.jsonl, empty before the first."""
         self._step.set(step)
         if not line:
             return
@@ -131,11 +131,11 @@ class LoopMetrics:
         self._available.set(line["positions_available"])
 
     def published(self, outcome: str) -> None:
-        """A version was published, or not; one of OUTCOMES."""
+        """Record a publish with one of OUTCOMES."""
         self._publishes.labels(outcome).inc()
 
     def matched(self, opponent: str, difference: Mapping[str, float | None]) -> None:
-        """A match is over; its mean difference and the ends of the 95% interval, None where there is none."""
+        """Record a match: the mean difference and the bounds of its 95% interval, None if infinite."""
         for bound, value in difference.items():
             if value is not None:
                 self._match.labels(opponent, bound).set(value)
@@ -143,10 +143,10 @@ class LoopMetrics:
 
 @contextlib.contextmanager
 def serve_metrics(address: str | None) -> Iterator[CollectorRegistry]:
-    """A registry, served at PORT (on 127.0.0.1) or ADDRESS:PORT while the body runs; None: a registry nobody asks.
+    """Yield a registry, served at PORT (on 127.0.0.1) or ADDRESS:PORT during the body; None does not serve it.
 
     Raises:
-        InvalidConfig: not an address, or one that cannot be listened on.
+        InvalidConfig: if the address is invalid, or cannot be listened on.
     """
     registry = CollectorRegistry()
     if address is None:
@@ -159,7 +159,7 @@ def serve_metrics(address: str | None) -> Iterator[CollectorRegistry]:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise InvalidConfig(f"expected to listen on {address}, got: {error}; choose another --metrics") from error
-    server.RequestHandlerClass = Visit
+    server.RequestHandlerClass = QuietRequestHandler
     try:
         yield registry
     finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a Prometheus endpoint, and what happened between two readings: for `blobzero top`, where no Prometheus runs."""
+"""Client of Prometheus endpoints, and rates between two readings, for `blobzero top`."""
 
 import http.client
 import math
@@ -15,11 +15,11 @@ from clients.direct import fetch
 from mcts_ext.errors import BlobError
 
 Series = tuple[str, frozenset[tuple[str, str]]]
-"""A name and its labels."""
+"""Name and labels of a time series."""
 
 
 class EndpointAway(BlobError):
-    """An endpoint that does not answer, or not with metrics."""
+    """The endpoint does not respond, or not with metrics."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Scrape:
     """One reading of one endpoint."""
 
     at: float
-    """Seconds of the monotonic clock."""
+    """Time on the monotonic clock."""
     values: Mapping[Series, float]
 
 
 def scrape(url: str, *, timeout_s: float = 2.0) -> Scrape:
-    """Read an endpoint, HOST:PORT or a whole URL.
+    """Read an endpoint, HOST:PORT or a full URL.
 
     Raises:
-        InvalidConfig: neither.
-        EndpointAway: it says why in a few words.
+        InvalidConfig: if the address is malformed.
+        EndpointAway: with a short reason.
     """
     whole = whole_url(url)
     try:
@@ -55,10 +55,10 @@ def scrape(url: str, *, timeout_s: float = 2.0) -> Scrape:
 
 
 def whole_url(url: str) -> str:
-    """The URL of an endpoint's metrics, of HOST:PORT or of itself.
+    """Return the metrics URL of an endpoint given as HOST:PORT or as a URL.
 
     Raises:
-        InvalidConfig: neither.
+        InvalidConfig: if the address is malformed.
     """
     if "://" in url:
         return url
@@ -66,30 +66,30 @@ def whole_url(url: str) -> str:
 
 
 def _name(parsed: str, text: str) -> str:
-    """The name as it stands in the text: the parser gives every counter a `_total`, and Triton's have none."""
+    """Return the name as in the text: the parser appends `_total` to counters, but Triton's do not have it."""
     return parsed if f"\n{parsed}" in text or text.startswith(parsed) else parsed.removesuffix("_total")
 
 
 @dataclass(frozen=True)
 class Span:
-    """Two readings of one endpoint; the same one twice while there is only one."""
+    """First and last reading of one endpoint, which may be the same."""
 
     first: Scrape
     last: Scrape
 
 
-class Change:
-    """What happened at several endpoints, each over its own span. Sums run over all series of a name."""
+class MetricsDelta:
+    """Change of the metrics of several endpoints, each over its own span. Sums run over all series of a name."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self._spans = list(spans)
 
     def has(self, name: str) -> bool:
-        """Whether any endpoint has the metric."""
+        """Return whether any endpoint has the metric."""
         return bool(self.values(name))
 
     def rate(self, name: str, **labels: str) -> float:
-        """Increase of a counter a second. One that is below what it was has begun anew, from 0."""
+        """Return the increase of a counter per second; a counter that decreased was reset to 0."""
         total = 0.0
         for span in self._spans:
             seconds = span.last.at - span.first.at
@@ -100,31 +100,31 @@ class Change:
         return total
 
     def values(self, name: str, **labels: str) -> list[float]:
-        """Latest values of all series."""
+        """Return the latest values of all series."""
         return [v for span in self._spans for series, v in span.last.values.items() if _matches(series, name, labels)]
 
     def total(self, name: str, **labels: str) -> float:
-        """Their sum."""
+        """Return the sum of the latest values."""
         return sum(self.values(name, **labels))
 
     def mean(self, name: str, **labels: str) -> float | None:
-        """Their mean; None where there is none."""
-        found = self.values(name, **labels)
-        return sum(found) / len(found) if found else None
+        """Return the mean of the latest values, or None."""
+        values = self.values(name, **labels)
+        return sum(values) / len(values) if values else None
 
     def last(self, name: str, **labels: str) -> float | None:
-        """The highest; None where there is none."""
+        """Return the maximum of the latest values, or None."""
         return max(self.values(name, **labels), default=None)
 
     def label_values(self, name: str, label: str) -> list[str]:
-        """What a label of a metric takes, sorted."""
-        series = (labels for span in self._spans for found, labels in span.last.values if found == name)
+        """Return the values of a label, sorted."""
+        series = (labels for span in self._spans for metric, labels in span.last.values if metric == name)
         return sorted({value for labels in series for key, value in labels if key == label})
 
     def quantile(self, share: float, name: str) -> float | None:
-        """A quantile of a histogram over the span, as Prometheus's `histogram_quantile` has it: even within a bucket.
+        """Return a quantile of a histogram over the span, interpolated like Prometheus's `histogram_quantile`.
 
-        None where nothing was observed; the highest finite bound where it lies beyond.
+        None without observations; the highest finite bound if it lies beyond.
         """
         bounds = sorted({float(bound) for bound in self.label_values(f"{name}_bucket", "le")})
         below = [self._bucket(f"{name}_bucket", bound) for bound in bounds]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero top`: what server, self-play and training do at this moment, from their metrics endpoints."""
+"""`blobzero top`: live view of server, self-play and training from their metrics endpoints."""
 
 import json
 import sys
@@ -14,40 +14,40 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from blobzero.monitor.scrape import Change, EndpointAway, Scrape, Span, scrape, whole_url
+from blobzero.monitor.scrape import EndpointAway, MetricsDelta, Scrape, Span, scrape, whole_url
 from mcts_ext.errors import InvalidConfig
 from ui.console import plain_console
 
 WINDOW_S = 10.0
-"""Rates are over so long: rounds end in waves, and workers report once a second."""
+"""Window of the rates: rounds end in waves, and workers report once a second."""
 
 
 @dataclass(frozen=True)
 class TopConfig:
-    """Show what server, self-play and training do at this moment, until Ctrl-C."""
+    """Show live metrics of server, self-play and training, until Ctrl-C."""
 
     url: tuple[str, ...] = ("127.0.0.1:8002", "127.0.0.1:9100")
     """Metrics endpoints, HOST:PORT each, in any order: of Triton, of `selfplay --metrics`, of `loop --metrics`."""
     interval: float = 2.0
-    """Seconds between two looks."""
+    """Seconds between two readings."""
     once: bool = False
-    """Two looks, one table, and an end; also where standard output is no terminal."""
+    """Take two readings, print one table and exit; the default if standard output is not a terminal."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Two looks, one line of JSON on standard output."""
+    """Take two readings and print one line of JSON."""
 
 
 class Endpoint:
-    """One endpoint and what it said lately."""
+    """Endpoint and its recent readings."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._whole_url = whole_url(url)  # a mistake is said before anything is shown
+        self._whole_url = whole_url(url)  # fail before anything is shown
         self.reason = ""
-        """Why it is away; empty while it is there."""
+        """Why it does not respond; empty if it does."""
         self._scrapes: deque[Scrape] = deque()
 
-    def look(self) -> None:
-        """Read it now."""
+    def read(self) -> None:
+        """Take a reading."""
         try:
             now = scrape(self._whole_url)
         except EndpointAway as error:
@@ -61,12 +61,12 @@ class Endpoint:
 
     @property
     def span(self) -> Span | None:
-        """The window; None while it is away."""
+        """Window of the rates; None if the endpoint does not respond."""
         return Span(self._scrapes[0], self._scrapes[-1]) if self._scrapes else None
 
 
 def top(config: TopConfig) -> int:
-    """Look until told to stop; the exit status: 1 if nobody answered when asked once."""
+    """Show the metrics; return the exit status: with `once` or `json`, 1 if no endpoint responded."""
     if not 0.1 <= config.interval <= 3600:
         raise InvalidConfig(f"expected --interval in 0.1..3600, got {config.interval}")
     endpoints = [Endpoint(url) for url in config.url]
@@ -75,23 +75,23 @@ def top(config: TopConfig) -> int:
     try:
         with Live(_page(endpoints), refresh_per_second=4, screen=True) as live:
             while True:
-                _look(endpoints)
+                _read(endpoints)
                 live.update(_page(endpoints))
                 time.sleep(config.interval)
     except KeyboardInterrupt:
         return 0
 
 
-def _look(endpoints: list[Endpoint]) -> None:
+def _read(endpoints: list[Endpoint]) -> None:
     for endpoint in endpoints:
-        endpoint.look()
+        endpoint.read()
 
 
 def _once(endpoints: list[Endpoint], config: TopConfig) -> int:
-    _look(endpoints)
+    _read(endpoints)
     if any(endpoint.span for endpoint in endpoints):
         time.sleep(config.interval)
-        _look(endpoints)
+        _read(endpoints)
     if config.json:
         away = {endpoint.url: endpoint.reason or None for endpoint in endpoints}
         print(json.dumps({"away": away, **figures(_change(endpoints))}))
@@ -100,14 +100,14 @@ def _once(endpoints: list[Endpoint], config: TopConfig) -> int:
     return 0 if any(endpoint.span for endpoint in endpoints) else 1
 
 
-def _change(endpoints: list[Endpoint]) -> Change:
-    return Change([endpoint.span for endpoint in endpoints if endpoint.span])
+def _change(endpoints: list[Endpoint]) -> MetricsDelta:
+    return MetricsDelta([endpoint.span for endpoint in endpoints if endpoint.span])
 
 
-def figures(change: Change) -> dict[str, Any]:
-    """All that is known, by part; None for a part that no endpoint tells of, and for a figure that nobody knows.
+def figures(change: MetricsDelta) -> dict[str, Any]:
+    """Return all figures by part; None for parts and figures that no endpoint provides.
 
-    Rates are over the endpoint's window; docs/monitoring.md says what each figure means.
+    Rates are over the endpoint's window; docs/monitoring.md explains the figures.
     """
     return {
         "selfplay": _selfplay(change) if change.has("blobzero_workers") else None,
@@ -116,7 +116,7 @@ def figures(change: Change) -> dict[str, Any]:
     }
 
 
-def _selfplay(change: Change) -> dict[str, Any]:
+def _selfplay(change: MetricsDelta) -> dict[str, Any]:
     return {
         "workers": int(change.total("blobzero_workers")),
         "rounds_per_min": 60 * change.rate("blobzero_rounds_total"),
@@ -136,7 +136,7 @@ def _selfplay(change: Change) -> dict[str, Any]:
     }
 
 
-def _server(change: Change) -> dict[str, Any]:
+def _server(change: MetricsDelta) -> dict[str, Any]:
     rows, requests = change.rate("nv_inference_count"), change.rate("nv_inference_request_success")
     computed_us = sum(change.rate(f"nv_inference_compute_{part}_duration_us") for part in ("input", "infer", "output"))
     return {
@@ -157,7 +157,7 @@ def _server(change: Change) -> dict[str, Any]:
     }
 
 
-def _training(change: Change) -> dict[str, Any]:
+def _training(change: MetricsDelta) -> dict[str, Any]:
     return {
         "generation": _whole(change.last("blobzero_generation")),
         "step": _whole(change.last("blobzero_train_step")),
@@ -184,19 +184,19 @@ def _whole(value: float | None) -> int | None:
 
 
 def _page(endpoints: list[Endpoint]) -> Group:
-    """Tables of all that is known, and a line for each endpoint that is away."""
+    """Return tables of all figures, and a line for each endpoint that does not respond."""
     parts: list[Table | Text] = []
-    for name, found in figures(_change(endpoints)).items():
-        if found is not None:
+    for name, part in figures(_change(endpoints)).items():
+        if part is not None:
             table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
             table.add_column(style="bold")
             table.add_column(justify="right")
-            for row, text in _ROWS[name](found):
+            for row, text in _ROWS[name](part):
                 table.add_row(row, text)
             parts += [table, Text()]
     parts += [Text(f"{e.url} does not answer: {e.reason}", style="red") for e in endpoints if e.reason]
     if all(e.reason for e in endpoints):
-        parts.append(Text("give --url HOST:PORT; blobzero serve says where its metrics are"))
+        parts.append(Text("use --url HOST:PORT; blobzero serve shows the address of its metrics"))
     return Group(*parts)
 
 
@@ -204,11 +204,11 @@ def _selfplay_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("rounds/min", f"{found['rounds_per_min']:,.0f}"),
         ("evaluations/s", f"{found['evaluations_per_s']:,.0f}"),
-        ("latency: half, 99%", f"{_ms(found['latency_p50_s'])}, {_ms(found['latency_p99_s'])}"),
+        ("latency: p50, p99", f"{_ms(found['latency_p50_s'])}, {_ms(found['latency_p99_s'])}"),
         ("workers, cores", f"{found['workers']}, {found['cores']:.1f}"),
         ("model version", _text(found["model_version"])),
         ("failures/s", ", ".join(f"{kind} {rate:.1f}" for kind, rate in found["failures_per_s"].items()) or "0"),
-        ("sent again/s", f"{found['retries_per_s']:.1f}"),
+        ("retries/s", f"{found['retries_per_s']:.1f}"),
         ("workers restarted", _text(found["worker_restarts"])),
         ("rounds so far", f"{found['rounds']:,}"),
     ]
@@ -217,12 +217,12 @@ def _selfplay_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _server_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("evaluations/s", f"{found['evaluations_per_s']:,.0f}"),
-        ("rows an execution", "-" if found["execution_rows"] is None else f"{found['execution_rows']:.0f}"),
+        ("rows per execution", "-" if found["execution_rows"] is None else f"{found['execution_rows']:.0f}"),
         ("queue, compute", f"{_ms(found['queue_s'])}, {_ms(found['compute_s'])}"),
         ("requests/s, pending", f"{found['requests_per_s']:,.0f}, {found['pending']}"),
         ("failures/s", f"{found['failures_per_s']:.1f}"),
         ("CPU, GPU", f"{_share(found['cpu'])}, {_share(found['gpu'])}"),
-        ("versions that answer", ", ".join(map(str, found["versions"])) or "-"),
+        ("active versions", ", ".join(map(str, found["versions"])) or "-"),
     ]
 
 
@@ -234,7 +234,7 @@ def _training_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("loss: policy, value", ", ".join(losses)),
         ("window", "-" if found["window"] is None else f"{found['window']:,}"),
         ("publishes", ", ".join(f"{outcome} {count}" for outcome, count in found["publishes"].items())),
-        ("ahead, points a round", ", ".join(differences) or "-"),
+        ("score difference per round", ", ".join(differences) or "-"),
     ]
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person at the table in the terminal."""
+"""Interactive play in the terminal."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person types, read as an action, or refused with the reason."""
+"""Parser of the player's input."""
 
 import re
 from typing import Final
@@ -16,40 +16,40 @@ _CARD: Final = re.compile(rf"({_RANK})\s*([{SUITS}{SYMBOLS}])|([{SUITS}{SYMBOLS}
 
 
 class Unreadable(BlobError):
-    """What was typed is no action, or none that the rules allow here; the text says why."""
+    """The input is not a legal action; the message says why."""
 
 
 def sorted_hand(hand: list[int]) -> list[int]:
-    """By suit, spades first, high cards first."""
+    """Sort by suit, spades first, and by rank, high cards first."""
     return sorted(hand, key=lambda card: (card // 13, -(card % 13)))
 
 
 def parse_card(text: str) -> int | None:
-    """The index of a card written as `AS`, `10h`, `sA`, `T♥`, in either case; None if it is no card."""
-    found = _CARD.fullmatch(text.strip().upper())
-    if found is None:
+    """Return the index of a card written as `AS`, `10h`, `sA`, `T♥`, in either case; None if it is not a card."""
+    match = _CARD.fullmatch(text.strip().upper())
+    if match is None:
         return None
-    rank, suit = (found[1], found[2]) if found[1] else (found[4], found[3])
+    rank, suit = (match[1], match[2]) if match[1] else (match[4], match[3])
     suits = SUITS if suit in SUITS else SYMBOLS
     return 13 * suits.index(suit) + RANKS.index("10" if rank == "T" else rank)
 
 
 def card_name(card: int, symbols: str = SYMBOLS) -> str:
-    """Rank and suit: `10♥`."""
+    """Return rank and suit: `10♥`."""
     return RANKS[card % 13] + symbols[card // 13]
 
 
 def forbidden_bid(table: Round) -> int | None:
-    """The bid that the hook takes from the seat to act, None where all are allowed."""
+    """Return the bid forbidden by the hook to the seat to act, or None."""
     left = set(range(table.n_cards + 1)) - set(table.legal_actions())
     return left.pop() if table.is_bidding and left else None
 
 
 def read_bid(text: str, table: Round) -> int:
-    """The action that a bid such as `2` means.
+    """Parse a bid such as `2`.
 
     Raises:
-        Unreadable: it is no number, out of range, or the dealer's forbidden bid.
+        Unreadable: if it is not a number, out of range, or the dealer's forbidden bid.
     """
     bid = int(text) if re.fullmatch("[0-9]{1,3}", text) else -1
     if not 0 <= bid <= table.n_cards:
@@ -63,10 +63,10 @@ def read_bid(text: str, table: Round) -> int:
 
 
 def read_card(text: str, table: Round, symbols: str = SYMBOLS) -> int:
-    """The action that a card, or its number in the sorted hand from 1, means for the seat to act.
+    """Parse a card, or its number in the sorted hand from 1, of the seat to act.
 
     Raises:
-        Unreadable: it is no card, not in the hand, or does not follow suit.
+        Unreadable: if it is not a card, not in the hand, or does not follow suit.
     """
     hand = sorted_hand(table.hands[table.seat_to_act or 0])
     card = parse_card(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero play`: a person sits at the table in the terminal, against a served network."""
+"""`blobzero play`: interactive play in the terminal against a served network."""
 
 import contextlib
 import io
@@ -28,50 +28,50 @@ from mcts_ext.search import memory_of_search
 from ui.console import plain_console
 
 SERVER_TIMEOUT_S: Final = 10.0
-"""How long a person waits for a server that is away."""
+"""How long to retry while the server is unavailable."""
 
 MAX_NAME: Final = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlayConfig:
-    """Play Blob in the terminal against the network; it says what it thinks when asked."""
+    """Play Blob in the terminal against the network, which shows its analysis on request."""
 
     url: str | None = None
-    """HOST:PORT of a Triton server's gRPC endpoint; without it one is started here."""
+    """HOST:PORT of a Triton server's gRPC endpoint; by default one is started."""
     repository: Path = Path("model_repo")
     """Model repository of the server started here, or of `--evaluator local`."""
     evaluator: Literal["triton", "local", "uniform"] = "triton"
-    """Who answers the search: a Triton server, the model in this process, or nobody (`uniform`, no network)."""
+    """Evaluator: a Triton server, the model in this process, or `uniform` (no network)."""
     players: int = 4
-    """Players at the table, you among them."""
+    """Number of players, including you."""
     cards: int = 5
-    """Cards dealt to each, in the first round of a game."""
+    """Cards per player, in the first round of a game."""
     unit: Literal["game", "round"] = "game"
-    """A whole game, or one round with dealer and trump drawn at random."""
+    """A whole game, or one round with random dealer and trump."""
     seed: int | None = None
-    """Of the deals and the searches; drawn, and shown, unless given."""
+    """Seed of the deals and searches; by default a random one, which is shown."""
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = PLAYER_SEARCH
     name: str = "You"
-    """What to call you."""
+    """Your name."""
 
     def check(self) -> None:
-        """Raise InvalidConfig where a setting is out of range."""
+        """Raise InvalidConfig if a setting is out of range."""
         check_memory(memory_of_search(self.search, self.cards), of="a search")
         if self.url is not None and self.evaluator != "triton":
             raise InvalidConfig(f"expected --url only with --evaluator triton, got --evaluator {self.evaluator}")
         if not (self.name.isprintable() and 1 <= len(self.name) <= MAX_NAME) or self.name in OPPONENTS:
             raise InvalidConfig(
-                f"expected --name of 1..{MAX_NAME} printable characters, and none of {', '.join(OPPONENTS)}, "
+                f"expected --name of 1..{MAX_NAME} printable characters, other than {', '.join(OPPONENTS)}, "
                 f"got {self.name!r}"
             )
 
 
 def play(config: PlayConfig) -> int:
-    """Play until the end, or until the person leaves; the exit status."""
+    """Play until the end, or until the player leaves; return the exit status."""
     config.check()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what was typed is repeated, whatever it was
+        sys.stdout.reconfigure(errors="replace")  # input is echoed, whatever its bytes
     seed = secrets.randbelow(10**6) if config.seed is None else config.seed
     game = Game(config.players, config.cards, seed) if config.unit == "game" else _deal(config, seed)
     console = plain_console(stderr=True)
@@ -103,14 +103,14 @@ def play(config: PlayConfig) -> int:
 
 
 def _deal(config: PlayConfig, seed: int) -> Round:
-    """One round, dealer and trump drawn uniformly."""
+    """Deal one round with random dealer and trump."""
     draw = Random(seed)
     return Round.deal(config.players, config.cards, draw.randrange(config.players), draw.choice(TRUMPS), seed)
 
 
 @contextlib.contextmanager
 def _evaluator(config: PlayConfig, say: Callable[[str], None]) -> Iterator[EvaluatorConfig]:
-    """Whoever answers, started here if need be."""
+    """Yield the configuration of the evaluator, starting a server if necessary."""
     if config.evaluator == "uniform":
         yield EvaluatorConfig(kind="uniform")
     elif config.evaluator == "local":
@@ -120,7 +120,7 @@ def _evaluator(config: PlayConfig, say: Callable[[str], None]) -> Iterator[Evalu
     elif config.url is not None:
         yield EvaluatorConfig(url=config.url, server_timeout_s=SERVER_TIMEOUT_S)
     else:
-        from serving.embedded import own_server  # not every installation has a server
+        from serving.embedded import own_server  # the server is an optional dependency
 
         with own_server(config.repository, say=say) as triton:
             yield EvaluatorConfig(url=triton.url, server_timeout_s=SERVER_TIMEOUT_S)

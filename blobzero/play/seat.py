@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person's seat in the terminal: what is shown there, and what is asked.
+"""The human player's seat in the terminal: output and input.
 
-Everything is printed once and scrolls, alike on a terminal and in a pipe; only colours need a terminal. Of the hands,
-this file reads the person's own and no other.
+Everything is printed once and scrolls, on a terminal and in a pipe alike; only colours need a terminal. This module
+reads no hand but the player's own.
 """
 
 import sys
@@ -31,10 +31,10 @@ from mcts_ext.rules import Round
 
 OPPONENTS: Final = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus")
 PERSON: Final = 0
-"""The person's seat; the others follow clockwise."""
+"""The human player's seat; the other seats follow clockwise."""
 
 SUIT_STYLES: Final = ("bold", "bold red", "bold green", "bold cyan")
-"""Four colours, so that no two suits look alike on a dark or a light ground."""
+"""Four distinct colours, readable on dark and light backgrounds."""
 
 RULES: Final = """\
 Each round: first everyone bids how many tricks they will take, then the cards are played.
@@ -54,18 +54,18 @@ A bid is a number: 2.  A card is its rank and suit: AS, 10h, qd, or its number i
 
 
 class Left(Exception):
-    """The person has left the table: `q`, or the end of input."""
+    """The player has left the table: `q`, or end of input."""
 
 
 class Seat:
-    """The person, as a player and as a watcher (clients/arena/game.py)."""
+    """The human player, as a `SeatPlayer` and a `Watcher` (clients/arena/game.py)."""
 
     def __init__(self, *, name: str, n_players: int, analyze: Callable[[Round], Analysis]) -> None:
         both = sys.stdin.isatty() and sys.stdout.isatty()
         self._console = Console(highlight=False, markup=False, emoji=False, force_terminal=None if both else False)
         self._echo = not sys.stdin.isatty()
         if hasattr(sys.stdin, "reconfigure"):
-            sys.stdin.reconfigure(errors="replace")  # a stray byte is a typing error, no traceback
+            sys.stdin.reconfigure(errors="replace")  # a stray byte is an input error, not a traceback
         self._symbols = SYMBOLS if self._console.encoding.startswith("utf") else SUITS
         self._names = [name, *OPPONENTS[: n_players - 1]]
         self._width = max(map(len, self._names))
@@ -73,16 +73,16 @@ class Seat:
         self._totals = [0] * n_players
         self._is_line_open = False
 
-    # What is told
+    # Output
 
     def welcome(self, setting: str) -> None:
-        """The first lines."""
+        """Print the first lines."""
         self._print(Text("\n  Blob", "bold"), f"   {setting}")
         self._print("  Bid how many tricks you will take, then take exactly that many.")
         self._print(Text("  h rules and keys   ? what the network thinks   q leave", "dim"))
 
     def dealt(self, table: Round) -> None:
-        """A round's heading and who has how many points."""
+        """Print the heading of a round and the points."""
         self._totals = table.totals
         n_rounds = len(hand_sizes(table.n_players, table.start_cards)) if table.start_cards else 1
         cards = "1 card" if table.n_cards == 1 else f"{table.n_cards} cards"
@@ -92,29 +92,29 @@ class Seat:
         self._standing(table)
 
     def moved(self, table: Round, seat: int) -> None:
-        """The bids, or the trick, so far in one line that grows as they are made."""
+        """Print the bids or the trick so far in one line that grows."""
         moves = self._moves(table)
         label = "Bids" if not table.tricks else f"Trick {len(table.tricks)}"
         if self._is_line_open:
             moves = moves[-1:]
         else:
             self._console.print(Text(f"\n  {label:<8}", "dim"), end="")
-        for who, what in moves:
-            self._console.print(Text(f"  {self._names[who]} ", "dim"), what, sep="", end="", soft_wrap=True)
+        for mover, move in moves:
+            self._console.print(Text(f"  {self._names[mover]} ", "dim"), move, sep="", end="", soft_wrap=True)
         self._is_line_open = True
         if not table.is_bidding and not table.tricks:
             self._end_line()
             self._standing(table)
 
     def won(self, table: Round, seat: int) -> None:
-        """Who took the trick; and how everyone stands, if another follows."""
+        """Print the winner of the trick, and the standing unless the round is over."""
         self._end_line()
         self._print(f"{'':12}{self._verb(seat, 'take')} the trick.")
         if not table.is_over:
             self._standing(table)
 
     def scored(self, table: Round) -> None:
-        """The round's result."""
+        """Print the result of the round."""
         scores = table.scores()
         self._totals = [total + score for total, score in zip(table.totals, scores, strict=True)]
         grid = self._grid("", "bid", "tricks", "score", "points")
@@ -131,7 +131,7 @@ class Seat:
         self._console.print(grid)
 
     def finish(self) -> None:
-        """The standing at the end, and who wins."""
+        """Print the final standing and the winners."""
         best = max(self._totals)
         winners = [seat for seat, total in enumerate(self._totals) if total == best]
         self._console.rule("Standing", align="left", style="dim")
@@ -147,21 +147,21 @@ class Seat:
         self._print(f"\n  {text}")
 
     def farewell(self) -> None:
-        """The points so far, when the person leaves."""
+        """Print the points so far when the player leaves."""
         self._end_line()
         points = ", ".join(f"{name} {total}" for name, total in zip(self._names, self._totals, strict=True))
         self._print(f"\n  {self._verb(PERSON, 'leave')} the table. Points: {points}")
 
-    # What is asked
+    # Input
 
     def choose(self, table: Round) -> int:
-        """Ask until the answer is a legal action; what is forced is played without asking."""
+        """Ask until the input is a legal action; a forced move is played without asking."""
         self._end_line()
         self._hand(table)
         legal = table.legal_actions()
         if len(legal) == 1:
-            what = "bid" if table.is_bidding else "card"
-            self._print("  ", self._action(legal[0]), f" is the only {what} that the rules allow: done for you.")
+            kind = "bid" if table.is_bidding else "card"
+            self._print("  ", self._action(legal[0]), f" is the only {kind} that the rules allow: done for you.")
             return legal[0]
         while True:
             answer = self._ask(self._question(table))
@@ -170,7 +170,7 @@ class Seat:
             if answer in ("h", "help"):
                 self._help()
             elif answer == "?":
-                self._view(table)
+                self._show_analysis(table)
             elif answer:
                 try:
                     return read_bid(answer, table) if table.is_bidding else read_card(answer, table, self._symbols)
@@ -180,8 +180,8 @@ class Seat:
     def _question(self, table: Round) -> str:
         if table.is_bidding:
             forbidden = forbidden_bid(table)
-            but = "" if forbidden is None else f"; you deal, so not {forbidden}"
-            return f"Your bid, 0 to {table.n_cards}{but}: "
+            exception = "" if forbidden is None else f"; you deal, so not {forbidden}"
+            return f"Your bid, 0 to {table.n_cards}{exception}: "
         if len(table.legal_actions()) < len(table.hands[PERSON]):
             return f"Your card, following {SUIT_NAMES[table.tricks[-1][0][1] // 13]}: "
         return "Your card: " if self._is_led(table) else "You lead; your card: "
@@ -192,7 +192,7 @@ class Seat:
             answer = input().strip().lower()
         except EOFError:
             raise Left from None
-        if self._echo:  # where nobody sees what was typed
+        if self._echo:  # input is not a terminal
             self._print(answer)
         return answer
 
@@ -203,24 +203,24 @@ class Seat:
                 self._print(f"  {line}")
         self._print()
 
-    def _view(self, table: Round) -> None:
-        """The network's and the search's view of this decision."""
-        view = self._analyze(table)
-        policy, prior = percentages(view.policy), percentages(view.prior)
+    def _show_analysis(self, table: Round) -> None:
+        """Print the analysis of this decision by network and search."""
+        analysis = self._analyze(table)
+        policy, prior = percentages(analysis.policy), percentages(analysis.prior)
         grid = self._grid("", "search", "network", "your points")
-        for action in sorted(view.policy, key=lambda action: (-view.policy[action], -view.prior[action])):
-            points = f"{view.points[action]:.1f}" if action in view.points else "-"
+        for action in sorted(analysis.policy, key=lambda action: (-analysis.policy[action], -analysis.prior[action])):
+            points = f"{analysis.points[action]:.1f}" if action in analysis.points else "-"
             grid.add_row(self._action(action), f"{policy[action]}%", f"{prior[action]}%", points)
         self._print()
         self._console.print(grid)
-        seats = "   ".join(f"{name} {points:.1f}" for name, points in zip(self._names, view.seats, strict=True))
-        version = f" (version {view.model_version})" if view.model_version else ""
+        seats = "   ".join(f"{name} {points:.1f}" for name, points in zip(self._names, analysis.seats, strict=True))
+        version = f" (version {analysis.model_version})" if analysis.model_version else ""
         self._print(f"\n  Points the network{version} expects of this round:   {seats}\n")
 
-    # How it looks
+    # Formatting
 
     def _standing(self, table: Round) -> None:
-        """Everyone's bid, tricks and points; who deals and who begins."""
+        """Print all bids, tricks and points, the dealer and the first seat."""
         grid = self._grid("", "bid", "tricks", "points")
         grid.add_column(style="dim")
         for seat, name in enumerate(self._names):
@@ -239,7 +239,7 @@ class Seat:
         self._console.print(grid)
 
     def _hand(self, table: Round) -> None:
-        """The person's cards over their numbers; those that may not be played now are dimmed."""
+        """Print the player's cards above their numbers; cards that are not legal are dimmed."""
         hand = sorted_hand(table.hands[PERSON])
         legal = {action - FIRST_CARD_ACTION for action in table.legal_actions()}
         trump = "no trump" if table.trump is None else f"trump {self._symbols[table.trump]}"
@@ -252,14 +252,14 @@ class Seat:
         self._print(places)
 
     def _moves(self, table: Round) -> list[tuple[int, Text]]:
-        """Seat and move, in order: of the trick that was played to last, or of the bidding."""
+        """Return seat and move, in order, of the last trick or of the bidding."""
         if table.tricks:
             return [(seat, self._card(card)) for seat, card in table.tricks[-1]]
         order = [(table.dealer + 1 + i) % table.n_players for i in range(table.n_players)]
         return [(seat, Text(str(table.bids[seat]), "bold")) for seat in order if table.bids[seat] is not None]
 
     def _is_led(self, table: Round) -> bool:
-        """Whether the trick has begun."""
+        """Return whether the trick has begun."""
         return bool(table.tricks) and len(table.tricks[-1]) < table.n_players
 
     def _action(self, action: int) -> Text:
@@ -293,9 +293,9 @@ class Seat:
 
 
 def percentages(shares: Mapping[int, float]) -> dict[int, int]:
-    """Whole percents that sum to 100, by the largest remainders."""
-    found = {key: int(100 * share) for key, share in shares.items()}
-    by_remainder = sorted(shares, key=lambda key: found[key] - 100 * shares[key])
-    for key in by_remainder[: 100 - sum(found.values())]:
-        found[key] += 1
-    return found
+    """Round to whole percents that sum to 100, by the largest remainder method."""
+    percents = {key: int(100 * share) for key, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda key: percents[key] - 100 * shares[key])
+    for key in by_remainder[: 100 - sum(percents.values())]:
+        percents[key] += 1
+    return percents

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole system in containers."""
+"""The complete system in containers."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stack of compose.yaml, driven through Docker Compose (python-on-whales): with a GPU, or on the CPU alone."""
+"""The stack of compose.yaml through Docker Compose (python-on-whales), with a GPU or on the CPU."""
 
 import shutil
 import subprocess
@@ -19,109 +19,109 @@ CPU_FILE: Final = "compose.cpu.yaml"
 CPU_IMAGE: Final = "blobzero-triton-cpu"
 PROFILES: Final = ("monitoring", "loadtest")
 ANSWER_TIMEOUT_S: Final = 20.0
-"""Of an engine that is asked for its version."""
+"""Timeout of the check that the Docker engine responds."""
 
 
 class StackError(BlobError):
-    """No compose files, no engine, or an engine that did not do what it was asked for."""
+    """The compose files or Docker are missing, or a Docker command failed."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One container of the stack."""
+    """Container of the stack."""
 
     name: str
     service: str
     state: str
     """running, restarting, exited, ..."""
     health: str
-    """healthy, unhealthy, starting; empty where nobody checks."""
+    """healthy, unhealthy, starting; empty without a health check."""
     listens: tuple[str, ...]
-    """ADDRESS:PORT on this host."""
+    """Published ADDRESS:PORT on this host."""
     image: str
     exit_code: int
 
     @property
     def is_well(self) -> bool:
-        """Running, and healthy where somebody checks; or it has done what it was for."""
+        """Whether it is running and not unhealthy, or has finished successfully."""
         return (self.state == "running" and self.health in ("", "healthy")) or (
             self.state == "exited" and self.exit_code == 0
         )
 
 
 def has_gpu() -> bool:
-    """Whether the NVIDIA driver answers on this host: what Docker's GPU reservation rests on."""
+    """Return whether the NVIDIA driver works on this host, as required by Docker's GPU reservation."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return False
     return subprocess.run([program, "-L"], capture_output=True, check=False).stdout.startswith(b"GPU")
 
 
-class Stack:
-    """The stack of a checkout.
+class ComposeStack:
+    """Stack of a checkout.
 
     Args:
-        folder: holds the compose files.
-        cpu: leave the GPU alone; matters where containers are made, not where they are listed or stopped.
-        profiles: what Compose is to see besides; it does not list or stop the containers of others.
+        folder: folder of the compose files.
+        cpu: do not use a GPU; matters for creating containers, not for listing or stopping them.
+        profiles: Compose profiles; containers of other profiles are neither listed nor stopped.
 
     Raises:
-        StackError: no compose files there, no Docker with Compose v2, or an engine that does not answer.
+        StackError: if the compose files, Docker or Compose v2 are missing, or the engine does not respond.
     """
 
     def __init__(self, folder: Path, *, cpu: bool, profiles: Sequence[str] = PROFILES) -> None:
         files: list[str | Path] = [folder / FILE, *([folder / CPU_FILE] if cpu else [])]
         for file in files:
             if not Path(file).is_file():
-                raise StackError(f"expected {file}, got nothing there; run this in a checkout, or name it (--project)")
+                raise StackError(f"expected {file}, got no file; run this in a checkout, or pass it (--project)")
         self._docker = DockerClient(compose_files=files, compose_profiles=list(profiles))
-        _ask("compose", "version", expected="Docker with Compose v2", cure="install both")
-        _ask("version", expected="a Docker engine that answers", cure="start it, or say in DOCKER_HOST where it is")
+        _require_docker("compose", "version", expected="Docker with Compose v2", advice="install both")
+        _require_docker("version", expected="a Docker engine that answers", advice="start it, or set DOCKER_HOST")
 
     def up(self, *, scales: Mapping[str, int], build: bool = False) -> None:
-        """Start what does not run yet, and wait until all that is checked is healthy; Compose shows how it goes."""
-        with _told("start the stack"):
+        """Start missing containers and wait until all health checks pass; Compose shows the progress."""
+        with _docker_errors("start the stack"):
             self._docker.compose.up(detach=True, wait=True, build=build, scales=dict(scales))
 
     def scale(self, service: str, n: int) -> None:
-        """Have so many containers of a service; those that run go on."""
-        with _told(f"scale {service}"):
+        """Set the number of containers of a service; running ones are kept."""
+        with _docker_errors(f"scale {service}"):
             self._docker.compose.up([service], detach=True, recreate=False, scales={service: n})
 
     def down(self, *, timeout_s: int, volumes: bool = False) -> None:
-        """Stop everything in order and remove the containers; the volumes only when asked to."""
-        with _told("stop the stack"):
+        """Stop all services in order and remove the containers, and the volumes if requested."""
+        with _docker_errors("stop the stack"):
             self._docker.compose.down(timeout=timeout_s, volumes=volumes, remove_orphans=True)
 
     def members(self) -> list[Member]:
-        """The containers, those that ended too, by service and name."""
-        with _told("list the stack"):
-            found = [_member(container) for container in self._docker.compose.ps(all=True)]
-        return sorted(found, key=lambda member: (member.service, member.name))
+        """Return all containers, including stopped ones, by service and name."""
+        with _docker_errors("list the stack"):
+            members = [_member(container) for container in self._docker.compose.ps(all=True)]
+        return sorted(members, key=lambda member: (member.service, member.name))
 
     def runs_on_cpu(self) -> bool:
-        """Whether the Triton that is there is the one without a GPU."""
+        """Return whether the existing Triton container is the CPU variant."""
         return any(member.image.startswith(CPU_IMAGE) for member in self.members() if member.service == "triton")
 
     def logs(self, services: list[str], *, follow: bool, tail: int) -> Iterator[bytes]:
-        """Lines of the containers' logs; without services, of all."""
-        with _told("read the logs"):
+        """Yield lines of the containers' logs, of all services by default."""
+        with _docker_errors("read the logs"):
             for _, line in self._docker.compose.logs(services, follow=follow, tail=str(tail), stream=True):
                 yield line
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn Docker's failure into one line."""
+def _docker_errors(action: str) -> Iterator[None]:
+    """Convert Docker's errors to StackError."""
     try:
         yield
     except DockerException as error:
         got = _last_line(error.stderr) or f"status {error.return_code}, for the reason above"
-        raise StackError(f"expected Docker to {what}, got {got}; blobzero status and logs may say more") from error
+        raise StackError(f"expected Docker to {action}, got {got}; see blobzero status and blobzero logs") from error
 
 
-def _ask(*words: str, expected: str, cure: str) -> None:
-    """Raise StackError unless `docker` does as it is told."""
+def _require_docker(*words: str, expected: str, advice: str) -> None:
+    """Raise StackError unless a `docker` command succeeds."""
     try:
         done = subprocess.run(["docker", *words], capture_output=True, timeout=ANSWER_TIMEOUT_S, check=False)
         got = _last_line(done.stderr) or f"status {done.returncode}" if done.returncode else ""
@@ -130,11 +130,11 @@ def _ask(*words: str, expected: str, cure: str) -> None:
     except subprocess.TimeoutExpired:
         got = f"none within {ANSWER_TIMEOUT_S:g} s"
     if got:
-        raise StackError(f"expected {expected}, got {got}; {cure}")
+        raise StackError(f"expected {expected}, got {got}; {advice}")
 
 
 def _last_line(text: str | bytes | None) -> str:
-    """The last that says something; empty where none does."""
+    """Return the last non-empty line, or an empty string."""
     lines = (text.decode(errors="replace") if isinstance(text, bytes) else text or "").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 

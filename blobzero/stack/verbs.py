@@ -15,41 +15,41 @@ from mcts_ext.errors import InvalidConfig
 from ui.console import plain_console
 
 if TYPE_CHECKING:
-    from blobzero.stack.compose import Member, Stack
+    from blobzero.stack.compose import ComposeStack, Member
 
-Project = Annotated[Path, tyro.conf.arg(help="The checkout that holds compose.yaml.")]
+Project = Annotated[Path, tyro.conf.arg(help="Checkout that contains compose.yaml.")]
 TOP = "docker compose exec trainer blobzero top --url triton:8002 selfplay:9100 localhost:9100"
-"""Metrics are not published on the host: this asks from inside."""
+"""Command that shows the metrics from inside, since their ports are not published on the host."""
 SERVICES = ("init", "triton", "selfplay", "trainer", "loadtest", "prometheus", "grafana")
 
 
 @dataclass(frozen=True)
 class UpConfig:
-    """Start the whole system in containers: Triton, self-play, the trainer; again, it starts what is missing."""
+    """Start the complete system in containers: Triton, self-play, the trainer. Repeat it to start what is missing."""
 
     cpu: bool = False
-    """Leave the GPU alone, if there is one."""
+    """Do not use a GPU."""
     selfplay: int | None = None
-    """Containers that play, a core each; the files' own number unless given."""
+    """Number of self-play containers, with one core each; by default as in the compose files."""
     monitoring: bool = False
-    """Prometheus and Grafana too."""
+    """Also start Prometheus and Grafana."""
     build: bool = False
-    """Build the images anew, from this checkout."""
+    """Rebuild the images from this checkout."""
     project: Project = field(default_factory=Path)
 
 
 @dataclass(frozen=True)
 class DownConfig:
-    """Stop the stack in order: workers write what they have finished."""
+    """Stop the stack; workers write their finished rounds."""
 
     timeout: int = 30
-    """Seconds before what still runs is killed."""
+    """Seconds until containers that still run are killed."""
     project: Project = field(default_factory=Path)
 
 
 @dataclass(frozen=True)
 class StatusConfig:
-    """The containers of the stack, and where they listen."""
+    """Show the containers of the stack and their published ports."""
 
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print a JSON list on standard output."""
@@ -58,35 +58,35 @@ class StatusConfig:
 
 @dataclass(frozen=True)
 class LogsConfig:
-    """What the containers say."""
+    """Show the logs of the containers."""
 
     services: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Of these services; of all unless given."""
+    """Services to show; all by default."""
     follow: bool = False
-    """Go on until Ctrl-C."""
+    """Continue until Ctrl-C."""
     tail: int = 50
-    """Lines of each container, the last ones."""
+    """Number of last lines per container."""
     project: Project = field(default_factory=Path)
 
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """Have so many containers play, until the next `up` counts them as the files say."""
+    """Set the number of self-play containers, until the next `up` resets it to that of the compose files."""
 
     selfplay: Annotated[int, tyro.conf.Positional]
-    """Containers that play, a core each."""
+    """Number of self-play containers, with one core each."""
     project: Project = field(default_factory=Path)
 
 
 def up(config: UpConfig) -> int:
-    """Start and wait; the exit status."""
-    from blobzero.stack.compose import Stack, has_gpu
+    """Start the stack and wait; return the exit status."""
+    from blobzero.stack.compose import ComposeStack, has_gpu
 
     console = plain_console(stderr=True)
     cpu = config.cpu or not has_gpu()
-    why = "as asked for" if config.cpu else "no GPU found" if cpu else "a GPU was found"
+    why = "as requested" if config.cpu else "no GPU found" if cpu else "a GPU was found"
     console.print(f"{'compose.yaml + compose.cpu.yaml' if cpu else 'compose.yaml'}: {why}", markup=False)
-    stack = Stack(config.project, cpu=cpu, profiles=["monitoring"] if config.monitoring else [])
+    stack = ComposeStack(config.project, cpu=cpu, profiles=["monitoring"] if config.monitoring else [])
     stack.up(scales={} if config.selfplay is None else {"selfplay": _at_least_one(config.selfplay)}, build=config.build)
     _show(console, stack.members())
     console.print(f"next     blobzero logs --follow   or   {TOP}", soft_wrap=True)
@@ -94,14 +94,14 @@ def up(config: UpConfig) -> int:
 
 
 def down(config: DownConfig) -> int:
-    """Stop; the exit status."""
+    """Stop the stack; return the exit status."""
     _stack(config.project).down(timeout_s=config.timeout)
     plain_console(stderr=True).print("stopped; models and records stay in their volumes", markup=False)
     return 0
 
 
 def status(config: StatusConfig) -> int:
-    """List; the exit status: 1 where something is not as it should be."""
+    """Show the containers; return the exit status, 1 if any is not well."""
     members = _stack(config.project).members()
     if config.json:
         json.dump([asdict(member) for member in members], sys.stdout, indent=2)
@@ -112,7 +112,7 @@ def status(config: StatusConfig) -> int:
 
 
 def logs(config: LogsConfig) -> int:
-    """Copy to standard output; the exit status."""
+    """Copy logs to standard output; return the exit status."""
     unknown = sorted(set(config.services) - set(SERVICES))
     if unknown:
         raise InvalidConfig(f"expected services of {', '.join(SERVICES)}, got {', '.join(unknown)}")
@@ -123,25 +123,25 @@ def logs(config: LogsConfig) -> int:
 
 
 def scale(config: ScaleConfig) -> int:
-    """Start or stop containers; the exit status."""
+    """Start or stop containers; return the exit status."""
     stack = _stack(config.project)
-    if stack.runs_on_cpu():  # new containers are made as the files say, so it has to be both
+    if stack.runs_on_cpu():  # new containers need both compose files
         stack = _stack(config.project, cpu=True)
     stack.scale("selfplay", _at_least_one(config.selfplay))
     _show(plain_console(stderr=True), stack.members())
     return 0
 
 
-def _stack(project: Path, *, cpu: bool = False) -> "Stack":
-    """To look at what runs, and to stop it, it does not matter which files it was started with."""
-    from blobzero.stack.compose import Stack
+def _stack(project: Path, *, cpu: bool = False) -> "ComposeStack":
+    """Return the stack; `cpu` only matters for creating containers."""
+    from blobzero.stack.compose import ComposeStack
 
-    return Stack(project, cpu=cpu)
+    return ComposeStack(project, cpu=cpu)
 
 
 def _at_least_one(n: int) -> int:
     if n < 1:
-        raise InvalidConfig(f"expected 1 or more containers that play, got {n}; blobzero down stops all")
+        raise InvalidConfig(f"expected 1 or more self-play containers, got {n}; blobzero down stops all")
     return n
 
 

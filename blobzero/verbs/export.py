@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero export`: a checkpoint in every format and precision, each compared with PyTorch and timed here."""
+"""`blobzero export`: export a checkpoint in several variants, compare each with PyTorch, and time it."""
 
 import json
 import sys
@@ -23,32 +23,32 @@ COLUMNS: Final = (
     "",
 )  # fmt: skip
 WIDTH: Final = 140
-"""Of the table where no terminal says how wide it is."""
+"""Width of the table without a terminal."""
 
 
 @dataclass(frozen=True)
 class ExportConfig:
     """Export a checkpoint in several formats and precisions, compare each with PyTorch, and time it on this machine.
 
-    A variant whose answers are off by more than its tolerance is refused: its file is not kept.
+    A variant whose outputs exceed its tolerance is rejected and its file not kept.
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """A training checkpoint (.safetensors)."""
     out: Path | None = None
-    """Folder for the files and report.json; `<checkpoint>-export` beside the checkpoint unless given."""
+    """Folder for the files and report.json; by default `<checkpoint>-export` next to the checkpoint."""
     formats: tuple[Format, ...] = ()
-    """File formats; all unless given."""
+    """File formats; all by default."""
     precisions: tuple[Precision, ...] = ()
-    """Of the matrix products; all unless given. One that is named and refused makes the exit status 1."""
+    """Precisions of the matrix products; all by default. If one is given and rejected, the exit status is 1."""
     records: Path | None = None
-    """A run's folder, whose positions are compared on; the newest run under data/ unless given."""
+    """Folder of a run with positions for the comparison; by default the newest run under data/."""
     json: bool = False
     """Also print the report as one JSON object."""
 
 
 def export(config: ExportConfig) -> int:
-    """Export; the exit status."""
+    """Export; return the exit status."""
     console = plain_console(stderr=True)
     with console.status("starting") as status:
         from export.exporter import export_variants  # PyTorch takes seconds to import
@@ -70,7 +70,7 @@ def export(config: ExportConfig) -> int:
 
 
 def tell(console: Console, report: "ExportReport") -> None:
-    """Say what came out, for people."""
+    """Print the report."""
     if not console.is_terminal:
         console.width = WIDTH
     console.print(_table(report))
@@ -91,21 +91,21 @@ def _table(report: "ExportReport") -> Table:
     table = Table(box=None, pad_edge=False)
     for i, name in enumerate(COLUMNS):
         table.add_column(name, justify="right" if 2 <= i < len(COLUMNS) - 1 else "left", no_wrap=True)
-    for one in report.served:
-        table.add_row(*_cells(one), style="green" if one.is_fastest else "red" if one.speed is None else "")
+    for result in report.served:
+        table.add_row(*_cells(result), style="green" if result.is_fastest else "red" if result.speed is None else "")
     return table
 
 
-def _cells(one: "EngineResult") -> list[str]:
-    parity, speed = one.parity, one.speed
+def _cells(result: "EngineResult") -> list[str]:
+    parity, speed = result.parity, result.speed
     timed, mark = ["", "", ""], "refused"
     if speed is not None:
         ratio = "" if speed.ratio is None else f"{speed.ratio:.2f}"
         timed = [f"{speed.median:,.0f}", f"{speed.low:,.0f} to {speed.high:,.0f}", ratio]
-        mark = "fastest" if one.is_fastest else ""
+        mark = "fastest" if result.is_fastest else ""
     return [
-        str(one.variant),
-        one.engine,
+        str(result.variant),
+        result.engine,
         *timed,
         f"{parity.mean_policy_kl:.0e}",
         f"{parity.p99_policy_kl:.0e}",

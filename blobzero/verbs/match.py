@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero match`: players meet over duplicate deals, and an interval says who is better."""
+"""`blobzero match`: a match of duplicate deals between players, with confidence intervals."""
 
 import contextlib
 import importlib
@@ -32,38 +32,39 @@ from mcts_ext.errors import BlobError, InvalidConfig
 from ui.console import plain_console
 
 PLAIN_INTERVAL_S = 10.0
-"""Where there is no terminal to redraw, a line this often."""
+"""Interval of progress lines without a terminal."""
 CONTESTANTS: Final = (
-    f"Two or more players of {KNOWN}; one that searches may end in @DxK, its own determinizations and simulations."
+    f"Two or more players of {KNOWN}; a searching player may have the suffix @DxK, its own determinizations and "
+    "simulations."
 )
 LOOK_EVERY = 16
-"""Deals between two looks of the sequential test; a look judges all deals since the one before."""
+"""Deals between two evaluations of the sequential test."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchConfig:
-    """Players meet over duplicate deals: everybody plays every hand, and the difference has an interval."""
+    """Play a match of duplicate deals: every player plays every hand, and differences have confidence intervals."""
 
     contestants: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(help=CONTESTANTS)]]
     deals: int = 1000
-    """Deals; each is played once for every player in the match."""
+    """Number of deals; each is played once per player."""
     seed: int = 0
-    """Of deals, seatings and searches: the same seed plays the same match."""
+    """Seed of deals, seatings and searches; the same seed gives the same match."""
     players: tuple[int, ...] = (4,)
-    """Seats at the table; several numbers are drawn from uniformly."""
+    """Number of seats; drawn uniformly if several are given."""
     cards: tuple[int, ...] = (5,)
-    """Cards dealt to each; several numbers are drawn from uniformly."""
+    """Number of cards per seat; drawn uniformly if several are given."""
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = PLAYER_SEARCH
     stop_when_decided: bool = False
-    """Stop as soon as the first two players' difference is decided, by an interval that may be watched."""
+    """Stop as soon as the difference of the first two players is decided, by an anytime-valid interval."""
     url: str | None = None
-    """HOST:PORT of a Triton server's gRPC endpoint; without it one is started here if a player needs it."""
+    """HOST:PORT of a Triton server's gRPC endpoint; by default one is started if a player needs it."""
     repository: Path = Path("model_repo")
-    """Model repository of the server started here, and of versions that no server serves."""
+    """Model repository of the server started here, and of versions that the server does not serve."""
     model: str = MODEL_NAME
     """Name of the model."""
     server_timeout: float = 60.0
-    """Seconds to wait for a server that is away before giving up."""
+    """Seconds to retry while the server is unavailable."""
     out: Path | None = None
     """Write the result to this JSON file."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -73,13 +74,13 @@ class MatchConfig:
         return DealConfig(players=self.players, cards=self.cards)
 
     def specs(self) -> list[PlayerSpec]:
-        """The players, read.
+        """Return the parsed players.
 
         Raises:
-            InvalidConfig: a setting out of range, or a player that there is not.
+            InvalidConfig: if a setting is out of range, or a player is unknown.
         """
         if len(self.contestants) < 2:
-            raise InvalidConfig(f"expected at least two players, got {len(self.contestants)}; name another")
+            raise InvalidConfig(f"expected at least two players, got {len(self.contestants)}; add another")
         if not 1 <= self.deals <= 10**9:
             raise InvalidConfig(f"expected --deals in 1..1000000000, got {self.deals}")
         self.deal()
@@ -96,7 +97,7 @@ class UnwritableResult(BlobError):
 def match(config: MatchConfig) -> int:
     """Play, report, and return the exit status: 0, or 130 when interrupted."""
     specs = config.specs()
-    importlib.import_module("scipy.stats")  # of the intervals: without it the match would be in vain
+    importlib.import_module("scipy.stats")  # needed for the intervals: fail before the match if it is missing
     with sole_writer_of(config.out) if config.out is not None else contextlib.nullcontext():
         return _run(config, specs)
 
@@ -154,11 +155,11 @@ def _run(config: MatchConfig, specs: list[PlayerSpec]) -> int:
 
 
 def summarize(players: Sequence[Player], results: Sequence[DealResult], *, watched: bool) -> dict[str, Any]:
-    """The figures of a match, by the names programs read.
+    """Return the result of a match under its JSON keys.
 
     Args:
-        watched: whether the match could stop because of what it showed; then the first two players' `difference`, and
-            all others, have the interval that allows for that (`anytime`), else Student's for a fixed number (`fixed`).
+        watched: whether the match could stop early; then all intervals are anytime-valid (`anytime`), else Student's t
+            intervals for a fixed number of deals (`fixed`).
     """
     seats = sum(result.n_seats for result in results)
     scores = np.array([result.scores for result in results])
@@ -205,15 +206,15 @@ def _estimate(differences: NDArray[np.float64], watched: bool) -> Estimate:
     return anytime_estimate(differences) if watched else estimate(differences)
 
 
-def _plain(found: Estimate) -> dict[str, float | None]:
-    """As JSON has it: an end that is infinitely far is null."""
-    return {name: round(value, 4) if math.isfinite(value) else None for name, value in asdict(found).items()}
+def _plain(interval: Estimate) -> dict[str, float | None]:
+    """Return an estimate as JSON values; infinite ends become null."""
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in asdict(interval).items()}
 
 
 def _source(
     config: MatchConfig, specs: Sequence[PlayerSpec], stack: contextlib.ExitStack, say: Callable[[str], None]
 ) -> NetworkSource:
-    """Where the players' networks come from: a server is started, and checkpoints are exported, if need be."""
+    """Return the source of the players' networks; starts a server and exports checkpoints if necessary."""
     url = config.url or ""
     checkpoints = {spec.path for spec in specs if spec.path.suffix == ".safetensors"}
     exported: dict[Path, Path] = {}
@@ -222,14 +223,14 @@ def _source(
         exported[path] = Path(folder) / "model.onnx"
         _export(path, exported[path])
     if not url and any(spec.needs_server for spec in specs):
-        from serving.embedded import own_server  # not every installation has a server
+        from serving.embedded import own_server  # the server is an optional dependency
 
         url = stack.enter_context(own_server(config.repository, say=say, model=config.model)).url
     return NetworkSource(url, config.model, config.repository, exported, config.server_timeout)
 
 
 def _export(checkpoint: Path, path: Path) -> None:
-    """Make a float32 ONNX file of a checkpoint: the network itself, whatever it may be published as."""
+    """Export a checkpoint to a float32 ONNX file, independent of the precision in which it may be published."""
     from export.graph import metadata_of
     from export.precisions import Variant
     from export.variants import build
@@ -243,7 +244,7 @@ def _export(checkpoint: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def _progress(console: Console, deals: int) -> Iterator[Callable[[Sequence[DealResult], bool], None]]:
-    """Show deals and the running difference: redrawn on a terminal, elsewhere a line now and then."""
+    """Show the deals and the current difference: a progress bar on a terminal, otherwise lines."""
     next_s = time.monotonic() + (0.25 if console.is_terminal else PLAIN_INTERVAL_S)
     progress = Progress(
         TextColumn("deals"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
@@ -269,9 +270,9 @@ def _progress(console: Console, deals: int) -> Iterator[Callable[[Sequence[DealR
 
 
 def _tell(console: Console, outcome: dict[str, Any]) -> None:
-    """The result as tables for people."""
+    """Print the result as tables."""
     table = Table(title=f"{outcome['deals']:,} deals of seed {outcome['seed']} in {outcome['seconds']:.1f} s")
-    for heading in ("player", "score a round", "95%", "bids made", "rounds", ""):
+    for heading in ("player", "score per round", "95%", "bids made", "rounds", ""):
         table.add_column(heading, justify="left" if heading in ("player", "") else "right")
     for player in outcome["players"]:
         table.add_row(
@@ -280,7 +281,7 @@ def _tell(console: Console, outcome: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table)
     table = Table(title=f"differences ({outcome['interval']} 95% intervals)")
-    for heading in ("first", "second", "score a round", "95%", "Elo", "95%", "decided"):
+    for heading in ("first", "second", "score per round", "95%", "Elo", "95%", "decided"):
         table.add_column(heading, justify="left" if heading in ("first", "second") else "right")
     for pair in outcome["pairs"]:
         difference, points = pair["difference"], pair["elo"]
@@ -294,13 +295,13 @@ def _tell(console: Console, outcome: dict[str, Any]) -> None:
         mean = outcome["evaluations"] / outcome["requests"]
         console.print(
             f"{outcome['decisions']:,} decisions searched, {outcome['evaluations']:,} evaluations, "
-            f"{rate:,.0f} a second, {mean:.0f} rows a request"
+            f"{rate:,.0f} per second, {mean:.0f} rows per request"
         )
     if outcome["interrupted"]:
-        console.print("interrupted: these are the deals that were complete")
+        console.print("interrupted: only complete deals are counted")
 
 
-def _span(found: dict[str, float | None], digits: int) -> str:
-    """An interval; an end that is infinitely far as an ellipsis."""
-    ends = ("..." if end is None else f"{end:+.{digits}f}" for end in (found["low"], found["high"]))
+def _span(interval: dict[str, float | None], digits: int) -> str:
+    """Format an interval; infinite ends become an ellipsis."""
+    ends = ("..." if end is None else f"{end:+.{digits}f}" for end in (interval["low"], interval["high"]))
     return " to ".join(ends)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero models`, `rollback`, `unpublish`, `doctor`: the versions there are, and what to do about them."""
+"""`blobzero models`, `rollback`, `unpublish`, `doctor`: management of published versions."""
 
 import json
 import sys
@@ -24,16 +24,16 @@ NUMBERS: Final = ("no.", "step", "KL", "same top")
 
 @dataclass(frozen=True)
 class ModelsConfig:
-    """List the versions of the model repository: which is current, where each comes from, how near to PyTorch it is."""
+    """List the versions of the model repository: the current one, their origins, their parity with PyTorch."""
 
     repository: Path = Path("model_repo")
-    """The model repository."""
+    """Model repository."""
     url: str | None = None
-    """HOST:PORT of a server: also say what it makes of each version."""
+    """HOST:PORT of a server: also show its state of each version."""
     key_file: Path | None = None
-    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
+    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     all: bool = False
-    """Also those that were withdrawn or unpublished, with the reason."""
+    """Also list withdrawn and unpublished versions, with the reason."""
     json: bool = False
     """Print one JSON object instead of the table."""
 
@@ -43,49 +43,49 @@ class RollbackConfig:
     """Make an earlier version's network current again, under a new number."""
 
     version: Annotated[int | None, tyro.conf.Positional] = None
-    """The version to bring back; the network before the current one unless given."""
+    """Version to restore; by default the network before the current one."""
     repository: Path = Path("model_repo")
-    """The model repository."""
+    """Model repository."""
     url: str | None = None
-    """HOST:PORT of a server on this repository's folder; it loads the version and its answers are compared."""
+    """HOST:PORT of a server on this repository; it loads the version and its outputs are compared."""
     key_file: Path | None = None
-    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
+    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     json: bool = False
     """Also print the outcome as one JSON object."""
 
 
 @dataclass(frozen=True)
 class UnpublishConfig:
-    """Take a version out of the model repository; never the current one."""
+    """Remove a version, other than the current one, from the model repository."""
 
     version: Annotated[int, tyro.conf.Positional]
-    """The version to take out."""
+    """Version to remove."""
     repository: Path = Path("model_repo")
-    """The model repository."""
+    """Model repository."""
     url: str | None = None
-    """HOST:PORT of a server on this repository's folder; it lets the version go."""
+    """HOST:PORT of a server on this repository; it unloads the version."""
     key_file: Path | None = None
-    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
+    """File with the key of that server's control API, if it requires one (serve --key-file)."""
 
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """Compare repository, registry and server with each other, and say how to mend what differs."""
+    """Check repository, registry and server for inconsistencies, and show how to repair them."""
 
     repository: Path = Path("model_repo")
-    """The model repository."""
+    """Model repository."""
     url: str | None = None
     """HOST:PORT of a server that serves it."""
     key_file: Path | None = None
-    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
+    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     mend: bool = False
-    """Set right what killed commands left, and let the server read the repository again."""
+    """Repair what killed commands left, and make the server reload the repository."""
     json: bool = False
     """Print the findings as one JSON object."""
 
 
 def models(config: ModelsConfig) -> int:
-    """List; the exit status."""
+    """List the versions; return the exit status."""
     require_repository(config.repository)
     registry = Registry(config.repository)
     states: Mapping[int, str] = {}
@@ -96,9 +96,9 @@ def models(config: ModelsConfig) -> int:
             states = server.states()
     published = registry.published()
     current = published[-1] if published else None
-    strangers = [Entry(n, "unregistered") for n in numbers(config.repository) if registry.get(n) is None]
+    unregistered = [Entry(n, "unregistered") for n in numbers(config.repository) if registry.get(n) is None]
     known = [entry for entry in registry if config.all or entry.state == "published"]
-    shown = sorted([*known, *strangers], key=lambda entry: entry.version)
+    shown = sorted([*known, *unregistered], key=lambda entry: entry.version)
     if config.json:
         rows = [
             {**asdict(entry), "current": entry.version == current, "server": states.get(entry.version)}
@@ -142,7 +142,7 @@ def _cells(entry: "Entry", *, is_current: bool) -> list[str | Text]:
 
 
 def rollback(config: RollbackConfig) -> int:
-    """Go back; the exit status."""
+    """Roll back; return the exit status."""
     from export.publishing import publish as publishing
 
     console = plain_console(stderr=True)
@@ -159,12 +159,12 @@ def rollback(config: RollbackConfig) -> int:
 
 
 def unpublish(config: UnpublishConfig) -> int:
-    """Take out; the exit status."""
+    """Remove a version; return the exit status."""
     from export.publishing import publish as publishing
 
     publishing.unpublish(config.repository, config.version, url=config.url, key_file=config.key_file)
     console = plain_console(stderr=True)
-    console.print(f"version {config.version} is out of {config.repository}", soft_wrap=True)
+    console.print(f"version {config.version} is removed from {config.repository}", soft_wrap=True)
     if config.url is None:
         console.print(untold(config.repository), soft_wrap=True)
     console.print(f"next     blobzero models{in_repository(config.repository)}", soft_wrap=True)
@@ -172,7 +172,7 @@ def unpublish(config: UnpublishConfig) -> int:
 
 
 def doctor(config: DoctorConfig) -> int:
-    """Examine; the exit status: 1 where something is wrong."""
+    """Check the repository; return the exit status, 1 if there are findings."""
     from export.publishing.doctor import Finding, examine, set_right
 
     mended: list[Finding] = []
@@ -182,18 +182,19 @@ def doctor(config: DoctorConfig) -> int:
         before, findings = findings, examine(config.repository, url=config.url, key_file=config.key_file)
         mended = [finding for finding in before if finding not in findings]
     if config.json:
-        found, gone = ([asdict(finding) for finding in some] for some in (findings, mended))
-        json.dump({"repository": str(config.repository), "findings": found, "mended": gone}, sys.stdout, indent=2)
+        remaining, repaired = ([asdict(finding) for finding in group] for group in (findings, mended))
+        outcome = {"repository": str(config.repository), "findings": remaining, "mended": repaired}
+        json.dump(outcome, sys.stdout, indent=2)
         print()
         return 1 if findings else 0
     console = plain_console()
     for finding in mended:
-        console.print(f"mended: {finding.what}", soft_wrap=True)
+        console.print(f"repaired: {finding.what}", soft_wrap=True)
     if config.mend and config.url is not None:
-        console.print(f"{config.url} has read the repository again", soft_wrap=True)
+        console.print(f"{config.url} has reloaded the repository", soft_wrap=True)
     for finding in findings:
         console.print(Text(finding.what, "yellow"), f"\n    {finding.mend}", sep="", soft_wrap=True)
     if not findings:
         with_server = "" if config.url is None else f" and {config.url}"
-        console.print(f"{config.repository}{with_server}: nothing is wrong", soft_wrap=True)
+        console.print(f"{config.repository}{with_server}: no problems found", soft_wrap=True)
     return 1 if findings else 0

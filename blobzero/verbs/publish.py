@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero publish`: a network becomes the next version in the model repository, or nothing changes."""
+"""`blobzero publish`: publish a network as the next version in the model repository, as a transaction."""
 
 import json
 import sys
@@ -15,57 +15,59 @@ from mcts_ext.errors import InvalidConfig
 from ui.console import plain_console
 from ui.next_step import in_repository
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to be needed
+if TYPE_CHECKING:  # PyTorch takes seconds to import
     from export.publishing.transaction import PublishReport
 
 DOING: Final = {
     "lock": "locking the repository",
-    "mend": "looking after earlier commands",
+    "mend": "recovering from earlier commands",
     "export": "exporting and comparing",
     "announce": "writing the registry",
-    "rename": "bringing the version in",
-    "load": "the server loads it",
-    "ask": "comparing the server's answers",
-    "mark": "calling it current",
-    "retain": "making room",
+    "rename": "adding the version",
+    "load": "loading it in the server",
+    "ask": "comparing the server's outputs",
+    "mark": "marking it as current",
+    "retain": "removing old versions",
 }
 
 
 @dataclass(frozen=True)
 class PublishConfig:
-    """Export a network, compare it with PyTorch, and bring it into the model repository as the next version."""
+    """Export a network, compare it with PyTorch, and publish it in the model repository as the next version."""
 
     source: Annotated[Path | None, tyro.conf.Positional] = None
-    """A checkpoint, or a file of `blobzero export`; without it a fresh, untrained network is made."""
+    """Checkpoint, or file of `blobzero export`; by default a new, untrained network."""
     preset: str | None = None
-    """Shape of a fresh network: `reference` (4.9M parameters) or `small` (for tests and laptops)."""
+    """Preset of a new network: `reference` (4.9M parameters) or `small` (for tests and laptops)."""
     seed: int = 0
-    """Of a fresh network's weights."""
+    """Seed of a new network's weights."""
     repository: Path = Path("model_repo")
-    """The model repository."""
+    """Model repository."""
     formats: tuple[Literal["onnx", "torchscript"], ...] = ("onnx",)
-    """What is put into the version's folder; the backend of the server's configuration reads one of them."""
+    """Formats in the version's folder; the backend of the server's configuration reads one of them."""
     precision: Literal["auto"] | Precision = "auto"
-    """Of the matrix products; `auto` takes float16 where the server (--url) computes on a GPU, int8 where it is fastest
-    on this processor, and float32 where the answers of those differ."""
+    """Precision of the matrix products; `auto` chooses float16 if the server (--url) runs on a GPU, int8 if it is the
+    fastest on this processor, and float32 otherwise or if the parity check of those fails."""
     records: Path | None = None
-    """Folder of recorded positions to compare and calibrate with; the newest run under data/ unless given."""
+    """Folder of recorded positions for comparison and calibration; by default the newest run under data/."""
     url: str | None = None
-    """HOST:PORT of a server on this repository's folder; it loads the version and its answers are compared."""
+    """HOST:PORT of a server on this repository; it loads the version and its outputs are compared."""
     key_file: Path | None = None
-    """Holds the key of that server's control API, where it asks for one (serve --key-file)."""
+    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     keep: int | None = None
-    """How many versions stay, the newest; all unless given."""
+    """Number of newest versions to keep; all by default."""
     if_absent: bool = False
-    """Do nothing when the repository has a version already."""
+    """Do nothing if the repository has a version already."""
     json: bool = False
     """Also print the outcome as one JSON object."""
 
 
 def publish(config: PublishConfig) -> int:
-    """Publish; the exit status."""
+    """Publish; return the exit status."""
     if config.source is not None and config.preset is not None:
-        raise InvalidConfig("expected a checkpoint or --preset, got both; a checkpoint knows its shape")
+        raise InvalidConfig(
+            "expected a checkpoint or --preset, got both; omit --preset, a checkpoint has a fixed shape"
+        )
     console = plain_console(stderr=True)
     from export.publishing.repository import versions
 
@@ -93,23 +95,23 @@ def publish(config: PublishConfig) -> int:
 
 
 def untold(repository: Path) -> str:
-    """What a change that no server was told of leaves to be done."""
+    """Return the hint shown after a change without a server."""
     mend = f"blobzero doctor{in_repository(repository)} --mend --url HOST:PORT"
-    return f"told     no server; one that runs takes it after {mend}"
+    return f"server   none was given; reload a running one with {mend}"
 
 
 def tell(console: Console, report: "PublishReport", *, repository: Path, as_json: bool) -> None:
-    """Say what was published, for people and, if asked, for programs."""
+    """Print the result as text and, if requested, as JSON."""
     candidate = report.candidate
     lines = [f"published version {report.version}, {candidate.why}: {report.path}"]
     if report.same_as is not None:
         lines[0] = f"version {report.version} is version {report.same_as} again, and current: {report.path}"
     lines += [f"  {variant} against PyTorch: {parity}" for variant, parity in candidate.parity.items()]
     if report.served is not None:
-        lines.append(f"  served answers against these: {report.served}")
+        lines.append(f"  server against these: {report.served}")
     lines.append(f"  positions: {candidate.positions}")
     if report.removed:
-        lines.append(f"  removed, to make room: {', '.join(map(str, report.removed))}")
+        lines.append(f"  removed old versions: {', '.join(map(str, report.removed))}")
     there = in_repository(repository)
     if report.served is None:
         lines.append(untold(repository))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero selfplay`: workers play rounds against a served network and leave records behind."""
+"""`blobzero selfplay`: workers play rounds with a served network and record them."""
 
 import contextlib
 import json
@@ -38,46 +38,46 @@ from ui.stopping import stop_signals
 
 @dataclass(frozen=True, kw_only=True)
 class SelfPlayConfig:
-    """Play rounds against a served network; records, a summary and a picture are left in a folder."""
+    """Play rounds with a served network; write records, a summary and a chart to a folder."""
 
     rounds: int = 1000
-    """Rounds to play in all, of whole games as many as hold so many; what the folder holds is not played again."""
+    """Total number of rounds (whole games may be a few more); rounds already in the folder are not played again."""
     minutes: float | None = None
-    """Stop after so long, if the rounds have not ended it before."""
+    """Stop after this many minutes, if the rounds are not finished before."""
     players: tuple[int, ...] = (4,)
-    """Players at the table; several numbers are drawn from uniformly."""
+    """Number of players; drawn uniformly if several are given."""
     cards: tuple[int, ...] = (5,)
-    """Cards dealt to each, in a game in its first round; several numbers are drawn from uniformly."""
+    """Number of cards per player, in the first round of a game; drawn uniformly if several are given."""
     unit: Unit = "round"
-    """Rounds each on its own, dealer and trump drawn, or whole games with the points so far in what a player sees."""
+    """Independent rounds with random dealer and trump, or whole games, in which players see the totals."""
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = field(default_factory=SearchConfig)
     workers: int | Auto = "auto"
-    """Self-play processes; `auto`: one a core, or one for eight cores where the network computes on them too."""
+    """Number of worker processes; `auto`: one per core, or one per eight cores if the network runs on them too."""
     games: int | Auto = "auto"
-    """Rounds side by side in each worker; `auto`: so many that batches fill."""
+    """Concurrent rounds per worker; `auto`: enough to fill batches."""
     groups: int | Auto = "auto"
-    """Groups of them that take turns between search and server; `auto`: four, or fewer where workers take turns."""
+    """Groups of rounds per worker that alternate between search and server; `auto`: four, or fewer on shared cores."""
     shard_seconds: float = 10.0
-    """Seconds between shards; a worker that is killed plays what it had not written again."""
+    """Seconds between shards; a killed worker plays its unwritten rounds again."""
     seed: int | Auto = "auto"
-    """Of the run: the same seed and network give the same rounds, whatever the number of workers; `auto`: any, which
-    the folder keeps."""
+    """Seed of the run; the same seed and network give the same rounds with any number of workers; `auto` draws one and
+    stores it in the folder."""
     out: Path = field(default_factory=partial(fresh_folder, "selfplay"))
-    """Folder for records, logs and summary; one that holds the same run is continued."""
+    """Folder for records, logs and summary; an existing run is continued."""
     evaluator: Kind = "triton"
-    """Who answers: a Triton server, the model in each worker's own process, or a stand-in without a network."""
+    """Evaluator: a Triton server, the model in each worker's process, or a stand-in without a network."""
     url: str | None = None
-    """HOST:PORT of a Triton server's gRPC endpoint; without it one is started here."""
+    """HOST:PORT of a Triton server's gRPC endpoint; by default one is started."""
     repository: Path = Path("model_repo")
     """Model repository of the server started here."""
     model: str = MODEL_NAME
     """Name of the model."""
     model_version: int | None = None
-    """Play with this version, which the server must serve; without it rounds follow the newest as it changes."""
+    """Play with this version, which must be served; by default always with the latest."""
     server_timeout: float = 60.0
-    """Seconds to wait for a server that is away before giving up."""
+    """Seconds to retry while the server is unavailable."""
     metrics: str | None = None
-    """Serve Prometheus metrics at ADDRESS:PORT, or with a PORT alone on 127.0.0.1."""
+    """Serve Prometheus metrics at ADDRESS:PORT, or at PORT on 127.0.0.1."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the summary as JSON on standard output, everything else on standard error."""
 
@@ -85,17 +85,17 @@ class SelfPlayConfig:
         return DealConfig(players=self.players, cards=self.cards, unit=self.unit)
 
     def rounds_in_all(self) -> int:
-        """Rounds that the folder holds in the end: whole games may be a few more. Takes a seed that is chosen."""
+        """Return the final number of rounds in the folder, which may be larger with whole games; needs a fixed seed."""
         assert self.seed != "auto"
         return games_for(self.rounds, seed=self.seed, deal=self.deal())[1] if self.unit == "game" else self.rounds
 
     def size(self) -> Size:
-        """Workers and games, chosen here where they were left to us."""
+        """Return the size of the fleet, with defaults for `auto`."""
         here = self.evaluator == "triton" and self.url is None
         return choose_size(self.workers, self.games, self.groups, network_is_here=here)
 
     def check(self) -> None:
-        """Raise InvalidConfig where a setting is out of range, and what else can be said before anything is made."""
+        """Raise InvalidConfig if a setting is out of range, and other errors that can be detected in advance."""
         self.deal()
         for name, low, high in (
             ("rounds", 1, 10**9),
@@ -134,7 +134,7 @@ def selfplay(config: SelfPlayConfig, *, metrics: FleetMetrics | None = None) -> 
     """Play, report, and return the exit status: 0, or 130 when interrupted.
 
     Args:
-        metrics: of the verb that this is a part of, which serves them.
+        metrics: metrics of the calling verb, which serves them.
     """
     config.check()
     with serve_metrics(config.metrics) as registry, sole_writer(config.out):
@@ -160,7 +160,7 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics, *, is_part: bool) -> int
     try:
         write_json(folder.summary, summary)
     except OSError as error:
-        why = f"expected to write {folder.summary}, got {error.strerror}; make room, and the same command goes on"
+        why = f"expected to write {folder.summary}, got {error.strerror}; free some space and repeat the command"
         if not was_stopped():
             raise RunFolderError(why) from error
         display.say(why)
@@ -174,7 +174,7 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics, *, is_part: bool) -> int
 
 @dataclass
 class _Server:
-    """The evaluator's address, and what can be asked about its work."""
+    """Address of the evaluator, and its statistics."""
 
     url: str = ""
     model_path: str = ""
@@ -185,14 +185,14 @@ class _Server:
     counts_at_start: ModelCounts = field(default_factory=ModelCounts)
 
     def start(self) -> None:
-        """Count from here."""
+        """Start counting."""
         if self.cpu_seconds is not None:
             self.cpu_at_start = sum(self.cpu_seconds())
         self.read()
         self.counts_at_start = self.counts
 
     def read(self, *, timeout_s: float = 2.0) -> dict[str, float]:
-        """What the server has done since `start`; what was known last while it is away."""
+        """Return the server's counts since `start`, or the last known ones if it is unavailable."""
         if self.statistics is None:
             return {}
         with contextlib.suppress(EvaluatorError):
@@ -202,7 +202,7 @@ class _Server:
 
 @contextlib.contextmanager
 def _server(config: SelfPlayConfig, folder: RunFolder, say: Callable[[str], None]) -> Iterator[_Server]:
-    """Whoever answers the workers, started here if need be."""
+    """Yield the evaluator of the workers, starting a server if necessary."""
     if config.evaluator == "local":
         from clients.local import latest_model_file
 
@@ -213,7 +213,7 @@ def _server(config: SelfPlayConfig, folder: RunFolder, say: Callable[[str], None
         with ModelStatistics(config.url, model=config.model) as statistics:
             yield _Server(url=config.url, statistics=statistics)
     else:
-        from serving.embedded import own_server  # not every installation has a server
+        from serving.embedded import own_server  # the server is an optional dependency
 
         own = own_server(config.repository, say=say, model=config.model, log_file=folder.logs / "triton.log")
         with own as triton, ModelStatistics(triton.url, model=config.model) as statistics:
@@ -234,7 +234,7 @@ def _play(
     was_stopped: Callable[[], bool],
     metrics: FleetMetrics,
 ) -> tuple[History, dict[str, Any]]:
-    """Run the fleet to its end; what it did, and what a summary needs beside the counts."""
+    """Run the fleet to its end; return its history and further entries of the summary."""
     evaluator = EvaluatorConfig(
         kind=config.evaluator,
         url=server.url,
@@ -267,7 +267,7 @@ def _play(
         fleet.wait_ready(was_stopped)
         started_with = len(folder.finished_rounds(on_event=display.say))
         if started_with:
-            display.say(f"{config.out} holds {started_with} rounds of this run already; going on")
+            display.say(f"{config.out} holds {started_with} rounds of this run already; continuing")
         server.start()
         start = time.monotonic()
         deadline = start + 60 * config.minutes if config.minutes is not None else float("inf")
@@ -281,7 +281,7 @@ def _play(
             display.update(history)
             if not is_stopping and (was_stopped() or time.monotonic() >= deadline):
                 is_stopping = True
-                display.say("stopping: workers write what they have finished; Ctrl-C once more ends at once")
+                display.say("stopping: workers write their finished rounds; press Ctrl-C again to end at once")
                 fleet.stop()
         if fleet.fault is not None and not was_stopped():
             raise FleetError(fleet.fault)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero serve`: a real Triton on this machine, watched until it is told to stop."""
+"""`blobzero serve`: a watched Triton server on this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,16 @@ from serving.config import ServerConfig
 
 @dataclass(frozen=True)
 class ServeConfig(ServerConfig):
-    """Serve a model repository from NVIDIA's Triton, without a container, until Ctrl-C."""
+    """Serve a model repository with NVIDIA Triton, without a container, until Ctrl-C."""
 
     repository: Path = Path("model_repo")
     """Folder with the model's `config.pbtxt` and version folders."""
     start_timeout_s: Annotated[float, tyro.conf.Fixed, tyro.conf.Suppress] = 60.0
-    """No flag."""
+    """Not available as a flag."""
 
 
 def serve(config: ServeConfig) -> int:
-    """Serve until told to stop; the exit status."""
+    """Serve until stopped; return the exit status."""
     from serving.embedded import serve as serve_embedded
 
     return serve_embedded(config)

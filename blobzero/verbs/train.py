@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`blobzero train`: records become checkpoints of a better network."""
+"""`blobzero train`: train a network on records."""
 
 import json
 import time
@@ -21,23 +21,23 @@ from ui.console import plain_console
 from ui.next_step import quoted
 from ui.stopping import stop_signals
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import: only once it is known to be needed
+if TYPE_CHECKING:  # PyTorch takes seconds to import
     from training.trainer import Progress, TrainReport
 
 PLAIN_INTERVAL_S = 10.0
-"""Where there is no terminal to redraw, a line this often."""
+"""Interval of progress lines without a terminal."""
 
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Learn from records; checkpoints, the curve and the whole state are left in a folder, and gone on from."""
+    """Train on records; write checkpoints, metrics and the training state to a folder, from which a run resumes."""
 
     records: tuple[Path, ...]
-    """Folders of runs, or of folders of runs; shards may be added to them meanwhile."""
+    """Folders of runs, or folders that contain runs; shards may be added meanwhile."""
     out: Path
-    """Folder of the training run; one that holds a run already is continued."""
+    """Folder of the training run; an existing run is continued."""
     steps: int = 2000
-    """Steps to take in all."""
+    """Total number of steps."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the report as JSON on standard output."""
@@ -52,7 +52,7 @@ def train(command: TrainCommand) -> int:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
-    say(f"learning from {', '.join(map(str, command.records))} until step {command.steps}")
+    say(f"training on {', '.join(map(str, command.records))} until step {command.steps}")
     from training.trainer import train as run
 
     with stop_signals() as was_stopped, _progress(console, command.steps, say) as on_progress:
@@ -73,7 +73,7 @@ def train(command: TrainCommand) -> int:
 
 @contextmanager
 def _progress(console: Console, steps: int, say: Callable[[str], None]) -> Iterator[Callable[["Progress"], None]]:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """Show a progress bar on a terminal, otherwise lines."""
     if not console.is_terminal:
         next_line_s = time.monotonic() + PLAIN_INTERVAL_S
 
@@ -115,9 +115,9 @@ def _summary(report: "TrainReport", command: TrainCommand, console: Console, say
     table.add_row("window", f"{report.window:,}")
     table.add_row("draws per position", f"{report.positions_drawn / max(1, report.positions_available):.2f}")
     if report.set_aside:
-        table.add_row("shards left out", f"{len(report.set_aside):,}")
+        table.add_row("skipped shards", f"{len(report.set_aside):,}")
     if report.rounds_again:
-        table.add_row("rounds that came twice", f"{report.rounds_again:,}")
+        table.add_row("duplicate rounds", f"{report.rounds_again:,}")
     console.print(table)
     if report.reason == "reuse":
         say(
@@ -125,7 +125,7 @@ def _summary(report: "TrainReport", command: TrainCommand, console: Console, say
             "times (--max-reuse); record more with blobzero selfplay, then repeat this command"
         )
     if report.reason == "stopped":
-        say("stopped; the same command goes on from here")
+        say("stopped; the same command resumes")
     board = f"tensorboard --logdir {quoted(command.out / 'tensorboard')}"
     say(f"curve       {board}   (numbers: {command.out / 'metrics.jsonl'})")
     say(f"checkpoint  {report.checkpoint}")

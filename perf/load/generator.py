@@ -33,7 +33,7 @@ from perf.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
 from perf.load.point import DONE, INTENDED, N_WINDOWS, Point, agree, summarize, within
 from perf.load.sender.sharedmemory import Control
 from perf.load.sender.signature import read_signature
-from perf.load.sender.worker import FIELDS, LAST_S, TICK_S, WorkerConfig
+from perf.load.sender.worker import FIELDS, LAST_S, TICK_S, SenderConfig
 
 READY_TIMEOUT_S: Final = 60.0
 HEAD_START_S: Final = 0.05
@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 class _Client:
     """One process, and what it has reported."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: SenderConfig) -> None:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
         self.process = subprocess.Popen(
             python_command("clients.starter", "perf.load.sender.worker"),
@@ -63,7 +63,7 @@ class _Client:
         self.answers: list[NDArray[np.float64]] = []
         self.failures: list[tuple[float, float, str]] = []
         self.reasons: dict[str, str] = {}
-        self.tell(config.to_line())
+        self.tell(config.to_json())
         assert self.process.stdout is not None
         self._listener = threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True)
         self._listener.start()
@@ -150,7 +150,7 @@ class Generator:
             allow_open_files(traffic.processes, flag="--processes")
             for index in range(traffic.processes):
                 try:
-                    self._clients.append(_Client(WorkerConfig(target, self.signature, traffic, index)))
+                    self._clients.append(_Client(SenderConfig(target, self.signature, traffic, index)))
                 except OSError as error:  # no more processes or open files are allowed
                     raise LoadError(
                         f"expected {traffic.processes} client processes to start, got {error}; use fewer --processes"

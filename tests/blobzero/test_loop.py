@@ -59,7 +59,7 @@ def test_a_ramp_is_even() -> None:
         ("even_root = true", "even_root = 1", "expected match_even_root as true or false, got 1"),
         ('gate = "none"', 'gate = "often"', "expected gate of none, better, got 'often'"),
         ("players = [4]", "players = [9]", "expected players in 3..8, got 9"),
-        ("steps = ", "stops = ", "got a difference in steps, stops"),
+        ("steps = ", "stops = ", "got missing or unknown steps, stops"),
         ("generations = 12", "generations = ", "expected TOML"),
         ("rounds = [4000, 12000]", "rounds = [5]", "rounds of two whole numbers, first and last generation, got [5]"),
         ("rounds = [4000, 12000]", "rounds = [5, 6, 7]", "rounds of two whole numbers, first and last generation, got"),
@@ -288,4 +288,4 @@ def test_an_interrupted_loop_says_so_before_it_waits_for_its_server(
     monkeypatch.setattr(LoopRun, "finish", interrupted)
     assert loop(LoopConfig(out=tmp_path / "run")) == 130
     lines = capsys.readouterr().err.splitlines()[-2:]
-    assert lines == ["interrupted; the same command goes on. Waiting for Triton to end", "Triton has ended"]
+    assert lines == ["interrupted; the same command resumes. Waiting for Triton to end", "Triton has ended"]

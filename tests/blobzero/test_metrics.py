@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from blobzero.monitor.metrics import FleetMetrics, LoopMetrics, Visit, serve_metrics
+from blobzero.monitor.metrics import FleetMetrics, LoopMetrics, QuietRequestHandler, serve_metrics
 from blobzero.monitor.scrape import scrape
 from clients.errors import ServerUnreachable
 from clients.evaluator import evaluate
@@ -130,7 +130,7 @@ def test_a_port_alone_is_served_on_this_machine_only_and_freed_again() -> None:
 def test_silence_and_nonsense_are_let_go_without_a_word(
     data: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Visit, "timeout", 0.2)
+    monkeypatch.setattr(QuietRequestHandler, "timeout", 0.2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -140,7 +140,7 @@ def test_a_path_that_libraries_cannot_open_is_refused_at_once(
         ["selfplay", "--evaluator", "local", "--repository", odd, "--out", str(tmp_path)],
     ):
         assert main(command) == 1
-        line = r"blobzero: expected UTF-8 in the path 'no utf-8 \udcff', got other bytes; link to it by another" + "\n"
+        line = r"blobzero: expected UTF-8 in the path 'no utf-8 \udcff', got other bytes; use a link to it" + "\n"
         assert capsys.readouterr().err == line
 
 

@@ -44,7 +44,7 @@ def test_no_docker_is_said(verb: list[str], folder: Path, capfd: pytest.CaptureF
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
 def test_an_engine_that_is_not_there_is_said(verb: list[str], folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     docker(folder, '[ "$1" = compose ] && exit 0; echo "Client: 28"; echo; echo "Cannot connect to it" >&2; exit 1')
-    says = "blobzero: expected a Docker engine that answers, got Cannot connect to it; start it, or say in DOCKER_HOST"
+    says = "blobzero: expected a Docker engine that answers, got Cannot connect to it; start it, or set DOCKER_HOST"
     assert refused(verb, capfd).startswith(says)
 
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from blobzero.monitor.scrape import Change, EndpointAway, Scrape, Span, scrape
+from blobzero.monitor.scrape import EndpointAway, MetricsDelta, Scrape, Span, scrape
 from blobzero.monitor.top import figures
 
 TOP = [sys.executable, "-m", "blobzero.cli", "top"]
@@ -47,11 +47,11 @@ def reading(at: float, **values: float) -> Scrape:
 
 
 def test_rates_come_from_each_endpoints_own_span_and_survive_a_restart() -> None:
-    change = Change([Span(reading(0, a=10), reading(5, a=30)), Span(reading(1, a=100), reading(3, a=8))])
+    change = MetricsDelta([Span(reading(0, a=10), reading(5, a=30)), Span(reading(1, a=100), reading(3, a=8))])
     assert change.rate("a") == pytest.approx(20 / 5 + 8 / 2)  # the second began anew
     assert (change.total("a"), change.last("a"), change.mean("a")) == (38, 30, 19)
     assert (change.rate("b"), change.last("b"), change.has("b")) == (0, None, False)
-    assert Change([Span(reading(0, a=10), reading(0, a=10))]).rate("a") == 0
+    assert MetricsDelta([Span(reading(0, a=10), reading(0, a=10))]).rate("a") == 0
 
 
 def test_a_quantile_lies_evenly_within_its_bucket() -> None:
@@ -59,21 +59,21 @@ def test_a_quantile_lies_evenly_within_its_bucket() -> None:
         bounds = ("0.1", "0.2", "+Inf")
         return Scrape(at, {("h_bucket", frozenset({("le", b)})): n for b, n in zip(bounds, below, strict=True)})
 
-    change = Change([Span(histogram(0, 5, 5, 5), histogram(1, 15, 35, 45))])  # 10, 20 and 10 in the buckets
+    change = MetricsDelta([Span(histogram(0, 5, 5, 5), histogram(1, 15, 35, 45))])  # 10, 20 and 10 in the buckets
     assert change.quantile(0.25, "h") == pytest.approx(0.1)
     assert change.quantile(0.5, "h") == pytest.approx(0.15)
     assert change.quantile(0.99, "h") == 0.2  # beyond the last bound that is finite
     assert change.quantile(0.5, "other") is None
-    assert Change([Span(histogram(0, 5, 5, 5), histogram(1, 5, 5, 5))]).quantile(0.5, "h") is None
+    assert MetricsDelta([Span(histogram(0, 5, 5, 5), histogram(1, 5, 5, 5))]).quantile(0.5, "h") is None
 
 
 def test_parts_that_nobody_tells_of_are_none(endpoint: tuple[str, dict[str, str]]) -> None:
     address, says = endpoint
     first = scrape(address)
-    assert figures(Change([Span(first, first)]))["server"] is None
+    assert figures(MetricsDelta([Span(first, first)]))["server"] is None
     says["text"] = '# TYPE nv_inference_count counter\nnv_inference_count{model="m",version="3"} 5\n'
     later = scrape(f"http://{address}/metrics")
-    found = figures(Change([Span(first, later)]))
+    found = figures(MetricsDelta([Span(first, later)]))
     assert found["selfplay"] is None
     assert found["server"]["versions"] == [3]
     assert found["server"]["queue_s"] is None
@@ -90,10 +90,10 @@ def test_once_says_who_is_away_and_fails_only_if_all_are(endpoint: tuple[str, di
     assert done.returncode == 0
     assert "127.0.0.1:9 does not answer: Connection refused" in done.stdout
     assert "rounds/min" in done.stdout
-    assert "give --url" not in done.stdout
+    assert "use --url" not in done.stdout
     done = subprocess.run([*TOP, "--once", "--url", "127.0.0.1:9"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "give --url HOST:PORT; blobzero serve says" in done.stdout
+    assert "use --url HOST:PORT; blobzero serve shows" in done.stdout
     done = subprocess.run([*TOP, "--json", "--url", "127.0.0.1:9"], capture_output=True, text=True)
     assert done.returncode == 1
     assert json.loads(done.stdout)["away"] == {"127.0.0.1:9": "Connection refused"}

@@ -255,7 +255,7 @@ def test_the_commands_say_what_there_is(repository: Path, capsys: pytest.Capture
         assert main([*verb, "--repository", str(repository)]) == 0
         said = capsys.readouterr().err
         assert (
-            f"told     no server; one that runs takes it after blobzero doctor {there} --mend --url HOST:PORT" in said
+            f"server   none was given; reload a running one with blobzero doctor {there} --mend --url HOST:PORT" in said
         )
         assert f"next     blobzero {'serve' if verb == ['rollback'] else 'models'} {there}" in said
     assert main(["models", "--repository", str(repository), "--json"]) == 0
@@ -271,15 +271,15 @@ def test_the_commands_say_what_there_is(repository: Path, capsys: pytest.Capture
     assert "current" in table
     assert "unpublished" in table
     assert main(["doctor", "--repository", str(repository)]) == 0
-    assert "nothing is wrong" in capsys.readouterr().out
+    assert "no problems found" in capsys.readouterr().out
     left_building(repository)
     assert main(["doctor", "--repository", str(repository), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert ".incoming" in findings[0]["what"]
     assert main(["doctor", "--repository", str(repository), "--mend"]) == 0
     mended, verdict = capsys.readouterr().out.splitlines()
-    assert mended == f"mended: {findings[0]['what']}"
-    assert verdict == f"{repository}: nothing is wrong"
+    assert mended == f"repaired: {findings[0]['what']}"
+    assert verdict == f"{repository}: no problems found"
     assert main(["doctor", "--repository", str(repository), "--mend", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"repository": str(repository), "findings": [], "mended": []}
 

@@ -22,6 +22,7 @@ from perf.load.sender.rows import SIZES, make_payloads, request_sizes
 from perf.load.sender.schedule import arrivals
 from perf.load.sender.signature import Signature, Tensor, parse_shape
 from perf.load.sender.transports import request_head
+from perf.load.sender.worker import SenderConfig
 
 from tritonclient.grpc import service_pb2  # isort: skip
 
@@ -354,3 +355,8 @@ def test_any_inputs_become_a_request_that_protobuf_reads() -> None:
         sizes.append(int.from_bytes(text[at : at + 4], "little"))
         at += 4 + sizes[-1]
     assert len(sizes) == 3
+
+
+def test_a_workers_configuration_survives_its_line() -> None:
+    config = SenderConfig(Target("h:1", "m"), FOREIGN, Traffic("shm", 3, shapes=("a:1",)), 2)
+    assert SenderConfig.from_json(config.to_json()) == config

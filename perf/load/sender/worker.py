@@ -5,7 +5,7 @@ As a program (`python -m clients.starter perf.load.sender.worker`) it takes line
 of JSON on standard output; it stops when its input closes, so it never outlives whoever started it.
 
 ```
-in   a WorkerConfig                        then any number of
+in   a SenderConfig                        then any number of
      {"load": ..., "at": T}                begin at this moment of the monotonic clock, which all processes share
      {"halt": GRACE_S}                     send no more; what is not answered in so long counts as unanswered
 out  {"event": "ready"}                    connected, requests made
@@ -22,15 +22,15 @@ import heapq
 import itertools
 import json
 import math
-import pickle
 import sys
 import threading
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from clients.triton.failures import Failure
@@ -39,7 +39,7 @@ from perf.load.plan import Load, Target, Traffic
 from perf.load.sender.rows import make_payloads
 from perf.load.sender.schedule import arrivals
 from perf.load.sender.sharedmemory import SharedMemory
-from perf.load.sender.signature import Signature
+from perf.load.sender.signature import Signature, Tensor
 from perf.load.sender.transports import GrpcUnary
 
 TICK_S: Final = 0.1
@@ -52,7 +52,7 @@ FIELDS: Final = 4
 
 
 @dataclass(frozen=True)
-class WorkerConfig:
+class SenderConfig:
     """What one process needs."""
 
     target: Target
@@ -60,14 +60,24 @@ class WorkerConfig:
     traffic: Traffic
     index: int
 
-    def to_line(self) -> str:
-        """Text without an end of line; both ends are this very code."""
-        return base64.b64encode(pickle.dumps(self)).decode()
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
 
     @staticmethod
-    def from_line(line: str) -> "WorkerConfig":
-        found: WorkerConfig = pickle.loads(base64.b64decode(line))
-        return found
+    def from_json(line: str) -> "SenderConfig":
+        found: dict[str, Any] = json.loads(line)
+        key_file = found["target"].pop("key_file")
+        signature = found["signature"]
+        tensors = {
+            name: tuple(Tensor(one["name"], one["datatype"], tuple(one["shape"])) for one in signature[name])
+            for name in ("inputs", "outputs")
+        }
+        return SenderConfig(
+            Target(**found["target"], key_file=Path(key_file) if key_file else None),
+            Signature(tensors["inputs"], tensors["outputs"], signature["max_batch_size"]),
+            Traffic(**found["traffic"] | {"shapes": tuple(found["traffic"]["shapes"])}),
+            found["index"],
+        )
 
 
 class Sender:
@@ -209,7 +219,7 @@ class Sender:
 def main() -> int:
     """The process: orders from standard input, reports to standard output."""
     sys.setswitchinterval(0.0005)  # whoever reads answers must not hold up whoever sends
-    config = WorkerConfig.from_line(sys.stdin.readline())
+    config = SenderConfig.from_json(sys.stdin.readline())
     lock, stop = threading.Lock(), threading.Event()
     faults: list[str] = []
 
