@@ -9,13 +9,8 @@
 <repository>/registry.json                   registry.py
 ```
 
-<<<<<<< ours
 A version folder is built in `.incoming`, synced and renamed, so that a partial one is never visible. `.incoming` is
 outside the model's folder, where any new file other than a version makes Triton reload all versions.
-=======
-A version folder is built in `.incoming`, synced and renamed, so it is never partial. `.incoming` is outside
-the model's folder, where any new file other than a version makes Triton reload all versions.
->>>>>>> theirs
 """
 
 import hashlib
