@@ -50,7 +50,7 @@ def test_training_goes_on(older: Path) -> None:
 
 def test_a_repository_is_sound_and_takes_the_next_version(older: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--repository", "models"]) == 0
-    assert "nothing is wrong" in capsys.readouterr().out
+    assert "no problems found" in capsys.readouterr().out
     checkpoint = "train/checkpoints/step-00000002.safetensors"
     assert main(["publish", checkpoint, "--repository", "models", "--precision", "float32"]) == 0
     assert [entry.version for entry in Registry(older / "models")] == [1, 2]
