@@ -127,7 +127,7 @@ def test_answers_that_differ_are_withdrawn(
 
 def test_a_file_that_the_server_does_not_read_is_refused_first(server: EmbeddedTriton, repository: Path) -> None:
     known = versions(repository)
-    with pytest.raises(PublishFailed, match=r"expected model\.onnx, which the server"):
+    with pytest.raises(PublishFailed, match=r"expected model\.onnx, required by the server"):
         publish(
             create_network("small", seed=4),
             repository=repository,
