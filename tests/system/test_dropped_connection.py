@@ -74,7 +74,7 @@ def test_an_evaluator_loses_nothing(proxy: Proxy) -> None:
 
 
 def test_the_first_contact_may_meet_it_too(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clients.triton.evaluator._CONTACT_S", 1.0)
+    monkeypatch.setattr("clients.triton.evaluator._METADATA_TIMEOUT_S", 1.0)
     proxy.slow(latency_s=0.4, bytes_per_s=1e9)
     with ThreadPoolExecutor(1) as pool:
         began = time.monotonic()
