@@ -97,10 +97,13 @@ class EmbeddedTriton:
             self._end(signal.SIGQUIT)
             self._launch()
 
-    def stop(self) -> None:
-        """Stop the server and its processes; does nothing if it is not running."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stop the server and its processes; does nothing if it is not running.
+
+        Triton takes about three seconds to end, in which it answers what is in flight; `at_once` drops that.
+        """
         with self._lock:
-            self._end(signal.SIGTERM)
+            self._end(signal.SIGQUIT if at_once else signal.SIGTERM)
             self._drop_log()
 
     def is_alive(self) -> bool:
@@ -146,7 +149,7 @@ class EmbeddedTriton:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.stop(at_once=True)  # its owner is done, so nothing that anybody waits for is in flight
 
     def _launch_at_free_ports(self) -> None:
         requested = (self.config.grpc_port, self.config.metrics_port)
@@ -320,6 +323,7 @@ def serve(config: ServerConfig) -> int:
             with Watch(server, on_event=lambda text: console.print(text, style="yellow")):
                 stop.wait()
             console.print("stopping")
+            server.stop()  # others may wait for answers
     except KeyboardInterrupt:
         if not stopped_by:  # raised by another handler
             raise
