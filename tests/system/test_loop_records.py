@@ -33,7 +33,7 @@ def test_a_loop_learns_from_what_others_record(tmp_path: Path) -> None:
             "--out",
             str(tmp_path / "runs" / "a"),
             "--rounds",
-            "1000000",
+            "3000",
         ]
         play += ["--seed", "auto", "--cards", "3", "--simulations", "6", "--workers", "1", "--shard-seconds", "1"]
         learn = [*BLOBZERO, "loop", "--preset", str(preset), "--out", str(tmp_path / "loop"), "--url", triton.url]

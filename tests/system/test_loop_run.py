@@ -43,7 +43,7 @@ bots = ["heuristic"]
 bots_every = 2
 gate = "better"
 """
-N_KILLS = 4
+N_KILLS = 3
 
 
 def test_a_loop_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_loop_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) 
     for _ in range(N_KILLS):
         loop = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            loop.wait(random.uniform(3, 12))
+            loop.wait(random.uniform(3, 9))
         except subprocess.TimeoutExpired:
             loop.send_signal(signal.SIGKILL)
             loop.wait()
