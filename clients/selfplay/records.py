@@ -21,10 +21,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clients.files import Unfit, json_object, open_regular, write_whole
-from clients.selfplay.checks import fault_in
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
-from mcts_ext.records import Records
+from mcts_ext.records import Records, fault_in
 
 SCHEMA: pa.Schema = pa.schema(
     [

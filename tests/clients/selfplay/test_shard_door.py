@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clients.selfplay.checks import fault_in_observations
 from clients.selfplay.records import (
     MAX_ROWS,
     PROVENANCE_KEY,
@@ -49,6 +48,7 @@ from mcts_ext.contract import (
     AT_TRUMP,
     AT_VOIDS,
 )
+from mcts_ext.decode import fault_in_observations
 from mcts_ext.records import Records
 from tests.support.recorded import record
 from training.replay import Replay
