@@ -194,7 +194,7 @@ def _fault_in_seats(rows: NDArray[np.uint8], header: NDArray[np.int16]) -> str:
 
 def _fault_in_cards(rows: NDArray[np.uint8], header: NDArray[np.int16]) -> str:
     """Check the codes of the cards, given a valid header."""
-    codes = rows[:, AT_CARDS:]
+    codes = rows[:, AT_CARDS : AT_CARDS + N_CARDS_IN_DECK]
     players, cards, tricks, leader = (header[:, at] for at in (AT_N_PLAYERS, AT_N_CARDS, AT_N_TRICKS, AT_LEADER))
     if not _CODES[players[:, None], codes].all():
         return "invalid card codes"

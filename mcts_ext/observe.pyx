@@ -9,7 +9,7 @@ from mcts_ext.rules cimport Round, StateC, state_is_over
 from mcts_ext.types cimport (
     AT_BIDS, AT_CARDS, AT_DEALER, AT_GAME_ROUND, AT_LEADER, AT_N_CARDS, AT_N_PLAYERS, AT_N_TRICKS,
     AT_START_CARDS, AT_TOTALS, AT_TRICKS, AT_TRUMP, AT_VOIDS, BID_NO_SEAT, BID_PENDING, CARD_HELD, CARD_ON_TABLE,
-    CARD_OWN, CARD_PLAYED, CARD_UNSEEN, MAX_SEATS, OBSERVATION_BYTES, OBSERVATION_WORDS,
+    CARD_OWN, CARD_PLAYED, CARD_UNSEEN, DECK, MAX_SEATS, OBSERVATION_BYTES, OBSERVATION_WORDS,
 )
 
 
@@ -99,7 +99,7 @@ def observation(Round table not None, *, with_others=True):
         raise ValueError("expected a round in progress, got a finished one")
     observe(&table.state, row)
     if not with_others:
-        for card in range(AT_CARDS, OBSERVATION_BYTES):
+        for card in range(AT_CARDS, AT_CARDS + DECK):
             if row[card] > CARD_HELD:
                 row[card] = CARD_UNSEEN
     return (<char*>row)[:OBSERVATION_BYTES]
