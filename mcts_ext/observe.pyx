@@ -5,12 +5,16 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mcts_ext.cards cimport lowest
-from mcts_ext.rules cimport Round, StateC, state_is_over
-from mcts_ext.types cimport (
+from mcts_ext.contract cimport (
     AT_BIDS, AT_CARDS, AT_DEALER, AT_GAME_ROUND, AT_LEADER, AT_N_CARDS, AT_N_PLAYERS, AT_N_TRICKS,
     AT_START_CARDS, AT_TOTALS, AT_TRICKS, AT_TRUMP, AT_VOIDS, BID_NO_SEAT, BID_PENDING, CARD_HELD, CARD_ON_TABLE,
-    CARD_OWN, CARD_PLAYED, CARD_UNSEEN, DECK, MAX_SEATS, OBSERVATION_BYTES, OBSERVATION_WORDS,
+    CARD_OWN, CARD_PLAYED, CARD_UNSEEN, OBSERVATION_BYTES,
 )
+from mcts_ext.rules cimport Round, StateC, state_is_over
+from mcts_ext.types cimport DECK, MAX_SEATS
+
+cdef enum:
+    OBSERVATION_WORDS = OBSERVATION_BYTES >> 3      # of 8 bytes
 
 
 cdef void observe(const StateC* state, uint8_t* row) noexcept nogil:

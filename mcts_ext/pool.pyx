@@ -18,6 +18,7 @@ from libc.string cimport memcpy, memset
 
 from mcts_ext.batch cimport BatchC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free
 from mcts_ext.cards cimport lowest, nth_bit
+from mcts_ext.contract cimport MAX_HAND, OBSERVATION_BYTES
 from mcts_ext.deals cimport ROUNDS_APART, DealsC, deals_check, deals_n_rounds, deals_set, deals_start
 from mcts_ext.observe cimport observe
 from mcts_ext.rng cimport RngC
@@ -30,7 +31,7 @@ from mcts_ext.search cimport (
 )
 from mcts_ext.selection cimport draw_action, temperature_at
 from mcts_ext.tree cimport check_tree
-from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 from mcts_ext.weighing cimport MAX_ACTIONS
 
 import numpy as np

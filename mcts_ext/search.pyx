@@ -16,6 +16,7 @@ from mcts_ext.batch cimport (
     BatchC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free,
 )
 from mcts_ext.cards cimport lowest, popcount
+from mcts_ext.contract cimport MAX_HAND, OBSERVATION_BYTES
 from mcts_ext.determinize cimport determinize
 from mcts_ext.node cimport NodeC
 from mcts_ext.rng cimport FOR_SEARCH, RngC, any_int, rng_dirichlet, rng_seed
@@ -26,7 +27,7 @@ from mcts_ext.selection cimport improved_policy, mix_noise
 from mcts_ext.tree cimport (
     TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
-from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 from mcts_ext.weighing cimport (
     CandidateC, weighing_alloc, weighing_apply, weighing_collect, weighing_free, weighing_kept, weighing_start,
 )
