@@ -90,7 +90,7 @@ class InformationSet:
 
 
 def decode(row: bytes) -> InformationSet:
-    """Decode one observation of 96 bytes."""
+    """Decode one observation of `F` bytes."""
     if len(row) != OBSERVATION_BYTES:
         raise InvalidConfig(f"expected an observation of {OBSERVATION_BYTES} bytes, got {len(row)}")
     n = row[AT_N_PLAYERS]

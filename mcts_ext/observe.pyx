@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder of observations, 96 bytes each (layout: contract.py)."""
+"""Encoder of observations (layout: contract.py)."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -93,7 +93,7 @@ cdef extern from *:
 
 
 def observation(Round table not None, *, with_others=True):
-    """Return the observation of the seat to act as 96 bytes; raise ValueError if the round is over.
+    """Return the observation of the seat to act as `F` bytes; raise ValueError if the round is over.
 
     `with_others=False` leaves out the other seats' hands: the information set alone.
     """

@@ -17,7 +17,7 @@ experiment (docs/experiments/network.md). Only values that a valid observation c
 parameter is reachable. Indices are int32: bfloat16, which an engine may choose for floats, represents integers exactly
 only to 256.
 
-Axes: `B` rows, `F` = 96 bytes, 4 suits; seats are relative to the seat to act.
+Axes: `B` rows, `F` bytes of an observation, 4 suits; seats are relative to the seat to act.
 """
 
 from typing import Final
