@@ -26,10 +26,10 @@ from mcts_ext.rules cimport (
     StateC, state_action_offset, state_apply, state_is_over, state_score, state_skip_forced,
 )
 from mcts_ext.search cimport (
-    CountsC, SearchC, SearchParamsC, search_alloc, search_apply, search_bytes, search_collect, search_free,
-    search_params, search_policy, search_start,
+    CountsC, SearchC, search_alloc, search_apply, search_bytes, search_collect, search_free, search_policy,
+    search_start,
 )
-from mcts_ext.selection cimport draw_action, temperature_at
+from mcts_ext.selection cimport SearchParamsC, draw_action, search_params, temperature_at
 from mcts_ext.tree cimport check_tree
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 from mcts_ext.weighing cimport MAX_ACTIONS
@@ -296,8 +296,7 @@ cdef class SelfPlayPool:
         record.seat = state.seat_to_act
         record.offset = <uint8_t>state_action_offset(state)
         temperature = temperature_at(
-            self.params.temperature, self.params.temperature_final,
-            <double>(state.n_bids + state.n_plays) / (state.n_players * (1 + state.n_cards)))
+            &self.params, <double>(state.n_bids + state.n_plays) / (state.n_players * (1 + state.n_cards)))
         chosen = draw_action(record.policy, game.search.n_legal, temperature, &game.rng)
         record.action = <uint8_t>(record.offset + nth_bit(record.legal, chosen))
         game.n_records += 1

@@ -6,29 +6,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from mcts_ext.batch cimport BatchC
 from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport StateC
+from mcts_ext.selection cimport SearchParamsC
 from mcts_ext.tree cimport TreeC
 from mcts_ext.types cimport MAX_LEGAL
 from mcts_ext.weighing cimport WeighingC
-
-cdef struct SearchParamsC:      # fields of SearchConfig, which explains them, by the same names
-    int    determinizations
-    int    candidates
-    int    simulations
-    int    leaves_per_tree
-    float  c_puct
-    float  fpu_reduction
-    bint   even_root
-    double dirichlet_alpha
-    double dirichlet_fraction
-    double temperature
-    double temperature_final
-    float  q_scale
-
-cdef inline SearchParamsC search_params(object config) except *:
-    """Return the C mirror of a SearchConfig."""
-    if type(config).__name__ != "SearchConfig":         # whose numbers are in their ranges
-        raise TypeError(f"expected a SearchConfig, got {type(config).__name__}")
-    return vars(config)
 
 cdef struct LeafC:              # a leaf waiting for its evaluation
     uint64_t     legal
