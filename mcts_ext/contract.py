@@ -25,7 +25,7 @@ OBSERVATION_VERSION: Final = 2
 VERSION_KEY: Final = "observation_version"
 """Metadata key in exported files and parameter in `config.pbtxt`; checked wherever present."""
 PRECISION_KEY: Final = "precision"
-"""Metadata key in exported files: float32 (the default if missing), float16, bfloat16 or int8."""
+"""Metadata key in exported files; a file without it is float32."""
 
 MODEL_NAME: Final = "blobnet"
 INPUT_NAME: Final = "observation"  # UINT8 [B, F]
