@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard mcts_ext/*.pyx mcts_ext/*.pxd) setup.py
+SOURCES := $(wildcard mcts_ext/*.pyx mcts_ext/*.pxd) mcts_ext/contract.py setup.py
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -75,4 +75,4 @@ check: build  ## lint and types
 	python -m mypy.stubtest mcts_ext --allowlist tests/stubtest_allowlist.txt
 
 clean:  ## remove what the build made
-	rm -rf build *.egg-info $(VENV) mcts_ext/*.c mcts_ext/*.so
+	rm -rf build *.egg-info $(VENV) mcts_ext/*.c mcts_ext/*.so mcts_ext/contract.pxd

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cythonize mcts_ext; everything else stands in pyproject.toml.
+"""Cythonize mcts_ext, after `contract.pxd` is written; everything else stands in pyproject.toml.
 
 Three environment variables change the build:
 
@@ -10,6 +10,7 @@ Three environment variables change the build:
 """
 
 import os
+import runpy
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -36,6 +37,14 @@ sanitizers = []
 if sanitized:
     sanitizers = ["-fsanitize=address,undefined,float-divide-by-zero,float-cast-overflow", "-fno-sanitize-recover=all"]
     flags += [*sanitizers, "-fno-wrapv", "-fno-omit-frame-pointer", "-O0", "-g1"]
+
+# The numbers of contract.py for Cython. Written only when they change: every module is older than a new file.
+numbers = {name: value for name, value in runpy.run_path("mcts_ext/contract.py").items() if type(value) is int}
+declared = "# SPDX-License-Identifier: Apache-2.0\n# Written by setup.py from contract.py.\n\ncdef enum:\n"
+declared += "".join(f"    {name} = {value}\n" for name, value in numbers.items())
+declaration = Path("mcts_ext/contract.pxd")
+if not declaration.exists() or declaration.read_text() != declared:
+    declaration.write_text(declared)
 
 extensions = [
     Extension(f"mcts_ext.{path.stem}", [str(path)], extra_compile_args=flags, extra_link_args=sanitizers)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Interface between search and network: batches of observations in, evaluations out, several in flight.
 
-Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats (mcts_ext/contract.py).
+Axes: `B` rows, `F` bytes of an observation, `A` = 66 actions, `S` = 8 seats (mcts_ext/contract.py).
 """
 
 from collections import deque

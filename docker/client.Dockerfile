@@ -36,7 +36,7 @@ ENV BLOBZERO_MARCH=x86-64-v3
 # The C code first: the wheel takes it from build/, where it is newer than what it was made of (hence touch), so a change
 # of the Python around it compiles nothing.
 COPY setup.py ./
-COPY mcts_ext/*.pyx mcts_ext/*.pxd mcts_ext/__init__.py mcts_ext/
+COPY mcts_ext/*.pyx mcts_ext/*.pxd mcts_ext/__init__.py mcts_ext/contract.py mcts_ext/
 RUN python setup.py -q build_ext
 COPY . .
 RUN touch -d @0 mcts_ext/*.p* \

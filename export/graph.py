@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export from PyTorch to ONNX, and metadata of exported files (ONNX or TorchScript).
 
-Axes: `B` rows (dynamic), `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
+Axes: `B` rows (dynamic), `F` bytes of an observation, `A` = 66 actions, `S` = 8 seats.
 """
 
 import tempfile

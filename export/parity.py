@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parity of two evaluations of the same network on the same positions.
 
-Axes: `n` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
+Axes: `n` rows, `F` bytes of an observation, `A` = 66 actions, `S` = 8 seats.
 """
 
 from dataclasses import dataclass

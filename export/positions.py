@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions for parity checks and int8 calibration. Axes: `n` rows, `F` = 96 bytes."""
+"""Positions for parity checks and int8 calibration. Axes: `n` rows, `F` bytes of an observation."""
 
 from pathlib import Path
 from random import Random

@@ -57,7 +57,7 @@ def quantize(source: Path, target: Path, *, rows: NDArray[np.uint8]) -> None:
             logging.disable(previous)
         model = onnx.load(str(path))
     properties = {entry.key: entry.value for entry in original.metadata_props}
-    onnx.helper.set_model_props(model, {**properties, PRECISION_KEY: "int8"})
+    onnx.helper.set_model_props(model, {PRECISION_KEY: "int8", **properties})
     onnx.checker.check_model(model)
     write_whole(target, model.SerializeToString())
 

@@ -7,7 +7,7 @@ A file contains a frozen graph with its weights, and the same metadata as an ONN
 There is no int8: PyTorch has deprecated quantization for TorchScript, and its replacement (torchao) produces
 `torch.export` programs, which cannot be stored in this format.
 
-Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
+Axes: `B` rows, `F` bytes of an observation, `A` = 66 actions, `S` = 8 seats.
 """
 
 import io

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Variants of a network: built as specified in precisions.py, compared with PyTorch, evaluated in their engines.
 
-Axes: `n` rows, `F` = 96 bytes.
+Axes: `n` rows, `F` bytes of an observation.
 """
 
 import copy

@@ -11,6 +11,7 @@ from mcts_ext.rng cimport FOR_BENCHMARK, RngC, any_int, rng_below, rng_next, rng
 from mcts_ext.rules cimport (
     Round, StateC, state_action_offset, state_apply, state_is_over, state_legal, state_values,
 )
+from mcts_ext.selection cimport SearchParamsC
 from mcts_ext.tree cimport (
     TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
@@ -62,7 +63,7 @@ cdef class FreeSearch:
     cdef RngC rng
     cdef int n_trees, n_deals, simulations, next_deal
     cdef bint random
-    cdef float c_puct, fpu_reduction
+    cdef SearchParamsC params
 
     def __cinit__(self, deals, *, int n_trees, int simulations, seed, bint random, float c_puct, float fpu_reduction):
         cdef Round table
@@ -75,8 +76,8 @@ cdef class FreeSearch:
         self.n_deals = len(deals)
         self.simulations = simulations
         self.random = random
-        self.c_puct = c_puct
-        self.fpu_reduction = fpu_reduction
+        self.params.c_puct = c_puct
+        self.params.fpu_reduction = fpu_reduction
         rng_seed(&self.rng, FOR_BENCHMARK, any_int(seed), 1)
         self.slots = <SlotC*>calloc(n_trees, sizeof(SlotC))
         self.deals = <StateC*>calloc(self.n_deals, sizeof(StateC))
@@ -122,7 +123,7 @@ cdef class FreeSearch:
         for _turn in range(self.simulations):
             for i in range(self.n_trees):
                 slot = &self.slots[i]
-                slot.leaf = tree_descend(&slot.tree, self.c_puct, self.fpu_reduction, False, &slot.state)
+                slot.leaf = tree_descend(&slot.tree, &self.params, &slot.state)
             for i in range(self.n_trees):
                 self._finish(&self.slots[i])
         for i in range(self.n_trees):

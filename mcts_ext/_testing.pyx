@@ -11,6 +11,7 @@ from mcts_ext.rng cimport (
     rng_log_gamma, rng_seed, rng_uniform,
 )
 from mcts_ext.rules cimport Round, StateC, state_legal
+from mcts_ext.selection cimport SearchParamsC
 from mcts_ext.tree cimport TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 
@@ -72,6 +73,7 @@ def check_one(Round table not None, priors, float value, values):
     """Run `check_tree` on a tree of one expanded node with these priors, its value and the backed-up values."""
     cdef TreeC tree
     cdef StateC state
+    cdef SearchParamsC params           # not read: the root has no children
     cdef float[MAX_LEGAL] p
     cdef float[MAX_SEATS] v
     for i, prior in enumerate(priors[:MAX_LEGAL]):
@@ -82,7 +84,7 @@ def check_one(Round table not None, priors, float value, values):
     try:
         tree_reset(&tree)
         memcpy(&tree.root, &table.state, sizeof(StateC))
-        tree_descend(&tree, 1.0, 0.0, False, &state)
+        tree_descend(&tree, &params, &state)
         tree_expand(&tree, 0, &state, state_legal(&state), p, value)
         tree_backup(&tree, 0, v)
         check_tree(&tree, True)

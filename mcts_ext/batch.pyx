@@ -11,9 +11,10 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from mcts_ext.cards cimport lowest
+from mcts_ext.contract cimport N_ACTIONS, OBSERVATION_BYTES
 from mcts_ext.observe cimport observation_hash, observe
 from mcts_ext.rules cimport StateC, state_action_offset
-from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS, N_ACTIONS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 
 from mcts_ext.errors import InvalidConfig, InvalidEvaluation, NoMemory
 

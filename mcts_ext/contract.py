@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contract between the search and the network: tensor names, types, shapes and the layout of one observation.
 
-This module and `types.pxd` each state the layout once (tests compare them); the Cython writer, the network's decoder,
-Triton's `config.pbtxt` and the schema of the records derive from it.
+This module states the layout once; the Cython writer, the network's decoder, Triton's `config.pbtxt` and the schema of
+the records derive from it. Cython reads the numbers in `contract.pxd`, which `setup.py` writes.
 
 Axes: `B` rows of a batch, `F` = 96 bytes of an observation, `A` = 66 actions, `S` = 8 seats.
 
@@ -25,14 +25,14 @@ OBSERVATION_VERSION: Final = 2
 VERSION_KEY: Final = "observation_version"
 """Metadata key in exported files and parameter in `config.pbtxt`; checked wherever present."""
 PRECISION_KEY: Final = "precision"
-"""Metadata key in exported files: float32 (the default if missing), float16, bfloat16 or int8."""
+"""Metadata key in exported files; a file without it is float32."""
 
 MODEL_NAME: Final = "blobnet"
 INPUT_NAME: Final = "observation"  # UINT8 [B, F]
 POLICY_NAME: Final = "policy"  # FP32 [B, A] logits, unmasked: the client knows the legal actions
 VALUE_NAME: Final = "value"  # FP32 [B, S] expected round score per relative seat / (10 + N), in [0, 1]
 
-OBSERVATION_BYTES: Final = 96
+OBSERVATION_BYTES: Final = 96  # a multiple of 16, which its hash takes at a time
 N_ACTIONS: Final = 66
 N_SEATS: Final = 8
 N_CARDS_IN_DECK: Final = 52

@@ -17,9 +17,10 @@ two uniform samplers is uniform.
 from libc.stdint cimport uint32_t, uint64_t
 
 from mcts_ext.cards cimport full_deck, popcount, random_subset, suit_mask, suits_mask
+from mcts_ext.contract cimport N_SUITS
 from mcts_ext.rng cimport FOR_DETERMINIZED, RngC, any_int, rng_seed, rng_uniform
 from mcts_ext.rules cimport Round, StateC
-from mcts_ext.types cimport MAX_SEATS, N_SUITS
+from mcts_ext.types cimport MAX_SEATS
 
 from mcts_ext.errors import InvalidConfig
 

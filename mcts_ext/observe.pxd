@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder of observations, 96 bytes each (layout: contract.py)."""
+"""Encoder of observations (layout: contract.py)."""
 
 from libc.stdint cimport uint8_t, uint64_t
 

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder of observations, 96 bytes each (layout: contract.py)."""
+"""Encoder of observations (layout: contract.py)."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mcts_ext.cards cimport lowest
-from mcts_ext.rules cimport Round, StateC, state_is_over
-from mcts_ext.types cimport (
+from mcts_ext.contract cimport (
     AT_BIDS, AT_CARDS, AT_DEALER, AT_GAME_ROUND, AT_LEADER, AT_N_CARDS, AT_N_PLAYERS, AT_N_TRICKS,
     AT_START_CARDS, AT_TOTALS, AT_TRICKS, AT_TRUMP, AT_VOIDS, BID_NO_SEAT, BID_PENDING, CARD_HELD, CARD_ON_TABLE,
-    CARD_OWN, CARD_PLAYED, CARD_UNSEEN, MAX_SEATS, OBSERVATION_BYTES, OBSERVATION_WORDS,
+    CARD_OWN, CARD_PLAYED, CARD_UNSEEN, OBSERVATION_BYTES,
 )
+from mcts_ext.rules cimport Round, StateC, state_is_over
+from mcts_ext.types cimport DECK, MAX_SEATS
+
+cdef enum:
+    OBSERVATION_WORDS = OBSERVATION_BYTES >> 3      # of 8 bytes
 
 
 cdef void observe(const StateC* state, uint8_t* row) noexcept nogil:
@@ -89,7 +93,7 @@ cdef extern from *:
 
 
 def observation(Round table not None, *, with_others=True):
-    """Return the observation of the seat to act as 96 bytes; raise ValueError if the round is over.
+    """Return the observation of the seat to act as `F` bytes; raise ValueError if the round is over.
 
     `with_others=False` leaves out the other seats' hands: the information set alone.
     """
@@ -99,7 +103,7 @@ def observation(Round table not None, *, with_others=True):
         raise ValueError("expected a round in progress, got a finished one")
     observe(&table.state, row)
     if not with_others:
-        for card in range(AT_CARDS, OBSERVATION_BYTES):
+        for card in range(AT_CARDS, AT_CARDS + DECK):
             if row[card] > CARD_HELD:
                 row[card] = CARD_UNSEEN
     return (<char*>row)[:OBSERVATION_BYTES]

@@ -18,6 +18,7 @@ from libc.string cimport memcpy, memset
 
 from mcts_ext.batch cimport BatchC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free
 from mcts_ext.cards cimport lowest, nth_bit
+from mcts_ext.contract cimport MAX_HAND, OBSERVATION_BYTES
 from mcts_ext.deals cimport ROUNDS_APART, DealsC, deals_check, deals_n_rounds, deals_set, deals_start
 from mcts_ext.observe cimport observe
 from mcts_ext.rng cimport RngC
@@ -25,12 +26,12 @@ from mcts_ext.rules cimport (
     StateC, state_action_offset, state_apply, state_is_over, state_score, state_skip_forced,
 )
 from mcts_ext.search cimport (
-    CountsC, SearchC, SearchParamsC, search_alloc, search_apply, search_bytes, search_collect, search_free,
-    search_params, search_policy, search_start,
+    CountsC, SearchC, search_alloc, search_apply, search_bytes, search_collect, search_free, search_policy,
+    search_start,
 )
-from mcts_ext.selection cimport draw_action, temperature_at
+from mcts_ext.selection cimport SearchParamsC, draw_action, search_params, temperature_at
 from mcts_ext.tree cimport check_tree
-from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 from mcts_ext.weighing cimport MAX_ACTIONS
 
 import numpy as np
@@ -295,8 +296,7 @@ cdef class SelfPlayPool:
         record.seat = state.seat_to_act
         record.offset = <uint8_t>state_action_offset(state)
         temperature = temperature_at(
-            self.params.temperature, self.params.temperature_final,
-            <double>(state.n_bids + state.n_plays) / (state.n_players * (1 + state.n_cards)))
+            &self.params, <double>(state.n_bids + state.n_plays) / (state.n_players * (1 + state.n_cards)))
         chosen = draw_action(record.policy, game.search.n_legal, temperature, &game.rng)
         record.action = <uint8_t>(record.offset + nth_bit(record.legal, chosen))
         game.n_records += 1

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of self-play: one row per decision, in arrays of equal length."""
+"""Records of self-play: one row per decision, in arrays of equal length, and what their numbers may be."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES
+from mcts_ext.decode import fault_in_observations
+from mcts_ext.legal import legal_actions, seats_in_round
+
+TOLERANCE: Final = 1e-3
+"""Tolerance of the sum of a policy."""
 
 
 @dataclass(frozen=True)
@@ -46,3 +53,31 @@ class Records:
             action=np.zeros(n, dtype=np.uint8),
             model_version=np.zeros(n, dtype=np.int64),
         )
+
+
+def fault_in(columns: Mapping[str, NDArray[Any]]) -> str:
+    """Return a description of the first invalid value in columns of records; empty if all are valid."""
+    for name in ("round", "decision", "model_version"):
+        if name in columns and (columns[name] < 0).any():
+            return f"{name}s below 0"
+    for name, limit in (("seat", N_SEATS), ("action", N_ACTIONS)):
+        if name in columns and (columns[name] >= limit).any():
+            return f"{name}s beyond {limit - 1}"
+    rows = columns.get("observation")
+    if rows is not None and (fault := fault_in_observations(rows)):
+        return fault
+    policy, value = columns.get("policy"), columns.get("value")
+    for numbers in (policy, value):
+        if numbers is not None and not np.isfinite(numbers).all():
+            return "NaN or infinity"
+    if policy is not None:
+        if (policy < 0).any() or (np.abs(policy.sum(axis=1) - 1) > TOLERANCE).any():
+            return "policies that do not sum to 1"
+        if rows is not None and policy[~legal_actions(rows)].any():
+            return "policies with illegal actions"
+    if value is not None:
+        if (value < 0).any() or (value > 1).any():
+            return "values outside 0..1"
+        if rows is not None and value[~seats_in_round(rows)].any():
+            return "values of missing seats"
+    return ""

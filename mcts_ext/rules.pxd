@@ -4,8 +4,9 @@
 cimport cython
 from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mcts_ext.contract cimport FIRST_CARD_ACTION, MAX_HAND
 from mcts_ext.rng cimport RngC
-from mcts_ext.types cimport DECK, FIRST_CARD_ACTION, MAX_HAND, MAX_SEATS
+from mcts_ext.types cimport DECK, MAX_SEATS
 
 cdef struct StateC:                  # one round; memcpy clones it
     uint64_t hands[MAX_SEATS]        # cards held now

@@ -9,8 +9,8 @@ cimport cython
 from libc.string cimport memcpy, memset
 
 from mcts_ext.cards cimport full_deck, lowest, random_subset, suit_mask, suit_of
+from mcts_ext.contract cimport NO_TRUMP
 from mcts_ext.rng cimport FOR_DEAL, any_int, rng_seed
-from mcts_ext.types cimport NO_TRUMP
 
 from mcts_ext.errors import IllegalAction, InvalidDeal
 

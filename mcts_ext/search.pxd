@@ -6,42 +6,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from mcts_ext.batch cimport BatchC
 from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport StateC
+from mcts_ext.selection cimport SearchParamsC
 from mcts_ext.tree cimport TreeC
 from mcts_ext.types cimport MAX_LEGAL
 from mcts_ext.weighing cimport WeighingC
-
-cdef struct SearchParamsC:      # mirrors SearchConfig, which explains the fields
-    int    determinizations
-    int    candidates
-    int    simulations
-    int    leaves_per_tree
-    float  c_puct
-    float  fpu_reduction
-    bint   even_root
-    double dirichlet_alpha
-    double dirichlet_fraction
-    double temperature
-    double temperature_final
-    float  q_scale
-
-cdef inline SearchParamsC search_params(object config) except *:
-    """Return the C mirror of a SearchConfig."""
-    cdef SearchParamsC params
-    if type(config).__name__ != "SearchConfig":         # whose numbers are in their ranges
-        raise TypeError(f"expected a SearchConfig, got {type(config).__name__}")
-    params.determinizations = config.determinizations
-    params.candidates = config.candidates
-    params.simulations = config.simulations
-    params.leaves_per_tree = config.leaves_per_tree
-    params.c_puct = config.c_puct
-    params.fpu_reduction = config.fpu_reduction
-    params.even_root = config.even_root
-    params.dirichlet_alpha = config.dirichlet_alpha
-    params.dirichlet_fraction = config.dirichlet_fraction
-    params.temperature = config.temperature
-    params.temperature_final = config.temperature_final
-    params.q_scale = config.q_scale
-    return params
 
 cdef struct LeafC:              # a leaf waiting for its evaluation
     uint64_t     legal

@@ -16,17 +16,18 @@ from mcts_ext.batch cimport (
     BatchC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free,
 )
 from mcts_ext.cards cimport lowest, popcount
+from mcts_ext.contract cimport MAX_HAND, OBSERVATION_BYTES
 from mcts_ext.determinize cimport determinize
 from mcts_ext.node cimport NodeC
 from mcts_ext.rng cimport FOR_SEARCH, RngC, any_int, rng_dirichlet, rng_seed
 from mcts_ext.rules cimport (
     Round, StateC, state_action_offset, state_is_over, state_legal, state_values,
 )
-from mcts_ext.selection cimport improved_policy, mix_noise
+from mcts_ext.selection cimport improved_policy, mix_noise, search_params
 from mcts_ext.tree cimport (
     TreeC, check_tree, tree_alloc, tree_backup, tree_descend, tree_expand, tree_free, tree_reset,
 )
-from mcts_ext.types cimport MAX_HAND, MAX_LEGAL, MAX_SEATS, OBSERVATION_BYTES
+from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 from mcts_ext.weighing cimport (
     CandidateC, weighing_alloc, weighing_apply, weighing_collect, weighing_free, weighing_kept, weighing_start,
 )
@@ -124,7 +125,7 @@ cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC*
         return False
     while tree.n_waiting < params.leaves_per_tree and tree.n_simulations <= params.simulations:
         leaf = &leaves[tree.n_waiting]
-        leaf.node = tree_descend(tree, params.c_puct, params.fpu_reduction, params.even_root, &leaf.state)
+        leaf.node = tree_descend(tree, params, &leaf.state)
         counts.simulations += 1
         if state_is_over(&leaf.state):
             state_values(&leaf.state, values)
@@ -155,15 +156,14 @@ cdef void _finish_wave(SearchC* search, const SearchParamsC* params, int i, cons
     cdef float[MAX_LEGAL] noisy
     cdef const float* priors
     cdef float[MAX_SEATS] values
-    cdef float fraction = <float>params.dirichlet_fraction
     cdef int w, k, seat
     for w in range(tree.n_waiting):
         leaf = &search.leaves[i * params.leaves_per_tree + w]
         evaluation = &batch.evaluations[leaf.row]
         if tree.nodes[leaf.node].n_children == 0:
             priors = &evaluation.priors[0]
-            if leaf.node == 0 and fraction > 0.0:
-                mix_noise(priors, search.noise, fraction, search.n_legal, noisy)
+            if leaf.node == 0 and params.dirichlet_fraction > 0.0:
+                mix_noise(priors, search.noise, search.n_legal, params, noisy)
                 priors = &noisy[0]
             tree_expand(tree, leaf.node, &leaf.state, leaf.legal, priors, evaluation.values[0])
         seat = leaf.state.seat_to_act
@@ -202,7 +202,7 @@ cdef void search_policy(const SearchC* search, const SearchParamsC* params, floa
             child = &tree.nodes[tree.nodes[0].first_child + k]
             value_sum[k] += child.value_sum
             prior[k] += child.prior / params.determinizations
-    improved_policy(n_visits, value_sum, prior, search.n_legal, params.q_scale, policy)
+    improved_policy(n_visits, value_sum, prior, search.n_legal, params, policy)
 
 
 @cython.final

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every formula of the search, each with its source. Inlined where it is used: the first is most of a search's time.
+"""Every formula of the search, each with its source, and the settings they take.
+
+The formulas are inlined where they are used: the first is most of a search's time.
 
 ```
 descent    select_puct, at the root select_evenly where SearchConfig.even_root
@@ -16,9 +18,28 @@ from mcts_ext.node cimport NodeC
 from mcts_ext.rng cimport RngC, rng_uniform
 from mcts_ext.types cimport MAX_LEGAL
 
+cdef struct SearchParamsC:      # fields of SearchConfig, which explains them, by the same names
+    int    determinizations
+    int    candidates
+    int    simulations
+    int    leaves_per_tree
+    float  c_puct
+    float  fpu_reduction
+    bint   even_root
+    double dirichlet_alpha
+    double dirichlet_fraction
+    double temperature
+    double temperature_final
+    float  q_scale
 
-cdef inline int32_t select_puct(const NodeC* nodes, const NodeC* node, float c_puct,
-                                float fpu_reduction) noexcept nogil:
+cdef inline SearchParamsC search_params(object config) except *:
+    """Return the settings of a SearchConfig."""
+    if type(config).__name__ != "SearchConfig":         # whose numbers are in their ranges
+        raise TypeError(f"expected a SearchConfig, got {type(config).__name__}")
+    return vars(config)
+
+
+cdef inline int32_t select_puct(const NodeC* nodes, const NodeC* node, const SearchParamsC* params) noexcept nogil:
     """Return the child that maximizes Q + c_puct * P * sqrt(N + n) / (1 + N_child + n_child); the first of equals.
 
     N are the finished visits of the node, the one that expanded it included, and n >= 1 those in flight, this one
@@ -26,8 +47,8 @@ cdef inline int32_t select_puct(const NodeC* nodes, const NodeC* node, float c_p
     https://arxiv.org/abs/1712.01815, has sqrt(N) with N = sum N_child: there the prior has no say in the first choice.
     Q is from the view of the seat that chooses; a visit in flight counts as one of value 0 (virtual loss).
     """
-    cdef float scale = c_puct * sqrtf(<float>(node.n_visits + node.n_in_flight))
-    cdef float unvisited = node.value - fpu_reduction
+    cdef float scale = params.c_puct * sqrtf(<float>(node.n_visits + node.n_in_flight))
+    cdef float unvisited = node.value - params.fpu_reduction
     cdef float best_score = -1e30
     cdef float score, n
     cdef int32_t best = node.first_child
@@ -57,15 +78,17 @@ cdef inline int32_t select_evenly(const NodeC* nodes, const NodeC* node) noexcep
     return best
 
 
-cdef inline void mix_noise(const float* priors, const float* noise, float fraction, int n, float* mixed) noexcept nogil:
+cdef inline void mix_noise(const float* priors, const float* noise, int n, const SearchParamsC* params,
+                           float* mixed) noexcept nogil:
     """Write (1 - epsilon) * P + epsilon * noise for `n` priors; AlphaZero draws the noise from Dir(alpha)."""
+    cdef float fraction = <float>params.dirichlet_fraction
     cdef int k
     for k in range(n):
         mixed[k] = (1 - fraction) * priors[k] + fraction * noise[k]
 
 
 cdef inline void improved_policy(const int64_t* n_visits, const double* value_sum, const double* prior, int n,
-                                 float q_scale, float* policy) noexcept nogil:
+                                 const SearchParamsC* params, float* policy) noexcept nogil:
     """Write the improved policy over `n` legal actions; it sums to 1.
 
     softmax(log prior + q_scale * Q), the completed Q-values of Danihelka et al. 2022 (Gumbel MuZero),
@@ -77,7 +100,7 @@ cdef inline void improved_policy(const int64_t* n_visits, const double* value_su
     cdef int k
     for k in range(n):
         total += n_visits[k]
-    if q_scale <= 0.0 or total == 0.0:
+    if params.q_scale <= 0.0 or total == 0.0:
         for k in range(n):
             policy[k] = <float>(n_visits[k] / total if total > 0.0 else 1.0 / n)
         return
@@ -92,7 +115,7 @@ cdef inline void improved_policy(const int64_t* n_visits, const double* value_su
     mean /= weight
     total = 0.0
     for k in range(n):
-        policy[k] = logf(<float>prior[k] + <float>1e-9) + q_scale * <float>(
+        policy[k] = logf(<float>prior[k] + <float>1e-9) + params.q_scale * <float>(
             value_sum[k] / n_visits[k] if n_visits[k] > 0 else mean)
         if policy[k] > highest:
             highest = policy[k]
@@ -103,9 +126,9 @@ cdef inline void improved_policy(const int64_t* n_visits, const double* value_su
         policy[k] /= <float>total
 
 
-cdef inline double temperature_at(double first, double last, double progress) noexcept nogil:
-    """Return a move's temperature: linear from `first` to `last` over a round, `progress` in 0..1."""
-    return first + (last - first) * progress
+cdef inline double temperature_at(const SearchParamsC* params, double progress) noexcept nogil:
+    """Return a move's temperature: linear from the first to the last over a round, `progress` in 0..1."""
+    return params.temperature + (params.temperature_final - params.temperature) * progress
 
 
 cdef inline int draw_action(const float* policy, int n, double temperature, RngC* rng) noexcept nogil:

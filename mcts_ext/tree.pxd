@@ -13,6 +13,7 @@ from libc.stdint cimport int32_t, uint64_t
 
 from mcts_ext.node cimport NodeC
 from mcts_ext.rules cimport StateC
+from mcts_ext.selection cimport SearchParamsC
 
 cdef struct TreeC:
     NodeC*  nodes
@@ -25,8 +26,7 @@ cdef struct TreeC:
 cdef int tree_alloc(TreeC* tree, int32_t capacity) except -1
 cdef void tree_free(TreeC* tree) noexcept nogil
 cdef void tree_reset(TreeC* tree) noexcept nogil
-cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint even_root,
-                          StateC* state) noexcept nogil
+cdef int32_t tree_descend(TreeC* tree, const SearchParamsC* params, StateC* state) noexcept nogil
 cdef void tree_expand(TreeC* tree, int32_t leaf, const StateC* state, uint64_t legal, const float* priors,
                       float value) noexcept nogil
 cdef void tree_backup(TreeC* tree, int32_t leaf, const float* values) noexcept nogil

@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 from mcts_ext.cards cimport lowest
 from mcts_ext.node cimport NodeC
 from mcts_ext.rules cimport StateC, state_action_offset, state_apply, state_skip_forced
-from mcts_ext.selection cimport select_evenly, select_puct
+from mcts_ext.selection cimport SearchParamsC, select_evenly, select_puct
 
 from mcts_ext.errors import NoMemory
 
@@ -43,8 +43,7 @@ cdef void tree_reset(TreeC* tree) noexcept nogil:
     tree.n_waiting = 0
 
 
-cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint even_root,
-                          StateC* state) noexcept nogil:
+cdef int32_t tree_descend(TreeC* tree, const SearchParamsC* params, StateC* state) noexcept nogil:
     """Begin one simulation: walk to a leaf, which is an unexpanded node or the end of the round; return its index.
 
     With `even_root` the root's children are visited equally often; PUCT selects everywhere else.
@@ -56,10 +55,10 @@ cdef int32_t tree_descend(TreeC* tree, float c_puct, float fpu_reduction, bint e
     tree.n_simulations += 1
     while nodes[index].n_children > 0:
         nodes[index].n_in_flight += 1
-        if even_root and index == 0:
+        if params.even_root and index == 0:
             index = select_evenly(nodes, &nodes[0])
         else:
-            index = select_puct(nodes, &nodes[index], c_puct, fpu_reduction)
+            index = select_puct(nodes, &nodes[index], params)
         _prefetch(&nodes[nodes[index].first_child])    # its children, while the move is made
         _prefetch(&nodes[nodes[index].first_child + 2])
         state_apply(state, nodes[index].action)

@@ -18,10 +18,11 @@ from libc.string cimport memcpy
 
 from mcts_ext.batch cimport BatchC, EvaluationC, batch_ask
 from mcts_ext.cards cimport popcount
+from mcts_ext.contract cimport FIRST_CARD_ACTION
 from mcts_ext.determinize cimport determinize
 from mcts_ext.rng cimport RngC, rng_uniform
 from mcts_ext.rules cimport StateC, state_action_offset, state_apply, state_legal, state_start
-from mcts_ext.types cimport FIRST_CARD_ACTION, MAX_SEATS
+from mcts_ext.types cimport MAX_SEATS
 
 from mcts_ext.errors import NoMemory
 

@@ -17,7 +17,7 @@ experiment (docs/experiments/network.md). Only values that a valid observation c
 parameter is reachable. Indices are int32: bfloat16, which an engine may choose for floats, represents integers exactly
 only to 256.
 
-Axes: `B` rows, `F` = 96 bytes, 4 suits; seats are relative to the seat to act.
+Axes: `B` rows, `F` bytes of an observation, 4 suits; seats are relative to the seat to act.
 """
 
 from typing import Final
@@ -25,32 +25,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from mcts_ext.contract import (
-    AT_BIDS,
-    AT_CARDS,
-    AT_DEALER,
-    AT_GAME_ROUND,
-    AT_LEADER,
-    AT_N_CARDS,
-    AT_N_PLAYERS,
-    AT_N_TRICKS,
-    AT_START_CARDS,
-    AT_TOTALS,
-    AT_TRICKS,
-    AT_TRUMP,
-    AT_VOIDS,
-    BID_PENDING,
-    CARD_HELD,
-    CARD_ON_TABLE,
-    CARD_OWN,
-    CARD_UNSEEN,
-    MAX_HAND,
-    N_CARDS_IN_DECK,
-    N_SEATS,
-    N_SUITS,
-    NO_TRUMP,
-)
+from mcts_ext import contract
+from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS, N_SUITS, NO_TRUMP
 
+CARDS: Final = slice(contract.AT_CARDS, contract.AT_CARDS + N_CARDS_IN_DECK)  # bytes of an observation
 N_RANKS: Final = N_CARDS_IN_DECK // N_SUITS
 MIN_PLAYERS: Final = 3
 HOLDERS: Final = 2 * N_SEATS - 1  # own, held by seat 1..7, on the table from seat 1..7
@@ -65,14 +43,14 @@ def most_cards(seat: int) -> int:
 
 def one_hot_columns() -> list[tuple[int, int]]:
     """Return the (byte, value) pairs of header, bids and tricks in valid observations; each is one column."""
-    columns = [(AT_N_PLAYERS, n) for n in range(MIN_PLAYERS, N_SEATS + 1)]
-    columns += [(AT_N_CARDS, n) for n in range(1, MAX_HAND + 1)]
-    columns += [(AT_DEALER, seat) for seat in range(N_SEATS)]
-    columns += [(AT_N_TRICKS, n) for n in range(MAX_HAND)]
-    columns += [(AT_LEADER, seat) for seat in range(N_SEATS)]
+    columns = [(contract.AT_N_PLAYERS, n) for n in range(MIN_PLAYERS, N_SEATS + 1)]
+    columns += [(contract.AT_N_CARDS, n) for n in range(1, MAX_HAND + 1)]
+    columns += [(contract.AT_DEALER, seat) for seat in range(N_SEATS)]
+    columns += [(contract.AT_N_TRICKS, n) for n in range(MAX_HAND)]
+    columns += [(contract.AT_LEADER, seat) for seat in range(N_SEATS)]
     for seat in range(N_SEATS):
-        columns += [(AT_BIDS + seat, bid) for bid in [*range(most_cards(seat) + 1), BID_PENDING]]
-        columns += [(AT_TRICKS + seat, n) for n in range(most_cards(seat))]
+        columns += [(contract.AT_BIDS + seat, bid) for bid in [*range(most_cards(seat) + 1), contract.BID_PENDING]]
+        columns += [(contract.AT_TRICKS + seat, n) for n in range(most_cards(seat))]
     return columns
 
 
@@ -84,18 +62,18 @@ def need_columns() -> list[tuple[int, int]]:
 def _holders() -> Tensor:
     """Return `[256, 1]` int32: by card code, the first row of its holder, or the last row if it is not in contest."""
     table = torch.full((256, 1), HOLDERS * N_RANKS, dtype=torch.int32)
-    table[CARD_OWN] = 0
+    table[contract.CARD_OWN] = 0
     for seat in range(1, N_SEATS):
-        table[CARD_HELD + seat] = seat * N_RANKS
-        table[CARD_ON_TABLE + seat] = (N_SEATS - 1 + seat) * N_RANKS
+        table[contract.CARD_HELD + seat] = seat * N_RANKS
+        table[contract.CARD_ON_TABLE + seat] = (N_SEATS - 1 + seat) * N_RANKS
     return table
 
 
 def _places() -> Tensor:
     """Return `[256, 1]` int32: the state of a card in a pattern, by its code."""
     places = torch.full((256, 1), 2, dtype=torch.int32)
-    places[CARD_UNSEEN], places[CARD_OWN] = 0, 1
-    places[CARD_HELD + 1 :] = 0
+    places[contract.CARD_UNSEEN], places[contract.CARD_OWN] = 0, 1
+    places[contract.CARD_HELD + 1 :] = 0
     return places
 
 
@@ -150,32 +128,32 @@ class Decoder(nn.Module):
 
     def _context(self, numbers: Tensor) -> Tensor:
         columns = numbers.index_select(1, self.get_buffer("column_byte")) == self.get_buffer("column_value")
-        bids = numbers[:, AT_BIDS : AT_BIDS + N_SEATS]
-        tricks = numbers[:, AT_TRICKS : AT_TRICKS + N_SEATS]
+        bids = numbers[:, contract.AT_BIDS : contract.AT_BIDS + N_SEATS]
+        tricks = numbers[:, contract.AT_TRICKS : contract.AT_TRICKS + N_SEATS]
         need = (bids - tricks).clamp(min=-1.0).index_select(1, self.get_buffer("need_seat"))
-        totals = numbers[:, AT_TOTALS : AT_TOTALS + 2 * N_SEATS].reshape(-1, N_SEATS, 2)
+        totals = numbers[:, contract.AT_TOTALS : contract.AT_TOTALS + 2 * N_SEATS].reshape(-1, N_SEATS, 2)
         return torch.cat(
             [
                 columns.to(torch.float32),
                 (need == self.get_buffer("need_value")).to(torch.float32),
                 totals[:, :, 0] / 256 + totals[:, :, 1],
-                numbers[:, AT_GAME_ROUND : AT_START_CARDS + 1] / 16,
+                numbers[:, contract.AT_GAME_ROUND : contract.AT_START_CARDS + 1] / 16,
             ],
             dim=1,
         )
 
     def _suits(self, numbers: Tensor, indices: Tensor) -> Tensor:
-        void_bytes = indices[:, AT_VOIDS : AT_VOIDS + N_SEATS // 2]
+        void_bytes = indices[:, contract.AT_VOIDS : contract.AT_VOIDS + N_SEATS // 2]
         voids = nn.functional.embedding(void_bytes, self.get_buffer("bits")).reshape(-1, N_SEATS, N_SUITS)
-        relations = nn.functional.embedding(indices[:, AT_TRUMP], self.get_buffer("relation_columns"))
-        by_suit = numbers[:, AT_CARDS:].reshape(-1, N_SUITS, N_RANKS)
-        leader = numbers[:, AT_LEADER : AT_LEADER + 1].unsqueeze(2)
-        own = (by_suit == CARD_OWN).to(torch.float32)
-        unseen = ((by_suit == CARD_UNSEEN) | (by_suit > CARD_HELD)).to(torch.float32)
+        relations = nn.functional.embedding(indices[:, contract.AT_TRUMP], self.get_buffer("relation_columns"))
+        by_suit = numbers[:, CARDS].reshape(-1, N_SUITS, N_RANKS)
+        leader = numbers[:, contract.AT_LEADER : contract.AT_LEADER + 1].unsqueeze(2)
+        own = (by_suit == contract.CARD_OWN).to(torch.float32)
+        unseen = ((by_suit == contract.CARD_UNSEEN) | (by_suit > contract.CARD_HELD)).to(torch.float32)
         counts = [
             own.sum(2) / 4,
             unseen.sum(2) / N_RANKS,
-            (by_suit == CARD_ON_TABLE + leader).to(torch.float32).sum(2),  # the led suit; none when leading
+            (by_suit == contract.CARD_ON_TABLE + leader).to(torch.float32).sum(2),  # the led suit; none when leading
         ]
         return torch.cat(
             [
@@ -189,15 +167,15 @@ class Decoder(nn.Module):
         )
 
     def _orders(self, indices: Tensor) -> Tensor:
-        first = nn.functional.embedding(indices[:, AT_CARDS:], self.get_buffer("holders"))
+        first = nn.functional.embedding(indices[:, CARDS], self.get_buffer("holders"))
         first = first.reshape(-1, N_SUITS, N_RANKS)
         in_contest = (first < self.n_orders - 1).to(torch.float32)
         higher = (in_contest @ self.get_buffer("higher")) * in_contest
         return first + higher.to(torch.int32)
 
     def _patterns(self, indices: Tensor) -> Tensor:
-        top = indices[:, AT_CARDS:].reshape(-1, N_SUITS, N_RANKS)[:, :, N_RANKS - self.n_pattern_ranks :]
+        top = indices[:, CARDS].reshape(-1, N_SUITS, N_RANKS)[:, :, N_RANKS - self.n_pattern_ranks :]
         places = nn.functional.embedding(top, self.get_buffer("places")).squeeze(3)
         pattern = (places * self.get_buffer("place_value")).sum(2, dtype=torch.int32)
-        first = nn.functional.embedding(indices[:, AT_TRUMP], self.get_buffer("relation_rows"))
+        first = nn.functional.embedding(indices[:, contract.AT_TRUMP], self.get_buffer("relation_rows"))
         return first + pattern

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy and value network: observation bytes in, policy logits and values out.
 
-The bytes are decoded inside the graph (decoder.py), so a position is sent as 96 bytes by every caller:
+The bytes are decoded inside the graph (decoder.py), so every caller sends the bytes of a position:
 
 ```
                 +-- context -- linear --------------------- + --> blocks --> norm --+-- linear ------------> 14 bids
-uint8 [B, 96] --+                |                          |                       +-- linear, sigmoid --> value [B, 8]
+uint8 [B, F] ---+                |                          |                       +-- linear, sigmoid --> value [B, 8]
                 |                v                          |                       v
                 +-- 4 suits -- linear, relu --+-- summed ---+                    linear
                                               +----------------------------------> + --> relu, linear --> 4 x 13 cards
@@ -14,7 +14,8 @@ uint8 [B, 96] --+                |                          |                   
 The four suits share their input and output weights, so the network is equivariant under permutations of the suits:
 nothing has to be learned four times, and no data augmentation over the 24 permutations is needed.
 
-Axes: `B` rows, `F` = 96 bytes, `A` = 66 actions (14 bids, 4 x 13 cards), `S` = 8 seats, relative to the seat to act.
+Axes: `B` rows, `F` bytes of an observation, `A` = 66 actions (14 bids, 4 x 13 cards), `S` = 8 seats, relative to the
+seat to act.
 """
 
 from dataclasses import dataclass

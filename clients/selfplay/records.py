@@ -2,8 +2,8 @@
 """Records on disk: Parquet shards, written atomically and validated on reading.
 
 A run's folder holds `shards/*.parquet`. A shard is written under a hidden name, synced and renamed, so a reader never
-sees a partial one; a round's decisions are in one shard, so the shards determine which rounds are finished. Arrays are
-fixed-size lists; each shard's metadata contains the run's configuration.
+sees a partial one; a round's decisions are in one shard, so the shards determine which rounds are finished. The columns
+are those of `Records`, wide ones as fixed-size lists; each shard's metadata contains the run's configuration.
 """
 
 import errno
@@ -21,23 +21,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from clients.files import Unfit, json_object, open_regular, write_whole
-from clients.selfplay.checks import fault_in
-from mcts_ext.contract import N_ACTIONS, N_SEATS, OBSERVATION_BYTES, OBSERVATION_VERSION
+from mcts_ext.contract import OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
-from mcts_ext.records import Records
+from mcts_ext.records import Records, fault_in
 
-SCHEMA: pa.Schema = pa.schema(
-    [
-        ("observation", pa.list_(pa.uint8(), OBSERVATION_BYTES)),
-        ("policy", pa.list_(pa.float32(), N_ACTIONS)),
-        ("value", pa.list_(pa.float32(), N_SEATS)),
-        ("round", pa.int64()),
-        ("decision", pa.int16()),
-        ("seat", pa.uint8()),
-        ("action", pa.uint8()),
-        ("model_version", pa.int64()),
-    ]
-)
+
+def _type(array: NDArray[Any]) -> pa.DataType:
+    item = pa.from_numpy_dtype(array.dtype)
+    return pa.list_(item, array.shape[1]) if array.ndim == 2 else item
+
+
+SCHEMA: pa.Schema = pa.schema([(name, _type(array)) for name, array in vars(Records.empty(0)).items()])
 PROVENANCE_KEY: Final = b"blobzero"
 MAX_ROWS: Final = 1 << 18
 """Rows per shard, 108 MB of numbers: four times the output of ten seconds at the fastest rate measured with a network

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clients.selfplay.checks import fault_in_observations
 from clients.selfplay.records import (
     MAX_ROWS,
     PROVENANCE_KEY,
@@ -33,22 +32,9 @@ from clients.selfplay.records import (
     split_for_shards,
     write_shard,
 )
+from mcts_ext import contract
 from mcts_ext.config import SearchConfig, Unit
-from mcts_ext.contract import (
-    AT_BIDS,
-    AT_CARDS,
-    AT_DEALER,
-    AT_GAME_ROUND,
-    AT_LEADER,
-    AT_N_CARDS,
-    AT_N_PLAYERS,
-    AT_N_TRICKS,
-    AT_START_CARDS,
-    AT_TOTALS,
-    AT_TRICKS,
-    AT_TRUMP,
-    AT_VOIDS,
-)
+from mcts_ext.decode import fault_in_observations
 from mcts_ext.records import Records
 from tests.support.recorded import record
 from training.replay import Replay
@@ -164,23 +150,23 @@ TABLES: dict[str, tuple[Callable[[Records], pa.Table], str]] = {
         "not null",
     ),
     "no rows": (lambda records: table(records).slice(0, 0), "no rows"),
-    "trump 200": (with_bytes(AT_TRUMP, 200), "an invalid trump"),
-    "trump 5": (with_bytes(AT_TRUMP, 5), "an invalid trump"),
-    "dealer 250": (with_bytes(AT_DEALER, 250), "an invalid dealer"),
-    "tricks 255": (with_bytes(AT_N_TRICKS, 255), "too many finished tricks"),
-    "tricks of a seat 255": (with_bytes(AT_TRICKS, 255), "tricks won"),
-    "leader 255": (with_bytes(AT_LEADER, 255), "an invalid leader"),
-    "voids 255": (with_bytes(AT_VOIDS, 255, 255, 255, 255), "voids of missing seats"),
-    "totals 255": (with_bytes(AT_TOTALS, *[255] * 16), "impossible totals"),
-    "8 x 13": (with_bytes(AT_N_PLAYERS, 8, 13), "more cards than a deck has"),
-    "0 players": (with_bytes(AT_N_PLAYERS, 0), "numbers of players"),
-    "14 cards": (with_bytes(AT_N_CARDS, 14), "numbers of players or cards"),
-    "bids 255": (with_bytes(AT_BIDS, 255), "invalid bids"),
-    "round 200 of no game": (with_bytes(AT_GAME_ROUND, 200), "an invalid round of a game"),
-    "a game of 200": (with_bytes(AT_START_CARDS, 200), "an invalid round of a game"),
-    "a card code 255": (with_bytes(AT_CARDS, 255), "invalid card codes"),
-    "no cards": (with_bytes(AT_CARDS, *[0] * 52), "too many or too few cards"),
-    "all cards own": (with_bytes(AT_CARDS, *[1] * 52), "too many or too few cards"),
+    "trump 200": (with_bytes(contract.AT_TRUMP, 200), "an invalid trump"),
+    "trump 5": (with_bytes(contract.AT_TRUMP, 5), "an invalid trump"),
+    "dealer 250": (with_bytes(contract.AT_DEALER, 250), "an invalid dealer"),
+    "tricks 255": (with_bytes(contract.AT_N_TRICKS, 255), "too many finished tricks"),
+    "tricks of a seat 255": (with_bytes(contract.AT_TRICKS, 255), "tricks won"),
+    "leader 255": (with_bytes(contract.AT_LEADER, 255), "an invalid leader"),
+    "voids 255": (with_bytes(contract.AT_VOIDS, 255, 255, 255, 255), "voids of missing seats"),
+    "totals 255": (with_bytes(contract.AT_TOTALS, *[255] * 16), "impossible totals"),
+    "8 x 13": (with_bytes(contract.AT_N_PLAYERS, 8, 13), "more cards than a deck has"),
+    "0 players": (with_bytes(contract.AT_N_PLAYERS, 0), "numbers of players"),
+    "14 cards": (with_bytes(contract.AT_N_CARDS, 14), "numbers of players or cards"),
+    "bids 255": (with_bytes(contract.AT_BIDS, 255), "invalid bids"),
+    "round 200 of no game": (with_bytes(contract.AT_GAME_ROUND, 200), "an invalid round of a game"),
+    "a game of 200": (with_bytes(contract.AT_START_CARDS, 200), "an invalid round of a game"),
+    "a card code 255": (with_bytes(contract.AT_CARDS, 255), "invalid card codes"),
+    "no cards": (with_bytes(contract.AT_CARDS, *[0] * 52), "too many or too few cards"),
+    "all cards own": (with_bytes(contract.AT_CARDS, *[1] * 52), "too many or too few cards"),
 }
 
 
