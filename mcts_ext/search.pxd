@@ -26,22 +26,9 @@ cdef struct SearchParamsC:      # mirrors SearchConfig, which explains the field
 
 cdef inline SearchParamsC search_params(object config) except *:
     """Return the C mirror of a SearchConfig."""
-    cdef SearchParamsC params
     if type(config).__name__ != "SearchConfig":         # whose numbers are in their ranges
         raise TypeError(f"expected a SearchConfig, got {type(config).__name__}")
-    params.determinizations = config.determinizations
-    params.candidates = config.candidates
-    params.simulations = config.simulations
-    params.leaves_per_tree = config.leaves_per_tree
-    params.c_puct = config.c_puct
-    params.fpu_reduction = config.fpu_reduction
-    params.even_root = config.even_root
-    params.dirichlet_alpha = config.dirichlet_alpha
-    params.dirichlet_fraction = config.dirichlet_fraction
-    params.temperature = config.temperature
-    params.temperature_final = config.temperature_final
-    params.q_scale = config.q_scale
-    return params
+    return vars(config)
 
 cdef struct LeafC:              # a leaf waiting for its evaluation
     uint64_t     legal

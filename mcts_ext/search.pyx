@@ -15,12 +15,12 @@ from libc.string cimport memcpy, memset
 from mcts_ext.batch cimport (
     BatchC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free,
 )
-from mcts_ext.cards cimport lowest, popcount
+from mcts_ext.cards cimport popcount
 from mcts_ext.determinize cimport determinize
 from mcts_ext.node cimport NodeC
 from mcts_ext.rng cimport FOR_SEARCH, RngC, any_int, rng_dirichlet, rng_seed
 from mcts_ext.rules cimport (
-    Round, StateC, state_action_offset, state_is_over, state_legal, state_values,
+    Round, StateC, bit_list, state_action_offset, state_is_over, state_legal, state_values,
 )
 from mcts_ext.selection cimport improved_policy, mix_noise
 from mcts_ext.tree cimport (
@@ -300,13 +300,7 @@ cdef class Search:
 
     def _by_action(self, numbers):
         """Map the legal actions to `numbers`, given in ascending order of the actions."""
-        offset = state_action_offset(&self.state)
-        by_action = {}
-        legal = self.search.legal
-        for number in numbers:
-            by_action[offset + <int>lowest(legal)] = number
-            legal &= legal - 1
-        return by_action
+        return dict(zip(bit_list(self.search.legal, state_action_offset(&self.state)), numbers))
 
     def values(self):
         """Return the mean value per visited action from the view of the seat to act, `{action: Q}`."""
