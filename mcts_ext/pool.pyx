@@ -16,7 +16,7 @@ from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from mcts_ext.batch cimport BatchC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free
+from mcts_ext.batch cimport BatchC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free, batch_rows
 from mcts_ext.cards cimport lowest, nth_bit
 from mcts_ext.deals cimport ROUNDS_APART, DealsC, deals_check, deals_n_rounds, deals_set, deals_start
 from mcts_ext.observe cimport observe
@@ -96,7 +96,6 @@ cdef class SelfPlayPool:
     cdef int64_t n_playing
     cdef DealsC deals
     cdef list _rows
-    cdef list _views
 
     def __cinit__(self, rounds, *, totals=None, seed, deal, search, n_games=256, n_groups=2):
         if not 1 <= n_games <= 1_000_000:
@@ -121,17 +120,11 @@ cdef class SelfPlayPool:
         max_cards = max(n_cards for _, n_cards in deal.pairs())
         for i in range(n_games):
             search_alloc(&self.games[i].search, &self.params, max_cards)
-        cdef uint8_t[:, ::1] view
         self._rows = []
-        self._views = []
         rows_per_game = search.rows
         for group in range(self.n_groups):
             batch_alloc(&self.batches[group], rows_per_game * (self._first(group + 1) - self._first(group)))
-            rows = np.zeros((self.batches[group].capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
-            view = rows
-            self.batches[group].rows = &view[0, 0]
-            self._rows.append(rows)
-            self._views.append(view)
+            self._rows.append(batch_rows(&self.batches[group]))
 
     def __dealloc__(self):
         cdef int i

@@ -8,12 +8,12 @@
 """
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from mcts_ext.batch cimport (
-    BatchC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free,
+    BatchC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free, batch_rows,
 )
 from mcts_ext.cards cimport popcount
 from mcts_ext.determinize cimport determinize
@@ -222,7 +222,6 @@ cdef class Search:
     cdef CountsC counts
     cdef StateC state
     cdef object _rows
-    cdef uint8_t[:, ::1] _view
 
     def __cinit__(self, Round table not None, config, *, seed):
         cdef RngC rng
@@ -242,9 +241,7 @@ cdef class Search:
             check_memory(n_bytes, of="a search")
         search_alloc(&self.search, &self.params, table.state.n_cards)
         batch_alloc(&self.batch, config.rows)
-        self._rows = np.zeros((self.batch.capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
-        self._view = self._rows
-        self.batch.rows = &self._view[0, 0]
+        self._rows = batch_rows(&self.batch)
         search_start(&self.search, &self.params, &self.state, &rng)
 
     def __dealloc__(self):
