@@ -38,11 +38,7 @@ _DEALS: Final = 40
 
 
 class ISMCTSBot:
-    """OpenSpiel's ISMCTS bot (see the module docstring).
-
-    Args:
-        simulations: number of simulations per decision.
-    """
+    """OpenSpiel's ISMCTS bot (see the module docstring) with a number of simulations per decision."""
 
     def __init__(self, simulations: int) -> None:
         if not 2 <= simulations <= 10_000_000:

@@ -98,14 +98,9 @@ class MatchCounts:
 def play(
     players: Sequence[Player], deal: DealConfig, *, deals: int, seed: int, counts: MatchCounts | None = None
 ) -> Iterator[DealResult]:
-    """Play a match and yield the result of each deal, in order of their numbers.
+    """Play a match and yield the result of each deal, in order of their numbers; the caller may stop earlier.
 
-    Args:
-        players: at least two players.
-        deal: seats at the table and cards dealt.
-        deals: number of deals; the caller may stop earlier.
-        seed: seed of the match.
-        counts: updated during the match, if given.
+    `counts` is updated during the match.
 
     Raises:
         InvalidConfig: if there are fewer than two players or no deals, or the searches need more memory than available.

@@ -2,7 +2,7 @@
 """Request counters of an evaluator: latencies, failures and retries.
 
 The counts are flat, `name -> number`, so that a worker reports them in a line of JSON and a fleet sums them like its
-other counters. Counting a request costs one bisection, 0.3 us.
+other counters. Counting a request costs about a microsecond.
 """
 
 from bisect import bisect_left

@@ -75,8 +75,6 @@ class TritonEvaluator(Evaluator):
     """Evaluator on a Triton server; create it in the process that uses it.
 
     Args:
-        url: HOST:PORT of the gRPC endpoint.
-        model: name of the model.
         model_version: fixed version; empty for the server's latest.
         request_timeout_s: deadline of one request.
         server_timeout_s: how long to retry a failing request; 0 disables retries.
