@@ -72,6 +72,7 @@ EXTRA_OF: Final = {
     **dict.fromkeys(("scipy", "matplotlib"), "report"),
     "python_on_whales": "stack",
     "optuna": "tune",
+    "pyspiel": "dev",
 }
 """Extra that installs each optional package."""
 

@@ -26,6 +26,8 @@ class EvaluatorConfig:
     """Version of the model, for `triton`; empty for the latest."""
     model_path: str = ""
     """ONNX file, for `local`."""
+    threads: int = 1
+    """Compute threads, for `local`."""
     server_timeout_s: float = 60.0
     """How long to retry while the server is unavailable."""
 
@@ -53,7 +55,7 @@ def connect(
     if config.kind == "local":
         from clients.local import LocalEvaluator
 
-        return LocalEvaluator(config.model_path, on_event=on_event)
+        return LocalEvaluator(config.model_path, threads=config.threads, on_event=on_event)
     if config.kind == "uniform":
         return UniformEvaluator()
     if config.kind == "hash":

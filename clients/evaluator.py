@@ -53,9 +53,11 @@ class Evaluator(Protocol):
         """Release all resources. A `wait` in another thread then raises EvaluatorClosed."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def evaluate(evaluator: Evaluator, observations: NDArray[np.uint8]) -> Evaluation:
@@ -94,7 +96,7 @@ def check_evaluation(evaluation: Evaluation, *, n_rows: int, source: str) -> Non
             )
 
 
-class InProcessEvaluator:
+class InProcessEvaluator(Evaluator):
     """Base of the evaluators that compute in this process: inside `wait`, in order of submission."""
 
     def __init__(self) -> None:
@@ -104,14 +106,14 @@ class InProcessEvaluator:
     def submit(self, observations: NDArray[np.uint8], *, tag: int) -> None:
         """See `Evaluator`."""
         if self._is_closed:
-            raise EvaluatorClosed("expected an open evaluator, got a closed one; open another")
+            raise EvaluatorClosed
         check_observations(observations)
         self._submitted.append((tag, observations))
 
     def wait(self, timeout_s: float | None = None) -> tuple[int, Evaluation]:
         """See `Evaluator`; computes synchronously and ignores `timeout_s`."""
         if self._is_closed:
-            raise EvaluatorClosed("expected an open evaluator, got a closed one; open another")
+            raise EvaluatorClosed
         if not self._submitted:
             raise EvaluatorError("expected a batch in flight, got none; submit one before waiting")
         tag, observations = self._submitted.popleft()
@@ -125,12 +127,6 @@ class InProcessEvaluator:
         """See `Evaluator`."""
         self._is_closed = True
         self._submitted.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class UniformEvaluator(InProcessEvaluator):

@@ -107,8 +107,8 @@ def fault(error: OSError) -> str:
     return ""
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file atomically: write a temporary file, sync, rename.
+def write_whole(path: Path, data: bytes | memoryview, *, mode: int = 0o666) -> None:
+    """Write a file atomically: write a temporary file, sync, rename. The user's mask applies to `mode`.
 
     Raises:
         OSError: on failure; `path` is unchanged and no temporary file is left.
@@ -116,7 +116,8 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(data)
         sync(temporary)
         temporary.replace(path)
     finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from clients.address import is_loopback, join_url, split_url
-from clients.files import read_small, reason
+from clients.files import read_small, reason, write_whole
 from mcts_ext.errors import BlobError, InvalidConfig
 
 GRPC_HEADER: Final = "triton-grpc-protocol-admin-key"
@@ -104,14 +104,7 @@ def leave_key(key: str, path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         _check_private(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent)  # mode 600
-        try:
-            with open(handle, "w") as file:
-                file.write(key)
-            os.replace(name, path)  # a killed server may have left one
-        except BaseException:
-            os.unlink(name)
-            raise
+        write_whole(path, key.encode(), mode=0o600)  # a killed server may have left one
     except OSError as error:
         raise KeyUnreadable(f"expected to write a key to {path}, got {reason(error)}; free some space") from error
 

@@ -50,10 +50,8 @@ class LocalEvaluator(InProcessEvaluator):
 
     Args:
         path: ONNX file with the contract's tensors; its folder's name is the version if it is a number.
-        engine: inference engine.
         precision: precision of the arithmetic; `auto` chooses bfloat16 with OpenVINO if the processor has AMX or the
             file is bfloat16.
-        threads: number of compute threads.
         on_event: called with one line that states the chosen engine and arithmetic.
 
     Raises:

@@ -35,15 +35,11 @@ HOLDER_BYTES: Final = 1000
 ADVICE: Final = "wait until it is done, or choose another --out"
 
 
-class LockError(BlobError):
-    """The folder cannot be locked."""
-
-
-class FolderBusy(LockError):
+class FolderBusy(BlobError):
     """Another process holds the lock."""
 
 
-class FolderUnwritable(LockError):
+class FolderUnwritable(BlobError):
     """The lock file cannot be created; the cause is an OSError."""
 
 
@@ -61,14 +57,17 @@ def sole_writer(folder: Path, *, lock: str = LOCK, advice: str = ADVICE) -> Iter
         FolderBusy: if another process, or workers of an earlier one, hold the lock; the message names them.
         FolderUnwritable: if the folder cannot be created or written.
     """
-    with _exclusive(folder, lock, f"expected a folder to write at {folder}", f"{folder}", advice):
-        if lock == LOCK:
-            _await_workers(folder, advice)
+    expected = f"expected a folder to write at {folder}"
+    with _exclusive(folder / lock, of=folder, expected=expected, advice=advice):
+        workers = folder / WORKERS_LOCK
+        if lock == LOCK and workers.exists():
+            held = _lock(workers, fcntl.LOCK_EX, within_s=WORKERS_END_S, of=folder, expected=expected, advice=advice)
+            os.close(held)
         try:
             yield
         finally:
             if lock == LOCK:
-                _remove(folder / WORKERS_LOCK)
+                _remove(workers)
 
 
 @contextlib.contextmanager
@@ -79,7 +78,8 @@ def sole_writer_of(file: Path) -> Iterator[None]:
         FolderBusy: if another process holds the lock; the message names it.
         FolderUnwritable: if the folder cannot be created or written.
     """
-    with _exclusive(file.parent, f".{file.name}{LOCK}", f"expected to write {file}", f"{file}", ADVICE):
+    lock = file.parent / f".{file.name}{LOCK}"
+    with _exclusive(lock, of=file, expected=f"expected to write {file}", advice=ADVICE):
         yield
 
 
@@ -88,12 +88,10 @@ def worker_in(folder: Path) -> Iterator[None]:
     """Register as a worker of a folder's writer: the next writer waits until all workers have ended.
 
     Raises:
-        FolderUnwritable: if the lock file cannot be created.
+        FolderBusy, FolderUnwritable: if the lock file cannot be locked or created.
     """
-    try:
-        descriptor = _acquire(folder / WORKERS_LOCK, fcntl.LOCK_SH, within_s=ENDING_S)
-    except OSError as error:
-        raise FolderUnwritable(f"expected to write {folder}, got {error.strerror or error}") from error
+    path, expected = folder / WORKERS_LOCK, f"expected to write {folder}"
+    descriptor = _lock(path, fcntl.LOCK_SH, within_s=ENDING_S, of=folder, expected=expected, advice=ADVICE)
     try:
         yield
     finally:
@@ -116,16 +114,9 @@ def is_held(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path, name: str, expected: str, what: str, advice: str) -> Iterator[None]:
-    path, is_new = folder / name, not os.path.exists(folder)  # unlike Path.exists, False for a name that is too long
-    try:
-        descriptor = _acquire(path, fcntl.LOCK_EX, within_s=ENDING_S)
-    except BlockingIOError as error:
-        raise FolderBusy(f"expected no other writer of {what}, got {_holder(path)}; {advice}") from error
-    except OSError as error:
-        raise FolderUnwritable(
-            f"{expected}, got {error.strerror or error}; free some space, change its owner, or choose another path"
-        ) from error
+def _exclusive(path: Path, *, of: Path, expected: str, advice: str) -> Iterator[None]:
+    is_new = not os.path.exists(path.parent)  # unlike Path.exists, False for a name that is too long
+    descriptor = _lock(path, fcntl.LOCK_EX, within_s=ENDING_S, of=of, expected=expected, advice=advice)
     try:
         _sign(descriptor)
         yield
@@ -134,39 +125,47 @@ def _exclusive(folder: Path, name: str, expected: str, what: str, advice: str) -
             _remove(path)
             if is_new:
                 with contextlib.suppress(OSError):  # it is not empty
-                    folder.rmdir()
+                    path.parent.rmdir()
         os.close(descriptor)
 
 
-def _acquire(path: Path, kind: int, *, within_s: float) -> int:
+def _lock(path: Path, kind: int, *, within_s: float, of: Path, expected: str, advice: str) -> int:
     """Lock a file and return its descriptor; the file is guaranteed to still exist under its name.
 
     Raises:
-        BlockingIOError: if another process holds the lock.
-        OSError: if the file cannot be created or locked.
+        FolderBusy: if another process holds the lock after `within_s`.
+        FolderUnwritable: if the file cannot be created or locked.
     """
     deadline = time.monotonic() + within_s
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # an earlier holder has removed the folder
+    try:
+        while (descriptor := _lock_now(path, kind)) is None:
             if time.monotonic() > deadline:
-                raise
-            continue
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            if _stands(path, descriptor):
-                return descriptor
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise
+                raise FolderBusy(f"expected no other writer of {of}, got {_holder(path)}; {advice}")
             time.sleep(POLL_S)
-        except BaseException:
+    except OSError as error:
+        raise FolderUnwritable(
+            f"{expected}, got {error.strerror or error}; free some space, change its owner, or choose another path"
+        ) from error
+    return descriptor
+
+
+def _lock_now(path: Path, kind: int) -> int | None:
+    """Return the descriptor of the locked file, or None if another process holds it or is removing it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileNotFoundError:  # an earlier holder has removed the folder
+        return None
+    is_ours = False
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        is_ours = _stands(path, descriptor)
+    except BlockingIOError:
+        pass
+    finally:
+        if not is_ours:
             os.close(descriptor)
-            raise
-        os.close(descriptor)
+    return descriptor if is_ours else None
 
 
 def _stands(path: Path, descriptor: int) -> bool:
@@ -175,21 +174,6 @@ def _stands(path: Path, descriptor: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _await_workers(folder: Path, advice: str) -> None:
-    path = folder / WORKERS_LOCK
-    if not path.exists():
-        return
-    try:
-        os.close(_acquire(path, fcntl.LOCK_EX, within_s=WORKERS_END_S))
-    except BlockingIOError as error:
-        raise FolderBusy(
-            f"expected no other writer of {folder}, got workers of an earlier run that was killed "
-            f"(python -m clients.selfplay.worker); {advice}"
-        ) from error
-    except OSError as error:
-        raise FolderUnwritable(f"expected a folder to write at {folder}, got {error.strerror or error}") from error
 
 
 def _sign(descriptor: int) -> None:
@@ -203,6 +187,8 @@ def _sign(descriptor: int) -> None:
 
 
 def _holder(path: Path) -> str:
+    if path.name == WORKERS_LOCK:
+        return "workers of an earlier run that was killed (python -m clients.selfplay.worker)"
     with contextlib.suppress(OSError), open_regular(path) as file:
         return " ".join(file.read(HOLDER_BYTES).decode(errors="replace").split()) or "another process"
     return "another process"

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.selfplay.records import ShardError, read_observations
+from clients.selfplay.records import ShardError, read_shard
 from export.errors import InvalidPositions
 from mcts_ext.contract import MAX_HAND, N_CARDS_IN_DECK, N_SEATS, OBSERVATION_BYTES
 from mcts_ext.observe import observation
@@ -72,7 +72,7 @@ def recorded_rows(records: Path | None, n: int, *, seed: int) -> tuple[NDArray[n
     skipped: list[str] = []
     for i in random.permutation(len(shards)):
         try:
-            rows = read_observations(shards[i])
+            rows = read_shard(shards[i], ["observation"]).columns["observation"]
         except ShardError as error:
             skipped.append(str(error))
             continue

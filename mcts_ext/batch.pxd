@@ -14,7 +14,7 @@ cdef struct EvaluationC:
     float   values[MAX_SEATS]   # by relative seat, in [0, 1]
 
 cdef struct BatchC:
-    uint8_t*     rows           # [capacity + 1, OBSERVATION_BYTES], borrowed; the last row is scratch
+    uint8_t*     rows           # [capacity + 1, OBSERVATION_BYTES] of batch_rows; the last row is scratch
     uint64_t*    hashes         # [capacity]
     uint64_t*    legal          # [capacity] mask of the row's legal actions
     uint8_t*     offsets        # [capacity] action of the mask's lowest bit
@@ -26,6 +26,7 @@ cdef struct BatchC:
 
 cdef int64_t batch_bytes(int64_t capacity) noexcept nogil
 cdef int batch_alloc(BatchC* batch, int64_t capacity) except -1
+cdef object batch_rows(BatchC* batch)
 cdef void batch_free(BatchC* batch) noexcept nogil
 cdef void batch_clear(BatchC* batch) noexcept nogil
 cdef int32_t batch_ask(BatchC* batch, const StateC* state, uint64_t legal) noexcept nogil

@@ -16,6 +16,8 @@ from mcts_ext.observe cimport observation_hash, observe
 from mcts_ext.rules cimport StateC, state_action_offset
 from mcts_ext.types cimport MAX_LEGAL, MAX_SEATS
 
+import numpy as np
+
 from mcts_ext.errors import InvalidConfig, InvalidEvaluation, NoMemory
 
 cdef int64_t _table_size(int64_t capacity) noexcept nogil:
@@ -33,7 +35,7 @@ cdef int64_t batch_bytes(int64_t capacity) noexcept nogil:
 
 
 cdef int batch_alloc(BatchC* batch, int64_t capacity) except -1:
-    """Allocate everything but `rows` [capacity + 1, OBSERVATION_BYTES], which the caller owns."""
+    """Allocate everything but `rows`."""
     cdef size_t table_size
     memset(batch, 0, sizeof(BatchC))
     if not 1 <= capacity <= MAX_ROWS:
@@ -51,6 +53,14 @@ cdef int batch_alloc(BatchC* batch, int64_t capacity) except -1:
         batch_free(batch)
         raise NoMemory(f"expected room for a batch of {capacity} rows; play fewer games at once")
     return 0
+
+
+cdef object batch_rows(BatchC* batch):
+    """Allocate `rows` and return their array, which the caller keeps as long as the batch."""
+    rows = np.zeros((batch.capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
+    cdef uint8_t[:, ::1] view = rows
+    batch.rows = &view[0, 0]
+    return rows
 
 
 cdef void batch_free(BatchC* batch) noexcept nogil:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deals of self-play: independent rounds, or rounds of whole games (game.py) with running totals."""
+"""Deals of self-play: independent rounds, or rounds of whole games with running totals."""
 
 from libc.stdint cimport int64_t, uint16_t, uint64_t
 
@@ -14,15 +14,6 @@ cdef struct DealsC:
     int pairs[64][2]             # (players, cards) to draw from
     int n_pairs
     bint is_games                # whole games: `cards` is the largest hand
-
-cdef struct TableC:              # shared by the rounds of one game
-    int n_players
-    int n_cards                  # of an independent round, or of the largest hand
-    int dealer                   # of the first round
-
-cdef inline int table_n_rounds(const TableC* table) noexcept nogil:
-    """Return the rounds of a game: down to one card, one card once per player, up again."""
-    return 2 * (table.n_cards - 1) + table.n_players
 
 cdef int deals_set(DealsC* deals, seed, deal) except -1
 cdef int deals_check(const DealsC* deals, const int64_t[::1] numbers) except -1

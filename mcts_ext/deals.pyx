@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deals of self-play by round number.
+"""Deals of self-play by round number, and the sequence of rounds in a whole game.
 
 An independent round is a function of (seed, number). The rounds of game g are numbered from `ROUNDS_APART * g`:
 players, cards and first dealer come from the game's random stream, hands from the round's stream; the caller passes
@@ -13,6 +13,27 @@ from mcts_ext.rules cimport state_deal
 
 from mcts_ext.config import DealConfig
 from mcts_ext.errors import InvalidConfig
+
+TRUMPS = (0, 1, 2, 3, None)
+"""Trump of round r of a game is `TRUMPS[r % 5]`."""
+
+cdef struct TableC:              # shared by the rounds of one game
+    int n_players
+    int n_cards                  # of an independent round, or of the largest hand
+    int dealer                   # of the first round
+
+
+cdef inline int _n_rounds(int n_players, int start_cards) noexcept nogil:
+    return 2 * (start_cards - 1) + n_players
+
+
+cdef inline int _hand_size(int n_players, int start_cards, int index) noexcept nogil:
+    return max(start_cards - index, 1, start_cards + 1 + index - _n_rounds(n_players, start_cards))
+
+
+def hand_sizes(int n_players, int start_cards):
+    """Return the hand size of each round of a game: C down to 2, then one card once per player, then 2 up to C."""
+    return [_hand_size(n_players, start_cards, index) for index in range(_n_rounds(n_players, start_cards))]
 
 
 cdef int deals_set(DealsC* deals, seed, deal) except -1:
@@ -58,7 +79,7 @@ cdef int deals_n_rounds(const DealsC* deals, int64_t number) noexcept nogil:
     if not deals.is_games:
         return 1
     _game_table(deals, number, &table)
-    return table_n_rounds(&table) - <int>(number & (ROUNDS_APART - 1))
+    return _n_rounds(table.n_players, table.n_cards) - <int>(number & (ROUNDS_APART - 1))
 
 
 cdef void deals_start(
@@ -75,7 +96,7 @@ cdef void deals_start(
         return
     _game_table(deals, number, &table)
     index = <int>(number & (ROUNDS_APART - 1))
-    n_cards = max(table.n_cards - index, 1, table.n_cards + 1 + index - table_n_rounds(&table))
+    n_cards = _hand_size(table.n_players, table.n_cards, index)
     state_deal(state, table.n_players, n_cards, (table.dealer + index) % table.n_players, index % 5, rng)
     memcpy(state.totals, totals, sizeof(state.totals))
     state.game_round = <unsigned char>index

@@ -5,4 +5,3 @@ from mcts_ext.rng cimport RngC
 from mcts_ext.rules cimport StateC
 
 cdef void determinize(StateC* state, int seat, RngC* rng) noexcept nogil
-cdef void construct(StateC* state, int seat, RngC* rng) noexcept nogil

@@ -52,11 +52,6 @@ cdef void determinize(StateC* state, int seat, RngC* rng) noexcept nogil:
     _deal(state, seat, N_TRIES, rng)
 
 
-cdef void construct(StateC* state, int seat, RngC* rng) noexcept nogil:
-    """Determinize by construction only. Advances rng."""
-    _deal(state, seat, 0, rng)
-
-
 cdef void _deal(StateC* state, int seat, int n_tries, RngC* rng) noexcept nogil:
     cdef BoundC bound
     cdef uint64_t unseen = full_deck() & ~(state.played | state.hands[seat])
@@ -201,8 +196,5 @@ def determinized(Round table not None, int seat, *, seed, stream=0, constructed=
     if not 0 <= seat < table.state.n_players:
         raise InvalidConfig(f"expected a seat in 0..{table.state.n_players - 1}, got {seat}")
     rng_seed(&rng, FOR_DETERMINIZED, any_int(seed), any_int(stream))
-    if constructed:
-        construct(&twin.state, seat, &rng)
-    else:
-        determinize(&twin.state, seat, &rng)
+    _deal(&twin.state, seat, 0 if constructed else N_TRIES, &rng)
     return twin

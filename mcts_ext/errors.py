@@ -1,21 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of the engine.
-
-```
-BlobError                     base of all errors; the message is one line that says what to do
-├── InvalidConfig             a setting is outside its range
-├── InvalidDeal               the rules allow no such hands, dealer or trump
-├── IllegalAction             the rules forbid the action; the state is unchanged
-├── InvalidEvaluation         an evaluation has wrong shapes or non-finite numbers
-└── NoMemory                  memory allocation failed
-```
-"""
+"""Errors of the engine, and the base of all errors of the project."""
 
 from collections.abc import Sequence
 
 
 class BlobError(Exception):
-    """Base of all errors raised deliberately by this project."""
+    """Base of all errors raised deliberately by this project; the message is one line that says what to do."""
 
 
 class InvalidConfig(BlobError, ValueError):

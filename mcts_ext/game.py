@@ -1,18 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Full game: the sequence of rounds, the rotating dealer and the running totals."""
+"""Full game at one table: the rotating dealer and the running totals. The sequence of rounds: deals.pyx."""
 
 from random import Random
 
+from mcts_ext.deals import TRUMPS, hand_sizes
 from mcts_ext.errors import InvalidDeal
 from mcts_ext.rules import Round
-
-TRUMPS: tuple[int | None, ...] = (0, 1, 2, 3, None)
-"""Trump of round r is `TRUMPS[r % 5]`."""
-
-
-def hand_sizes(n_players: int, start_cards: int) -> list[int]:
-    """Return the hand size of each round: C down to 2, then one card once per player, then 2 up to C."""
-    return [*range(start_cards, 1, -1), *[1] * n_players, *range(2, start_cards + 1)]
 
 
 class Game:

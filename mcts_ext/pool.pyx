@@ -16,7 +16,7 @@ from libc.stdint cimport int16_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
-from mcts_ext.batch cimport BatchC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free
+from mcts_ext.batch cimport BatchC, batch_alloc, batch_answer, batch_bytes, batch_clear, batch_free, batch_rows
 from mcts_ext.cards cimport lowest, nth_bit
 from mcts_ext.contract cimport MAX_HAND, OBSERVATION_BYTES
 from mcts_ext.deals cimport ROUNDS_APART, DealsC, deals_check, deals_n_rounds, deals_set, deals_start
@@ -45,11 +45,11 @@ MOST_POINTS = 0xFFFF - ROUNDS_APART * (10 + MAX_HAND)
 
 cdef struct RecordC:             # one decision, until its round ends and its value is known
     uint8_t[OBSERVATION_BYTES] observation
-    int64_t  round_number
+    int64_t  round
     int64_t  model_version
     uint64_t legal
     float[MAX_LEGAL] policy      # over the legal actions in rising order
-    float[MAX_SEATS] values      # by relative seat: final score / (10 + N)
+    float[MAX_SEATS] value       # by relative seat: final score / (10 + N)
     int16_t  decision            # moves made earlier in the round, including forced ones
     uint8_t  action              # the action played
     uint8_t  seat
@@ -97,7 +97,6 @@ cdef class SelfPlayPool:
     cdef int64_t n_playing
     cdef DealsC deals
     cdef list _rows
-    cdef list _views
 
     def __cinit__(self, rounds, *, totals=None, seed, deal, search, n_games=256, n_groups=2):
         if not 1 <= n_games <= 1_000_000:
@@ -122,17 +121,11 @@ cdef class SelfPlayPool:
         max_cards = max(n_cards for _, n_cards in deal.pairs())
         for i in range(n_games):
             search_alloc(&self.games[i].search, &self.params, max_cards)
-        cdef uint8_t[:, ::1] view
         self._rows = []
-        self._views = []
         rows_per_game = search.rows
         for group in range(self.n_groups):
             batch_alloc(&self.batches[group], rows_per_game * (self._first(group + 1) - self._first(group)))
-            rows = np.zeros((self.batches[group].capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
-            view = rows
-            self.batches[group].rows = &view[0, 0]
-            self._rows.append(rows)
-            self._views.append(view)
+            self._rows.append(batch_rows(&self.batches[group]))
 
     def __dealloc__(self):
         cdef int i
@@ -194,27 +187,18 @@ cdef class SelfPlayPool:
         """Return the decisions of the rounds finished since the last call, in the order in which the rounds ended."""
         cdef int64_t n = self.n_finished
         records = Records.empty(n)
-        cdef uint8_t[:, ::1] observations = records.observation
+        if n == 0:
+            return records
+        found = np.asarray(<RecordC[:n]>self.finished)
+        for name in vars(records).keys() - {"policy"}:
+            getattr(records, name)[:] = found[name]
         cdef float[:, ::1] policies = records.policy
-        cdef float[:, ::1] values = records.value
-        cdef int64_t[::1] rounds = records.round
-        cdef int64_t[::1] versions = records.model_version
-        cdef int16_t[::1] decisions = records.decision
-        cdef uint8_t[::1] seats = records.seat
-        cdef uint8_t[::1] actions = records.action
         cdef RecordC* record
         cdef uint64_t legal
         cdef int64_t i
         cdef int k
         for i in range(n):
             record = &self.finished[i]
-            memcpy(&observations[i, 0], record.observation, OBSERVATION_BYTES)
-            memcpy(&values[i, 0], record.values, sizeof(record.values))
-            rounds[i] = record.round_number
-            versions[i] = record.model_version
-            decisions[i] = record.decision
-            seats[i] = record.seat
-            actions[i] = record.action
             legal = record.legal
             k = 0
             while legal:
@@ -290,7 +274,7 @@ cdef class SelfPlayPool:
         observe(state, record.observation)
         search_policy(&game.search, &self.params, record.policy)
         record.legal = game.search.legal
-        record.round_number = game.round_number
+        record.round = game.round_number
         record.model_version = self.model_version
         record.decision = <int16_t>(state.n_bids + state.n_plays)
         record.seat = state.seat_to_act
@@ -320,7 +304,7 @@ cdef class SelfPlayPool:
         for i in range(game.n_records):
             record = &game.records[i]
             for k in range(n):
-                record.values[k] = <float>state_score(&game.state, (record.seat + k) % n) / (10 + game.state.n_cards)
+                record.value[k] = <float>state_score(&game.state, (record.seat + k) % n) / (10 + game.state.n_cards)
             memcpy(&self.finished[self.n_finished], record, sizeof(RecordC))
             self.n_finished += 1
         self.counts.rounds += 1

@@ -49,6 +49,7 @@ cdef void state_apply(StateC* state, int action) noexcept nogil
 cdef void state_skip_forced(StateC* state) noexcept nogil
 cdef int state_score(const StateC* state, int seat) noexcept nogil
 cdef void state_values(const StateC* state, float* values) noexcept nogil
+cdef list bit_list(uint64_t mask, int offset)
 
 
 @cython.final

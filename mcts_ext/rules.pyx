@@ -129,7 +129,8 @@ cdef void state_values(const StateC* state, float* values) noexcept nogil:
         values[seat] = <float>state_score(state, seat) * unit
 
 
-cdef list _bits(uint64_t mask, int offset):
+cdef list bit_list(uint64_t mask, int offset):
+    """Return the indices of the set bits, ascending, each plus `offset`."""
     cdef list indices = []
     while mask:
         indices.append(offset + <int>lowest(mask))
@@ -226,7 +227,7 @@ cdef class Round:
     @property
     def hands(self):
         """Cards held now, one sorted list of card indices per seat."""
-        return [_bits(self.state.hands[seat], 0) for seat in range(self.state.n_players)]
+        return [bit_list(self.state.hands[seat], 0) for seat in range(self.state.n_players)]
 
     @property
     def bids(self):
@@ -240,7 +241,7 @@ cdef class Round:
     @property
     def voids(self):
         """Per seat, the suits in which it has shown void by not following."""
-        return [_bits(self.state.voids[seat], 0) for seat in range(self.state.n_players)]
+        return [bit_list(self.state.voids[seat], 0) for seat in range(self.state.n_players)]
 
     @property
     def totals(self):
@@ -270,7 +271,7 @@ cdef class Round:
         """Return the legal actions in ascending order; empty if the round is over."""
         if state_is_over(&self.state):
             return []
-        return _bits(state_legal(&self.state), state_action_offset(&self.state))
+        return bit_list(state_legal(&self.state), state_action_offset(&self.state))
 
     def apply(self, action):
         """Play an action; raise IllegalAction and change nothing if the rules forbid it."""

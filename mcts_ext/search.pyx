@@ -8,20 +8,20 @@
 """
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from mcts_ext.batch cimport (
-    BatchC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free,
+    BatchC, EvaluationC, batch_alloc, batch_answer, batch_ask, batch_bytes, batch_clear, batch_free, batch_rows,
 )
-from mcts_ext.cards cimport lowest, popcount
+from mcts_ext.cards cimport popcount
 from mcts_ext.contract cimport MAX_HAND, OBSERVATION_BYTES
 from mcts_ext.determinize cimport determinize
 from mcts_ext.node cimport NodeC
 from mcts_ext.rng cimport FOR_SEARCH, RngC, any_int, rng_dirichlet, rng_seed
 from mcts_ext.rules cimport (
-    Round, StateC, state_action_offset, state_is_over, state_legal, state_values,
+    Round, StateC, bit_list, state_action_offset, state_is_over, state_legal, state_values,
 )
 from mcts_ext.selection cimport improved_policy, mix_noise, search_params
 from mcts_ext.tree cimport (
@@ -222,7 +222,6 @@ cdef class Search:
     cdef CountsC counts
     cdef StateC state
     cdef object _rows
-    cdef uint8_t[:, ::1] _view
 
     def __cinit__(self, Round table not None, config, *, seed):
         cdef RngC rng
@@ -242,9 +241,7 @@ cdef class Search:
             check_memory(n_bytes, of="a search")
         search_alloc(&self.search, &self.params, table.state.n_cards)
         batch_alloc(&self.batch, config.rows)
-        self._rows = np.zeros((self.batch.capacity + 1, OBSERVATION_BYTES), dtype=np.uint8)
-        self._view = self._rows
-        self.batch.rows = &self._view[0, 0]
+        self._rows = batch_rows(&self.batch)
         search_start(&self.search, &self.params, &self.state, &rng)
 
     def __dealloc__(self):
@@ -300,13 +297,7 @@ cdef class Search:
 
     def _by_action(self, numbers):
         """Map the legal actions to `numbers`, given in ascending order of the actions."""
-        offset = state_action_offset(&self.state)
-        by_action = {}
-        legal = self.search.legal
-        for number in numbers:
-            by_action[offset + <int>lowest(legal)] = number
-            legal &= legal - 1
-        return by_action
+        return dict(zip(bit_list(self.search.legal, state_action_offset(&self.state)), numbers))
 
     def values(self):
         """Return the mean value per visited action from the view of the seat to act, `{action: Q}`."""

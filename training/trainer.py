@@ -109,7 +109,7 @@ def train(
         StateError: if the state in `out` cannot be read or written, or belongs to another run.
         CheckpointError: if `config.init` cannot be read, or a checkpoint cannot be written.
         InvalidConfig: if the preset or device is unknown.
-        LockError: if another process trains in `out`, or `out` cannot be written.
+        FolderBusy, FolderUnwritable: if another process trains in `out`, or `out` cannot be written.
     """
     with sole_writer(out), torch.random.fork_rng(devices=[]):  # keep the caller's random state
         try:

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clients.errors import EvaluatorError
 from clients.files import read_small
-from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable, rounds_of
-from clients.selfplay.summary import summarize
-from clients.selfplay.telemetry import History
-from clients.triton.statistics import ModelStatistics
+from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable, read_shard
+from clients.selfplay.telemetry import History, Sample
+from clients.triton.statistics import ModelCounts, ModelStatistics
 from mcts_ext.contract import MODEL_NAME
 from training.shards import find_shards
 
@@ -55,7 +56,8 @@ class RecordedRounds:
             if path in self._known:
                 continue
             try:
-                new.append((os.path.relpath(path, os.path.realpath(self._records)), len(rounds_of(Path(path)))))
+                rounds = read_shard(Path(path), ["round"]).columns["round"]
+                new.append((os.path.relpath(path, os.path.realpath(self._records)), len(np.unique(rounds))))
             except (ShardGone, ShardUnavailable) as error:
                 if isinstance(error, ShardUnavailable):
                     self.troubles[path] = str(error)
@@ -100,15 +102,16 @@ def wait_for_rounds(
         while True:
             looked = time.monotonic()
             n_rounds, now = recorded.count(), time.monotonic()
-            done = {"rounds": float(n_rounds - at_start)}
+            served = ModelCounts()
             with contextlib.suppress(EvaluatorError):  # an unavailable server is reported elsewhere
                 counts = statistics.read()
                 at_first = at_first or counts
-                done |= counts.minus(at_first).for_sample()
-                done["evaluations"] = done["leaves"] = done["execution_rows"]
-            history.add(now - began, done)
+                served = counts - at_first
+            rows = served.execution_rows
+            sample = Sample(now - began, rounds=n_rounds - at_start, leaves=rows, evaluations=rows, server=served)
+            history.samples.append(sample)
             if n_rounds >= wanted:
-                return summarize(history, rounds_before=at_start - before)
+                return history.summary(rounds_before=at_start - before)
             if now - said >= SAY_S:
                 said = now
                 rate = history.recent(SAY_S).rounds_per_min

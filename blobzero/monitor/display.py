@@ -60,7 +60,7 @@ class Display:
             self._live.update(Group(self._progress, _rates(history)))
         elif total.seconds >= self._next_line_s:
             self._next_line_s = total.seconds + PLAIN_INTERVAL_S
-            rows = total.mean_execution_rows
+            rows = total.server.mean_execution_rows
             self.say(
                 f"{total.seconds:6.0f} s  {int(total.rounds)} rounds  {total.rounds_per_min:.0f} rounds/min  "
                 f"{total.evaluations_per_s:,.0f} evaluations/s" + (f"  {rows:.0f} rows/execution" if rows else "")
@@ -89,14 +89,14 @@ def _rates(history: History) -> Table:
     for heading in ("", "rounds/min", "evaluations/s", "rows/execution", "queue ms", "compute ms"):
         table.add_column(heading, justify="right")
     for name, sample in (("last 10 s", recent), ("total", total)):
-        rows = sample.mean_execution_rows
+        rows = sample.server.mean_execution_rows
         table.add_row(
             name,
             f"{sample.rounds_per_min:,.0f}",
             f"{sample.evaluations_per_s:,.0f}",
             f"{rows:.0f}" if rows else "-",
-            f"{sample.queue_ms:.1f}",
-            f"{sample.compute_ms:.1f}",
+            f"{sample.server.queue_ms:.1f}",
+            f"{sample.server.compute_ms:.1f}",
         )
     return table
 
@@ -138,7 +138,7 @@ def draw(history: History, path: Path, *, title: str) -> None:
     for axes in (top, bottom):
         axes.set_ylim(bottom=0)
         thousands(axes.yaxis)
-    rows = [(at, step.mean_execution_rows) for at, step in steps if step.mean_execution_rows is not None]
+    rows = [(at, n_rows) for at, step in steps if (n_rows := step.server.mean_execution_rows) is not None]
     if rows:
         right = bottom.twinx()
         right.plot([at for at, _ in rows], [n for _, n in rows], color="tab:green")

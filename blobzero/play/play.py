@@ -20,8 +20,9 @@ from clients.connect import EvaluatorConfig, connect
 from clients.errors import EvaluatorError
 from mcts_ext.config import SearchConfig
 from mcts_ext.contract import MODEL_NAME
+from mcts_ext.deals import TRUMPS
 from mcts_ext.errors import InvalidConfig
-from mcts_ext.game import TRUMPS, Game
+from mcts_ext.game import Game
 from mcts_ext.memory import check_memory
 from mcts_ext.rules import Round
 from mcts_ext.search import memory_of_search

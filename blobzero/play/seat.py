@@ -25,7 +25,7 @@ from blobzero.play.entry import (
 )
 from clients.arena.game import Analysis
 from mcts_ext.contract import FIRST_CARD_ACTION
-from mcts_ext.game import hand_sizes
+from mcts_ext.deals import hand_sizes
 from mcts_ext.names import SUITS
 from mcts_ext.rules import Round
 

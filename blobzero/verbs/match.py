@@ -21,8 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from clients.arena.match import DealResult, MatchCounts, Player, play
-from clients.arena.players import KNOWN, PLAYER_SEARCH, NetworkSource, PlayerSpec, open_players, parse
+from clients.arena.players import KNOWN, PLAYER_SEARCH, Networks, PlayerSpec, open_player, parse
 from clients.arena.rating import Estimate, anytime_estimate, decided_after, elo, estimate
+from clients.connect import EvaluatorConfig
 from clients.files import reason, write_json
 from clients.lock import sole_writer_of
 from clients.provenance import machine
@@ -111,8 +112,8 @@ def _run(config: MatchConfig, specs: list[PlayerSpec]) -> int:
     counts, results = MatchCounts(), list[DealResult]()
     was_interrupted = False
     with contextlib.ExitStack() as stack:
-        source = _source(config, specs, stack, say)
-        players = open_players(specs, search=config.search, source=source, stack=stack, on_event=say)
+        networks = _networks(config, specs, stack, say)
+        players = [open_player(spec, search=config.search, networks=networks) for spec in specs]
         start = time.monotonic()
         try:
             with _progress(console, config.deals) as show:
@@ -211,10 +212,10 @@ def _plain(interval: Estimate) -> dict[str, float | None]:
     return {name: round(value, 4) if math.isfinite(value) else None for name, value in asdict(interval).items()}
 
 
-def _source(
+def _networks(
     config: MatchConfig, specs: Sequence[PlayerSpec], stack: contextlib.ExitStack, say: Callable[[str], None]
-) -> NetworkSource:
-    """Return the source of the players' networks; starts a server and exports checkpoints if necessary."""
+) -> Networks:
+    """Return the players' networks; starts a server and exports checkpoints if necessary."""
     url = config.url or ""
     checkpoints = {spec.path for spec in specs if spec.path.suffix == ".safetensors"}
     exported: dict[Path, Path] = {}
@@ -226,7 +227,8 @@ def _source(
         from serving.embedded import own_server  # the server is an optional dependency
 
         url = stack.enter_context(own_server(config.repository, say=say, model=config.model)).url
-    return NetworkSource(url, config.model, config.repository, exported, config.server_timeout)
+    server = EvaluatorConfig(url=url, model=config.model, server_timeout_s=config.server_timeout)
+    return Networks(server, repository=config.repository, exported=exported, stack=stack, on_event=say)
 
 
 def _export(checkpoint: Path, path: Path) -> None:

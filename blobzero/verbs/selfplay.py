@@ -22,8 +22,7 @@ from clients.lock import sole_writer
 from clients.selfplay.fleet import Fleet, FleetError
 from clients.selfplay.folder import RunFolder, RunFolderError, fresh_folder
 from clients.selfplay.sizing import Auto, Size, choose_size
-from clients.selfplay.summary import summarize
-from clients.selfplay.telemetry import History
+from clients.selfplay.telemetry import History, Sample
 from clients.selfplay.worker import WorkerConfig
 from clients.triton.statistics import ModelCounts, ModelStatistics
 from mcts_ext.config import DealConfig, SearchConfig, Unit
@@ -156,7 +155,7 @@ def _run(config: SelfPlayConfig, metrics: FleetMetrics, *, is_part: bool) -> int
     except BaseException:
         folder.withdraw()
         raise
-    summary = summarize(history, **extra, config=json.loads(json.dumps(asdict(config), default=str)))
+    summary = history.summary(**extra, config=json.loads(json.dumps(asdict(config), default=str)))
     try:
         write_json(folder.summary, summary)
     except OSError as error:
@@ -191,13 +190,12 @@ class _Server:
         self.read()
         self.counts_at_start = self.counts
 
-    def read(self, *, timeout_s: float = 2.0) -> dict[str, float]:
+    def read(self, *, timeout_s: float = 2.0) -> ModelCounts:
         """Return the server's counts since `start`, or the last known ones if it is unavailable."""
-        if self.statistics is None:
-            return {}
-        with contextlib.suppress(EvaluatorError):
-            self.counts = self.statistics.read(timeout_s=timeout_s)
-        return self.counts.minus(self.counts_at_start).for_sample()
+        if self.statistics is not None:
+            with contextlib.suppress(EvaluatorError):
+                self.counts = self.statistics.read(timeout_s=timeout_s)
+        return self.counts - self.counts_at_start
 
 
 @contextlib.contextmanager
@@ -276,7 +274,7 @@ def _play(
         while not fleet.is_done:
             fleet.poll(1.0)
             done = server.read(timeout_s=0.5) if is_stopping else server.read()  # it may hang
-            history.add(time.monotonic() - start, fleet.counts, done)
+            history.samples.append(Sample(time.monotonic() - start, **fleet.counts, server=done))
             metrics.update(fleet)
             display.update(history)
             if not is_stopping and (was_stopped() or time.monotonic() >= deadline):

@@ -6,7 +6,6 @@ A bot chooses one action at a time from the information set of the seat to act. 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from random import Random
 from typing import Final, Protocol
 
@@ -74,35 +73,22 @@ class HeuristicBot:
         return _bid(table, view) if table.is_bidding else FIRST_CARD_ACTION + _card(table, view)
 
 
-@dataclass
 class _SeatView:
     """Card counts in the information set of the seat to act."""
 
-    table: Round
-    seat: int = field(init=False)
-    hand: list[int] = field(init=False)
-    trump: int | None = field(init=False)
-    higher: list[int] = field(init=False)
-    """Number of unseen higher cards of the same suit, by card."""
-    unseen: list[int] = field(init=False)
-    """Number of unseen cards, by suit."""
-    n_unseen: int = field(init=False)
-    sizes: list[int] = field(init=False)
-    """Number of cards in hand, by seat."""
-    voids: list[set[int]] = field(init=False)
-    on_table: list[tuple[int, int]] = field(init=False)
-    """(seat, card) of the trick in progress."""
-
-    def __post_init__(self) -> None:
-        table = self.table
+    def __init__(self, table: Round) -> None:
         seat = table.seat_to_act
         assert seat is not None
-        self.seat, self.trump = seat, table.trump
+        self.table, self.seat, self.trump = table, seat, table.trump
         self.hand = table.hands[seat]
         tricks = [] if table.is_bidding else table.tricks
         self.on_table = tricks[-1] if tricks and len(tricks[-1]) < table.n_players else []
+        """(seat, card) of the trick in progress."""
         seen = {*self.hand, *(card for trick in tricks for _, card in trick)}
-        self.higher, self.unseen = [0] * N_CARDS_IN_DECK, [0, 0, 0, 0]
+        self.higher = [0] * N_CARDS_IN_DECK
+        """Number of unseen higher cards of the same suit, by card."""
+        self.unseen = [0, 0, 0, 0]
+        """Number of unseen cards, by suit."""
         for card in reversed(range(N_CARDS_IN_DECK)):
             suit = card // 13
             self.higher[card] = self.unseen[suit]
@@ -110,6 +96,7 @@ class _SeatView:
         self.n_unseen = sum(self.unseen)
         played = {other for other, _ in self.on_table}
         self.sizes = [len(self.hand) - (other in played) for other in range(table.n_players)]
+        """Number of cards in hand, by seat."""
         self.voids = [set(suits) for suits in table.voids]
 
     def has_none(self, seat: int, n_cards: int) -> float:

@@ -85,11 +85,6 @@ class Analysis:
     model_version: int
     """Model version that gave `prior` and `seats`; 0 without a network."""
 
-    @property
-    def best(self) -> int:
-        """Action with the highest probability in the search's policy, the first on a tie."""
-        return max(self.policy, key=lambda action: self.policy[action])
-
 
 _PRIOR_DEALS: Final = 16
 """Determinizations over which the network's own outputs are averaged."""
@@ -115,7 +110,7 @@ class SeatSearchPlayer:
         if len(legal) == 1:
             return legal[0]
         policy = self._search(table)[0]
-        return max(policy, key=lambda action: policy[action])
+        return max(policy, key=policy.__getitem__)  # the first on a tie
 
     def analyze(self, table: Round) -> Analysis:
         """Analyze a decision between at least two actions."""

@@ -14,7 +14,7 @@ rollouts, the most visited action. It plays OpenSpiel's game `oh_hell`, which ha
 
 `FairISMCTSBot` removes the knowledge of the cards in play.
 
-OpenSpiel is part of the extra `dev`; it is imported when the first such player is created.
+OpenSpiel is part of the extra `dev`, so it is imported when the first such player is created.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from mcts_ext.contract import FIRST_CARD_ACTION, N_CARDS_IN_DECK
 from mcts_ext.determinize import determinized
-from mcts_ext.errors import BlobError, InvalidConfig
+from mcts_ext.errors import InvalidConfig
 from mcts_ext.rules import Round
 
 SUITS: Final = "CDSH"
@@ -37,25 +37,16 @@ _DEALS: Final = 40
 """Determinizations of a fair search; 10 are about as strong, one is much weaker (docs/experiments/ismcts.md)."""
 
 
-class OpenSpielMissing(BlobError):
-    """OpenSpiel is not installed."""
-
-
 class ISMCTSBot:
-    """OpenSpiel's ISMCTS bot (see the module docstring).
-
-    Args:
-        simulations: number of simulations per decision.
-
-    Raises:
-        OpenSpielMissing: if OpenSpiel is not installed.
-    """
+    """OpenSpiel's ISMCTS bot (see the module docstring) with a number of simulations per decision."""
 
     def __init__(self, simulations: int) -> None:
         if not 2 <= simulations <= 10_000_000:
             raise InvalidConfig(f"expected ismcts:SIMULATIONS in 2..10000000, got {simulations}")
+        import pyspiel
+
         self._simulations = simulations
-        self._pyspiel = load_pyspiel()
+        self._pyspiel = pyspiel
 
     def choose(self, table: Round, *, seed: int) -> int:
         """See `Bot`; equal seeds need not give equal actions."""
@@ -123,6 +114,8 @@ def mirror(table: Round) -> Any:
 
 def deal(hands: Sequence[Sequence[int]], *, dealer: int, trump: int | None) -> Any:
     """Return OpenSpiel's state before the bidding with these hands (mapping: docs/rules.md)."""
+    import pyspiel
+
     n_cards = len(hands[0])
     rules = {
         "players": len(hands),
@@ -130,7 +123,7 @@ def deal(hands: Sequence[Sequence[int]], *, dealer: int, trump: int | None) -> A
         "off_bid_penalty": False,
         "points_per_trick": 1,
     }
-    state = load_pyspiel().load_game("oh_hell", rules).new_initial_state()
+    state = pyspiel.load_game("oh_hell", rules).new_initial_state()
     state.apply_action(n_cards)  # the number of tricks
     state.apply_action(dealer)
     for i in range(n_cards):  # one card at a time, from seat 0 whoever deals
@@ -158,16 +151,3 @@ def our_action(action: int) -> int:
         return action - N_CARDS_IN_DECK
     rank, suit = divmod(action, 4)
     return FIRST_CARD_ACTION + 13 * "SHCD".index(SUITS[suit]) + rank
-
-
-def load_pyspiel() -> Any:
-    """Import OpenSpiel.
-
-    Raises:
-        OpenSpielMissing: if it is not installed.
-    """
-    try:
-        import pyspiel
-    except ImportError as error:
-        raise OpenSpielMissing("expected OpenSpiel, got none; pip install -e .[dev]") from error
-    return pyspiel

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from clients.arena.bots import Bot
 from clients.evaluator import Evaluation, Evaluator
 from mcts_ext.config import DealConfig, SearchConfig
-from mcts_ext.contract import N_SUITS
+from mcts_ext.deals import TRUMPS
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.memory import check_memory
 from mcts_ext.rules import Round
@@ -98,14 +98,9 @@ class MatchCounts:
 def play(
     players: Sequence[Player], deal: DealConfig, *, deals: int, seed: int, counts: MatchCounts | None = None
 ) -> Iterator[DealResult]:
-    """Play a match and yield the result of each deal, in order of their numbers.
+    """Play a match and yield the result of each deal, in order of their numbers; the caller may stop earlier.
 
-    Args:
-        players: at least two players.
-        deal: seats at the table and cards dealt.
-        deals: number of deals; the caller may stop earlier.
-        seed: seed of the match.
-        counts: updated during the match, if given.
+    `counts` is updated during the match.
 
     Raises:
         InvalidConfig: if there are fewer than two players or no deals, or the searches need more memory than available.
@@ -136,7 +131,7 @@ def deal_of(config: DealConfig, *, seed: int, number: int) -> Round:
     return Round(
         [deck[seat::n_players] for seat in range(n_players)],
         dealer=random.randrange(n_players),
-        trump=random.choice((*range(N_SUITS), None)),
+        trump=random.choice(TRUMPS),
     )
 
 
@@ -166,19 +161,8 @@ class _Deal:
     bids_made: NDArray[np.float64]
 
 
-@dataclass(eq=False)
-class _Table:
-    """Round in progress."""
-
-    number: int
-    """Number of the deal."""
-    players: list[int]
-    """Index of the player in each seat."""
-    round: Round
-    n_actions: int = 0
-    search: Search | None = None
-    n_rows: int = 0
-    """Rows of the search waiting for evaluation."""
+_Table = Iterator[tuple[Evaluator, Search]]
+"""A round in progress: plays on, and yields whenever a search waits for the evaluation of its rows."""
 
 
 @dataclass(eq=False)
@@ -188,12 +172,12 @@ class _Group:
     index: int
     size: int
     tables: list[_Table] = field(default_factory=list)
-    waiting: dict[int, list[_Table]] = field(default_factory=dict)
-    """Tables by the index of the evaluator that has their rows, in order of the rows."""
+    waiting: dict[Evaluator, list[Search]] = field(default_factory=dict)
+    """Searches by the evaluator that has their rows, in order of the rows."""
 
 
 class _Match:
-    """State of a match: tables still to play, evaluators and incomplete deals."""
+    """State of a match: tables still to play and incomplete deals."""
 
     def __init__(self, players: Sequence[Player], deal: DealConfig, deals: int, seed: int, counts: MatchCounts) -> None:
         self._players = list(players)
@@ -202,17 +186,9 @@ class _Match:
         self._deals: dict[int, _Deal] = {}
         self._next_deal = 0
         self._tables = self._deal_out(deal, deals)
-        self._evaluators: list[Evaluator] = []
-        self._evaluator_of: list[int] = []
-        """Index into `_evaluators` by player; -1 for bots."""
-        for player in self._players:
-            if isinstance(player, SearchPlayer):
-                if player.evaluator not in self._evaluators:
-                    self._evaluators.append(player.evaluator)
-                self._evaluator_of.append(self._evaluators.index(player.evaluator))
-            else:
-                self._evaluator_of.append(-1)
-        self._answers: dict[tuple[int, int], Evaluation] = {}
+        self._any_search = any(isinstance(player, SearchPlayer) for player in players)
+        self._answers: dict[tuple[Evaluator, int], Evaluation] = {}
+        """Evaluations that came while another group's were awaited, by evaluator and group."""
 
     def _deal_out(self, config: DealConfig, deals: int) -> Iterator[_Table]:
         n = len(self._players)
@@ -220,7 +196,7 @@ class _Match:
             dealt = deal_of(config, seed=self._seed, number=number)
             self._deals[number] = _Deal(dealt.n_players, n, np.zeros(n), np.zeros(n))
             for seating in arrangements(n, dealt.n_players, seed=self._seed, number=number):
-                yield _Table(number, seating, dealt.copy())
+                yield self._play(number, seating, dealt.copy())
 
     def finished(self) -> Iterator[DealResult]:
         """Yield the newly complete deals, in order and without gaps."""
@@ -235,76 +211,63 @@ class _Match:
         Returns:
             Whether the group has anything left to do.
         """
-        going = [table for table in group.tables if self._play(table)]
+        group.tables = [table for table in group.tables if self._waits(table, group)]
         table: _Table | None = None
-        while len(going) < group.size and (table := next(self._tables, None)) is not None:
-            if self._play(table):
-                going.append(table)
-            elif not self._evaluators:
-                break  # only bots: let the caller have the results
-        group.tables = going
-        for table in going:
-            group.waiting.setdefault(self._evaluator_of[self._to_act(table)], []).append(table)
-        for number, tables in group.waiting.items():
-            rows = np.concatenate([table.search.observations for table in tables if table.search is not None])
-            self._evaluators[number].submit(rows, tag=group.index)
+        while len(group.tables) < group.size and (table := next(self._tables, None)) is not None:
+            if self._waits(table, group):
+                group.tables.append(table)
+            elif not self._any_search:
+                break  # let the caller have the results
+        for evaluator, searches in group.waiting.items():
+            rows = np.concatenate([search.observations for search in searches])
+            evaluator.submit(rows, tag=group.index)
             self._counts.evaluations += len(rows)
             self._counts.requests += 1
-        return bool(going) or table is not None
+        return bool(group.tables) or table is not None
 
     def apply_evaluations(self, group: _Group) -> None:
         """Wait for all evaluations of a group and apply them to its searches."""
-        for number, tables in group.waiting.items():
-            while (number, group.index) not in self._answers:
-                tag, answer = self._evaluators[number].wait()
-                self._answers[number, tag] = answer
-            answer = self._answers.pop((number, group.index))
+        for evaluator, searches in group.waiting.items():
+            while (evaluator, group.index) not in self._answers:
+                tag, answer = evaluator.wait()
+                self._answers[evaluator, tag] = answer
+            answer = self._answers.pop((evaluator, group.index))
             start = 0
-            for table in tables:
-                end = start + table.n_rows
-                assert table.search is not None
-                table.search.apply(answer.logits[start:end], answer.values[start:end])
+            for search in searches:
+                end = start + len(search.observations)
+                search.apply(answer.logits[start:end], answer.values[start:end])
                 start = end
         group.waiting.clear()
 
-    def _play(self, table: _Table) -> bool:
+    @staticmethod
+    def _waits(table: _Table, group: _Group) -> bool:
         """Play until a search waits for evaluations; return False once the round is over."""
-        while True:
-            if table.search is not None:
-                table.n_rows = table.search.collect()
-                if table.n_rows:
-                    return True
-                policy = table.search.policy()
-                table.search = None
-                self._apply(table, max(policy, key=policy.__getitem__))  # the first on a tie
-            if table.round.is_over:
-                self._score(table)
-                return False
-            legal = table.round.legal_actions()
-            player = self._players[self._to_act(table)]
+        for evaluator, search in table:
+            group.waiting.setdefault(evaluator, []).append(search)
+            return True
+        return False
+
+    def _play(self, number: int, seating: list[int], table: Round) -> _Table:
+        """Play one round of deal `number`; `seating` holds the player in each seat."""
+        n_actions = 0
+        while (seat := table.seat_to_act) is not None:
+            player, legal = self._players[seating[seat]], table.legal_actions()
+            seed = seed_of(self._seed, number, n_actions, 0)
             if len(legal) == 1:
-                self._apply(table, legal[0])
-                continue
-            seed = seed_of(self._seed, table.number, table.n_actions, 0)
-            if isinstance(player, BotPlayer):
-                self._apply(table, player.bot.choose(table.round, seed=seed))
+                action = legal[0]
+            elif isinstance(player, BotPlayer):
+                action = player.bot.choose(table, seed=seed)
             else:
-                table.search = Search(table.round, player.search, seed=seed)
                 self._counts.decisions += 1
-
-    def _to_act(self, table: _Table) -> int:
-        seat = table.round.seat_to_act
-        assert seat is not None
-        return table.players[seat]
-
-    def _apply(self, table: _Table, action: int) -> None:
-        table.round.apply(action)
-        table.n_actions += 1
-
-    def _score(self, table: _Table) -> None:
-        deal = self._deals[table.number]
+                search = Search(table, player.search, seed=seed)
+                while search.collect():
+                    yield player.evaluator, search
+                policy = search.policy()
+                action = max(policy, key=policy.__getitem__)  # the first on a tie
+            table.apply(action)
+            n_actions += 1
+        deal = self._deals[number]
         deal.rounds_left -= 1
-        scores = table.round.scores()
-        for player, score in zip(table.players, scores, strict=True):
-            deal.scores[player] += score
-            deal.bids_made[player] += score > 0  # a bid made, even of 0, scores at least 10
+        for index, score in zip(seating, table.scores(), strict=True):
+            deal.scores[index] += score
+            deal.bids_made[index] += score > 0  # a bid made, even of 0, scores at least 10

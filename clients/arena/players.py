@@ -31,10 +31,11 @@ import numpy as np
 
 from clients.arena.bots import BOTS
 from clients.arena.match import BotPlayer, Player, SearchPlayer
+from clients.connect import EvaluatorConfig, connect
 from clients.errors import ModelNotFound
-from clients.evaluator import Evaluator, UniformEvaluator, evaluate
+from clients.evaluator import Evaluator, evaluate
 from mcts_ext.config import SearchConfig
-from mcts_ext.contract import MODEL_NAME, OBSERVATION_BYTES
+from mcts_ext.contract import OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round
@@ -74,20 +75,6 @@ class PlayerSpec:
         return self.kind in ("ismcts", "ismcts-fair")
 
 
-@dataclass(frozen=True)
-class NetworkSource:
-    """Sources of the players' networks."""
-
-    url: str = ""
-    """HOST:PORT of a Triton server, if a player needs one."""
-    model: str = MODEL_NAME
-    repository: Path = Path("model_repo")
-    """Model repository, for versions that the server does not serve."""
-    exported: Mapping[Path, Path] | None = None
-    """Exported ONNX file by checkpoint."""
-    server_timeout_s: float = 60.0
-
-
 def parse(text: str) -> PlayerSpec:
     """Parse a player spec.
 
@@ -119,30 +106,75 @@ def parse(text: str) -> PlayerSpec:
     raise _unknown(text)
 
 
-def open_players(
-    specs: list[PlayerSpec],
-    *,
-    search: SearchConfig,
-    source: NetworkSource,
-    stack: ExitStack,
-    on_event: Callable[[str], None],
-) -> list[Player]:
-    """Create the players; their evaluators are closed with `stack`.
+class Networks:
+    """Opens the evaluators of players; equal networks share one.
 
     Args:
-        specs: one per player; equal networks share an evaluator.
-        search: default search of the players that search; its noise is turned off.
+        server: Triton server and model, for players that need one.
+        repository: model repository, for versions that the server does not serve.
+        exported: exported ONNX file by checkpoint.
+        stack: closes the evaluators.
         on_event: called with one line about each network and each event of its server.
+    """
+
+    def __init__(
+        self,
+        server: EvaluatorConfig,
+        *,
+        repository: Path,
+        exported: Mapping[Path, Path],
+        stack: ExitStack,
+        on_event: Callable[[str], None],
+    ) -> None:
+        self._server = server
+        self._repository = repository
+        self._exported = exported
+        self._stack = stack
+        self._on_event = on_event
+        self._opened: dict[EvaluatorConfig, Evaluator] = {}
+
+    def open(self, spec: PlayerSpec) -> tuple[Evaluator, str]:
+        """Return the evaluator of a searching player and its description.
+
+        Raises:
+            EvaluatorError: if it cannot be opened; ModelNotFound if there is no such version or file.
+        """
+        if spec.kind == "search-uniform":
+            return self._once(EvaluatorConfig(kind="uniform")), ""
+        if spec.kind == "file":
+            return self._file(self._exported.get(spec.path, spec.path)), str(spec.path)
+        version = self._latest() if spec.kind == "latest" else spec.number
+        try:
+            return self._once(replace(self._server, model_version=str(version))), f"version {version}"
+        except ModelNotFound:
+            path = self._repository / self._server.model / str(version) / "model.onnx"
+            if not path.is_file():
+                raise
+            self._on_event(f"version {version} is not served at {self._server.url}; evaluating {path} here")
+            return self._file(path), str(path)
+
+    def _latest(self) -> int:
+        """Return the latest served version, which is then used for the whole match."""
+        row = np.frombuffer(observation(Round.deal(4, 5, 0, None, 0)), dtype=np.uint8).reshape(1, OBSERVATION_BYTES)
+        with connect(self._server, on_event=self._on_event) as evaluator:
+            return evaluate(evaluator, row).model_version
+
+    def _file(self, path: Path) -> Evaluator:
+        n_cores = len(os.sched_getaffinity(0))
+        return self._once(EvaluatorConfig(kind="local", model_path=str(path), threads=n_cores))
+
+    def _once(self, config: EvaluatorConfig) -> Evaluator:
+        if config not in self._opened:
+            self._opened[config] = self._stack.enter_context(connect(config, on_event=self._on_event))
+        return self._opened[config]
+
+
+def open_player(spec: PlayerSpec, *, search: SearchConfig, networks: Networks) -> Player:
+    """Create a player. `search` applies unless the spec has its own numbers.
 
     Raises:
-        InvalidConfig: if a search is out of range. ModelNotFound: if a version or file does not exist.
-        OpenSpielMissing, EvaluatorError: see there.
+        InvalidConfig: if a search is out of range. EvaluatorError: see `Networks.open`.
     """
-    opened = _Networks(source, stack, on_event)
-    return [_open(spec, search, opened) for spec in specs]
-
-
-def _open(spec: PlayerSpec, search: SearchConfig, networks: "_Networks") -> Player:
     if spec.kind == "bot":
         return BotPlayer(spec.text, BOTS[spec.text]())
     if spec.is_openspiel:
@@ -150,72 +182,10 @@ def _open(spec: PlayerSpec, search: SearchConfig, networks: "_Networks") -> Play
 
         bot = ISMCTSBot(spec.number) if spec.kind == "ismcts" else FairISMCTSBot(spec.number)
         return BotPlayer(spec.text, bot, f"OpenSpiel, {spec.number} simulations")
-    if spec.search is not None:
-        search = replace(search, determinizations=spec.search[0], simulations=spec.search[1])
+    determinizations, simulations = spec.search or (search.determinizations, search.simulations)
+    search = replace(search, determinizations=determinizations, simulations=simulations)
     evaluator, what = networks.open(spec)
-    return SearchPlayer(
-        spec.text, search, evaluator, f"{what}, {search.determinizations} x {search.simulations}".removeprefix(", ")
-    )
-
-
-class _Networks:
-    """Cache of opened evaluators."""
-
-    def __init__(self, source: NetworkSource, stack: ExitStack, on_event: Callable[[str], None]) -> None:
-        self._source = source
-        self._stack = stack
-        self._on_event = on_event
-        self._opened: dict[str, Evaluator] = {}
-
-    def open(self, spec: PlayerSpec) -> tuple[Evaluator, str]:
-        """Return the evaluator of a searching player and its description."""
-        if spec.kind == "search-uniform":
-            return self._once("", UniformEvaluator), ""
-        if spec.kind == "file":
-            return self._file((self._source.exported or {}).get(spec.path, spec.path)), str(spec.path)
-        if spec.kind == "latest":
-            version = self._latest()
-            return self._version(version), f"version {version}"
-        try:
-            return self._version(spec.number), f"version {spec.number}"
-        except ModelNotFound:
-            path = self._source.repository / self._source.model / str(spec.number) / "model.onnx"
-            if not path.is_file():
-                raise
-            self._on_event(f"version {spec.number} is not served at {self._source.url}; evaluating {path} here")
-            return self._file(path), f"{path}"
-
-    def _latest(self) -> int:
-        """Return the latest served version, which is then used for the whole match."""
-        table = Round.deal(4, 5, 0, None, 0)
-        row = np.frombuffer(observation(table), dtype=np.uint8).reshape(1, OBSERVATION_BYTES)
-        with self._triton("") as evaluator:
-            return evaluate(evaluator, row).model_version
-
-    def _version(self, version: int) -> Evaluator:
-        return self._once(f"version {version}", lambda: self._triton(str(version)))
-
-    def _file(self, path: Path) -> Evaluator:
-        from clients.local import LocalEvaluator
-
-        n_cores = len(os.sched_getaffinity(0))
-        return self._once(str(path), lambda: LocalEvaluator(path, threads=n_cores, on_event=self._on_event))
-
-    def _triton(self, version: str) -> Evaluator:
-        from clients.triton.evaluator import TritonEvaluator
-
-        return TritonEvaluator(
-            self._source.url,
-            model=self._source.model,
-            model_version=version,
-            server_timeout_s=self._source.server_timeout_s,
-            on_event=self._on_event,
-        )
-
-    def _once(self, key: str, factory: Callable[[], Evaluator]) -> Evaluator:
-        if key not in self._opened:
-            self._opened[key] = self._stack.enter_context(factory())
-        return self._opened[key]
+    return SearchPlayer(spec.text, search, evaluator, f"{what}, {determinizations} x {simulations}".removeprefix(", "))
 
 
 def _unknown(text: str) -> InvalidConfig:

@@ -35,7 +35,7 @@ class Estimate:
         return f"{self.mean:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
 
-def estimate(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
+def estimate(values: NDArray[np.float64]) -> Estimate:
     """Return the mean of `[n]` independent values with Student's t interval, for a fixed number of deals.
 
     The interval of a single value is infinite.
@@ -45,17 +45,15 @@ def estimate(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> 
     n, mean = len(values), float(values.mean())
     if n < 2:
         return Estimate(mean, -math.inf, math.inf)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half)
 
 
-def anytime_estimates(
-    values: NDArray[np.float64], *, confidence: float = CONFIDENCE
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def anytime_estimates(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the means `[n]` of the first 1..n values and the half widths `[n]` of their confidence sequence.
 
-    With the stated confidence the true mean lies in all intervals from `FIRST_LOOK` on. So a match may stop at the
-    first interval that excludes zero; between equal players this has probability at most 1 - confidence, however long
+    With `CONFIDENCE` the true mean lies in all intervals from `FIRST_LOOK` on. So a match may stop at the
+    first interval that excludes zero; between equal players this has probability at most 1 - `CONFIDENCE`, however long
     the match. Before `FIRST_LOOK` the intervals are infinite.
 
     This is the normal-mixture confidence sequence (Robbins 1970; Howard, Ramdas, McAuliffe and Sekhon 2021, eq. 14)
@@ -66,7 +64,7 @@ def anytime_estimates(
 
     tests/clients/arena/test_rating.py simulates its error.
     """
-    n, alpha = len(values), 1 - confidence
+    n, alpha = len(values), 1 - CONFIDENCE
     t = np.arange(1, n + 1)
     means = np.cumsum(values) / t
     variances = np.maximum(np.cumsum(values**2) / t - means**2, 0.0) * t / np.maximum(t - 1, 1)
@@ -77,20 +75,20 @@ def anytime_estimates(
     return means, half
 
 
-def anytime_estimate(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
+def anytime_estimate(values: NDArray[np.float64]) -> Estimate:
     """Return the last of `anytime_estimates`."""
-    means, half = anytime_estimates(values, confidence=confidence)
+    means, half = anytime_estimates(values)
     return Estimate(float(means[-1]), float(means[-1] - half[-1]), float(means[-1] + half[-1]))
 
 
-def decided_after(values: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> int | None:
+def decided_after(values: NDArray[np.float64]) -> int | None:
     """Return the number of values after which the anytime interval first excluded zero, or None."""
-    means, half = anytime_estimates(values, confidence=confidence)
+    means, half = anytime_estimates(values)
     decided = np.flatnonzero(np.abs(means) > half)
     return int(decided[0]) + 1 if len(decided) else None
 
 
-def elo(differences: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Estimate:
+def elo(differences: NDArray[np.float64]) -> Estimate:
     """Return the Elo difference of the first player to the second, from `[n]` differences of deals.
 
     Model: a deal, with all its arrangements, is won by the player with the higher score, a tie is half a win, and an
@@ -104,7 +102,7 @@ def elo(differences: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> 
     n = len(differences)
     wins = float(np.count_nonzero(differences > 0) + 0.5 * np.count_nonzero(differences == 0))
     posterior = stats.beta(wins + 0.5, n - wins + 0.5)
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     return Estimate(*(_points(float(p)) for p in (posterior.mean(), posterior.ppf(tail), posterior.ppf(1 - tail))))
 
 

@@ -42,13 +42,12 @@ class RunFolder:
         try:
             self.shards.mkdir(parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
-            if self.config.exists():
-                existing = self._read()
-                different = [key for key in wanted if wanted[key] != existing.get(key)]
-                if different:
+            existing = self._read() if self.config.exists() else wanted
+            for key, value in wanted.items():
+                if value != existing.get(key):
                     raise RunFolderError(
-                        f"expected the same run in {self.path}, got another {different[0]} "
-                        f"({existing.get(different[0])}, now {wanted[different[0]]}); choose another --out"
+                        f"expected the same run in {self.path}, got another {key} ({existing.get(key)}, now {value}); "
+                        "choose another --out"
                     )
             write_json(self.config, wanted)
         except OSError as error:
@@ -69,16 +68,12 @@ class RunFolder:
 
     def seed(self) -> int:
         """Return the seed of the run in this folder, or a random one if there is none."""
-        try:
-            return check_seed(read_json(self.config)["seed"], what=f"the seed in {self.config}")
-        except FileNotFoundError:
+        if not self.config.exists():
             return secrets.randbits(31)
+        try:
+            return check_seed(self._read().get("seed"), what=f"the seed in {self.config}")
         except InvalidConfig as error:
             raise RunFolderError(f"{error}; choose another --out") from error
-        except (OSError, KeyError, ValueError) as error:
-            raise RunFolderError(
-                f"expected a run's seed in {self.config}, got {reason(error)}; choose another --out"
-            ) from error
 
     def _read(self) -> dict[str, Any]:
         try:

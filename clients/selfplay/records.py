@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from clients.files import Unfit, json_object, open_regular, write_whole
+from clients.files import json_object, open_regular, write_whole
 from mcts_ext.contract import OBSERVATION_VERSION
 from mcts_ext.errors import BlobError
 from mcts_ext.records import Records, fault_in
@@ -116,28 +116,6 @@ def is_shard_name(name: str) -> bool:
     return name.endswith(".parquet") and not name.startswith(".")
 
 
-def read_shards(paths: Sequence[Path]) -> Records:
-    """Return all decisions of the shards, in order.
-
-    Raises:
-        ShardError: if one cannot be read or is invalid (see `read_shard`).
-    """
-    parts = [read_shard(path).columns for path in paths]
-    if not parts:
-        return Records.empty(0)
-    return Records(**{name: np.concatenate([part[name] for part in parts]) for name in SCHEMA.names})
-
-
-def read_observations(path: Path) -> NDArray[np.uint8]:
-    """Return only the observations of a shard, `[n, F]`; raises as `read_shard`."""
-    return read_shard(path, ["observation"]).columns["observation"]
-
-
-def read_provenance(path: Path) -> dict[str, Any]:
-    """Return the provenance of a shard; raises as `read_shard`."""
-    return read_shard(path, []).provenance
-
-
 def finished_rounds(folder: Path, *, on_event: Callable[[str], None] = lambda _: None) -> set[int]:
     """Return the round numbers in a run's shards.
 
@@ -176,17 +154,6 @@ def _read_with_retries(path: Path, columns: Sequence[str]) -> Mapping[str, NDArr
     return read_shard(path, columns).columns
 
 
-def rounds_of(path: Path) -> set[int]:
-    """Return the round numbers in a shard; raises as `read_shard`."""
-    return set(np.unique(read_shard(path, ["round"]).columns["round"]).tolist())
-
-
-def read_keys(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int16]]:
-    """Return round and decision, `[n]` each, of every record in a shard; raises as `read_shard`."""
-    columns = read_shard(path, ["round", "decision"]).columns
-    return columns["round"], columns["decision"]
-
-
 @dataclass(frozen=True)
 class Shard:
     """Contents of a shard."""
@@ -212,25 +179,22 @@ def read_shard(path: Path, columns: Sequence[str] = SCHEMA.names) -> Shard:
             return _parse(file, columns)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ShardGone(f"expected a shard of records at {path}, got no file: it was removed") from error
-    except Unfit as error:
-        raise ShardError(f"expected a shard of records at {path}, got {error}; remove it") from error
-    except _InvalidShard as error:
-        raise ShardError(f"expected a shard of records at {path}, got {error}; {error.advice}") from error
     except MemoryError as error:
         raise _unavailable(path, "not enough memory") from error
     except (OSError, pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as error:
         # On corrupt bytes, Arrow raises OSError without an errno, or seeks to an invalid offset (EINVAL).
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise _unavailable(path, error.strerror or str(error)) from error
-        reason = " ".join(str(error).split())[:300]
-        raise ShardError(f"expected a shard of records at {path}, got {reason}; remove it") from error
+        advice = error.advice if isinstance(error, _InvalidShard) else "remove it"
+        got = " ".join(str(error).split())[:1000]
+        raise ShardError(f"expected a shard of records at {path}, got {got}; {advice}") from error
 
 
-class _InvalidShard(Exception):
+class _InvalidShard(ValueError):
     """The file is not a valid shard; the message says what was found instead."""
 
     def __init__(self, got: str, *, advice: str = "remove it") -> None:
-        super().__init__(" ".join(got.split())[:1000])
+        super().__init__(got)
         self.advice = advice
 
 

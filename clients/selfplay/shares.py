@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from clients.selfplay.records import finished_rounds, readable
 from mcts_ext.config import DealConfig
 from mcts_ext.contract import N_SEATS
-from mcts_ext.deals import ROUNDS_APART, games_for
+from mcts_ext.deals import ROUNDS_APART, games_for, hand_sizes
 from mcts_ext.decode import decode
-from mcts_ext.game import hand_sizes
 
 
 @dataclass(frozen=True)

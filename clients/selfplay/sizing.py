@@ -37,7 +37,6 @@ def choose_size(
     """Return the size of a fleet with defaults for `auto`.
 
     Args:
-        workers, games, groups: numbers, or `auto`.
         network_is_here: whether the network runs on the same cores, in another process.
         cores: cores available to this process; counted by default.
     """

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time series of a run's counters, and the rates derived from them."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from clients.provenance import machine
+from clients.triton.statistics import ModelCounts
 
 
 @dataclass(frozen=True)
@@ -20,20 +22,11 @@ class Sample:
     """Rows evaluated; leaves may share one."""
     records: float = 0
     client_cpu_s: float = 0.0
-    executions: float = 0
-    """Batches executed by the server."""
-    execution_rows: float = 0
-    """Rows in these batches."""
-    requests: float = 0
-    queue_s: float = 0.0
-    """Time in the server's queue, summed over requests."""
-    compute_s: float = 0.0
-    """Time in the model including input and output, summed over executions."""
+    server: ModelCounts = field(default_factory=ModelCounts)
 
-    def minus(self, earlier: "Sample") -> "Sample":
-        """Return the difference to an earlier sample."""
-        before = asdict(earlier)
-        return Sample(**{name: value - before[name] for name, value in asdict(self).items()})
+    def __sub__(self, earlier: "Sample") -> "Sample":
+        before = vars(earlier)
+        return Sample(**{name: value - before[name] for name, value in vars(self).items()})
 
     @property
     def rounds_per_min(self) -> float:
@@ -42,21 +35,6 @@ class Sample:
     @property
     def evaluations_per_s(self) -> float:
         return _ratio(self.evaluations, self.seconds)
-
-    @property
-    def mean_execution_rows(self) -> float | None:
-        """Mean batch size at the server; None without executions."""
-        return _ratio(self.execution_rows, self.executions) if self.executions else None
-
-    @property
-    def queue_ms(self) -> float:
-        """Mean time of a request in the server's queue."""
-        return 1000.0 * _ratio(self.queue_s, self.requests)
-
-    @property
-    def compute_ms(self) -> float:
-        """Mean time of one execution."""
-        return 1000.0 * _ratio(self.compute_s, self.executions)
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -69,13 +47,6 @@ class History:
 
     samples: list[Sample] = field(default_factory=lambda: [Sample()])
 
-    def add(self, seconds: float, *sources: Mapping[str, float]) -> None:
-        """Add a sample from the counts of the fleet and the server."""
-        values: dict[str, Any] = {"seconds": seconds}
-        for source in sources:
-            values.update(source)
-        self.samples.append(Sample(**values))
-
     @property
     def total(self) -> Sample:
         """Counts from the start to the last sample."""
@@ -85,7 +56,7 @@ class History:
         """Return the counts of the last `window_s` seconds."""
         last = self.samples[-1]
         earlier = [sample for sample in self.samples if sample.seconds <= last.seconds - window_s]
-        return last.minus(earlier[-1] if earlier else self.samples[0])
+        return last - (earlier[-1] if earlier else self.samples[0])
 
     def steps(self, window_s: float = 2.0) -> list[tuple[float, Sample]]:
         """Return (end time, counts) of consecutive steps of at least `window_s`, without an incomplete last step.
@@ -96,6 +67,27 @@ class History:
         earlier = self.samples[0]
         for sample in self.samples[1:]:
             if sample.seconds - earlier.seconds >= window_s:
-                steps.append((sample.seconds, sample.minus(earlier)))
+                steps.append((sample.seconds, sample - earlier))
                 earlier = sample
         return steps
+
+    def summary(self, **extra: Any) -> dict[str, Any]:
+        """Return the figures of the run under their JSON keys; `extra` adds further entries."""
+        total, server = self.total, self.total.server
+        return {
+            "rounds": int(total.rounds),
+            "seconds": round(total.seconds, 3),
+            "rounds_per_min": round(total.rounds_per_min, 2),
+            "decisions": int(total.decisions),
+            "simulations": int(total.simulations),
+            "leaves": int(total.leaves),
+            "evaluations": int(total.evaluations),
+            "evaluations_per_s": round(total.evaluations_per_s, 1),
+            "mean_execution_rows": server.mean_execution_rows and round(server.mean_execution_rows, 1),
+            "queue_ms": round(server.queue_ms, 3),
+            "compute_ms": round(server.compute_ms, 3),
+            "client_cpu_s": round(total.client_cpu_s, 3),
+            "records": int(total.records),
+            "machine": machine(),
+            **extra,
+        }

@@ -204,7 +204,7 @@ def run(config: WorkerConfig, *, go: threading.Event, stop: threading.Event, rep
 
         def tick(event: str) -> None:
             cpu_s = time.process_time() - cpu_before
-            report(event, **pool.stats, records=shards.n_records, client_cpu_s=cpu_s, **requests.flat())
+            report(event, **pool.stats, records=shards.n_records, client_cpu_s=cpu_s, **requests)
 
         def on_batch() -> None:
             nonlocal last_tick

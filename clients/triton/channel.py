@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One gRPC channel to a Triton server."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from clients.address import join_url, split_url
 from clients.keys import GRPC_HEADER, find_key
-from clients.triton.failures import classify
 from clients.triton.protocol import grpc
 
 CHANNEL_OPTIONS: Final = (
@@ -39,23 +37,3 @@ def key_metadata(url: str, key_file: Path | None) -> tuple[tuple[str, str], ...]
     """
     key = find_key(url, key_file)
     return () if key is None else ((GRPC_HEADER, key),)
-
-
-def call_once(
-    method: Callable[..., Any],
-    request: Any,
-    *,
-    url: str,
-    model: str,
-    timeout_s: float,
-    metadata: tuple[tuple[str, str], ...] = (),
-) -> Any:
-    """Call one method without retries.
-
-    Raises:
-        EvaluatorError: the classified failure.
-    """
-    try:
-        return method(request, timeout=timeout_s, metadata=metadata)
-    except grpc.RpcError as error:
-        raise classify(error).error(url=url, model=model) from error

@@ -19,8 +19,9 @@ from functools import cached_property
 from typing import Any, Self
 
 from clients.errors import RequestTimeout
-from clients.triton.channel import call_once, open_channel
-from clients.triton.protocol import service_pb2_grpc
+from clients.triton.channel import open_channel
+from clients.triton.failures import classify
+from clients.triton.protocol import grpc, service_pb2_grpc
 
 
 class Link:
@@ -75,11 +76,12 @@ class Connection:
         link, sent_at, token = self.link, time.monotonic(), object()
         link.calls.add(token)
         try:
-            stub = getattr(link.stub, method)
-            response = call_once(stub, request, url=self.url, model=model, timeout_s=timeout_s, metadata=metadata)
-        except RequestTimeout:
-            self.unanswered(link, sent_at=sent_at)
-            raise
+            response = getattr(link.stub, method)(request, timeout=timeout_s, metadata=metadata)
+        except grpc.RpcError as error:
+            failure = classify(error)
+            if failure.kind is RequestTimeout:
+                self.unanswered(link, sent_at=sent_at)
+            raise failure.error(url=self.url, model=model) from error
         finally:
             link.calls.discard(token)
         link.heard_at = time.monotonic()

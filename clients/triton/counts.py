@@ -2,11 +2,11 @@
 """Request counters of an evaluator: latencies, failures and retries.
 
 The counts are flat, `name -> number`, so that a worker reports them in a line of JSON and a fleet sums them like its
-other counters. Counting a request costs one bisection, 0.3 us.
+other counters. Counting a request costs about a microsecond.
 """
 
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -38,7 +38,7 @@ class RequestTotals:
 
     @staticmethod
     def of(counts: Mapping[str, float]) -> "RequestTotals":
-        """Parse sums of `RequestCounts.flat()`; other names are ignored."""
+        """Parse sums of `RequestCounts`; other names are ignored."""
         return RequestTotals(
             buckets=tuple(int(counts.get(f"{_BUCKET}{i}", 0)) for i in range(len(LATENCY_BOUNDS_S) + 1)),
             seconds=counts.get(_SECONDS, 0.0),
@@ -48,33 +48,21 @@ class RequestTotals:
         )
 
 
-class RequestCounts:
-    """Counts of one evaluator; not thread-safe."""
+class RequestCounts(defaultdict[str, float]):
+    """Counts of one evaluator under the names that `RequestTotals.of` reads; not thread-safe."""
 
     def __init__(self) -> None:
-        self._buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
-        self._seconds = 0.0
-        self._retries = 0
-        self._failures: Counter[str] = Counter()
+        super().__init__(float)
 
     def answered(self, seconds: float) -> None:
         """Count a response with its latency."""
-        self._buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
-        self._seconds += seconds
+        self[f"{_BUCKET}{bisect_left(LATENCY_BOUNDS_S, seconds)}"] += 1
+        self[_SECONDS] += seconds
 
     def failed(self, kind: str) -> None:
         """Count a failed attempt."""
-        self._failures[kind] += 1
+        self[_FAILED + kind] += 1
 
     def sent_again(self) -> None:
         """Count a retry."""
-        self._retries += 1
-
-    def flat(self) -> dict[str, float]:
-        """Return the counts under the names that `RequestTotals.of` reads; empty buckets are left out."""
-        return {
-            _SECONDS: self._seconds,
-            _RETRIES: self._retries,
-            **{f"{_BUCKET}{i}": count for i, count in enumerate(self._buckets) if count},
-            **{f"{_FAILED}{kind}": count for kind, count in self._failures.items()},
-        }
+        self[_RETRIES] += 1

@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from clients.errors import (
     ServerFailed,
     UnsoundAnswer,
 )
-from clients.evaluator import Evaluation, check_evaluation, check_observations
+from clients.evaluator import Evaluation, Evaluator, check_evaluation, check_observations
 from clients.triton.connection import Connection, Link
 from clients.triton.counts import MIXED, RequestCounts
 from clients.triton.failures import Failure, classify
@@ -71,12 +71,10 @@ class _Part:
     n_failures: int = 0
 
 
-class TritonEvaluator:
+class TritonEvaluator(Evaluator):
     """Evaluator on a Triton server; create it in the process that uses it.
 
     Args:
-        url: HOST:PORT of the gRPC endpoint.
-        model: name of the model.
         model_version: fixed version; empty for the server's latest.
         request_timeout_s: deadline of one request.
         server_timeout_s: how long to retry a failing request; 0 disables retries.
@@ -105,7 +103,7 @@ class TritonEvaluator:
         self._request_timeout_s = request_timeout_s
         self._server_timeout_s = server_timeout_s
         self._on_event = on_event
-        self._counts = counts or RequestCounts()
+        self._counts = RequestCounts() if counts is None else counts
         self._request = service_pb2.ModelInferRequest(model_name=model, model_version=model_version)
         self._request.inputs.add(name=INPUT_NAME, datatype="UINT8", shape=[0, OBSERVATION_BYTES])
         for name in OUTPUTS:
@@ -142,7 +140,7 @@ class TritonEvaluator:
         deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         while True:
             if self._is_closed:
-                raise _closed()
+                raise EvaluatorClosed
             if not self._n_in_flight:
                 raise EvaluatorError("expected a batch in flight, got none; submit one before waiting")
             self._send_retries()
@@ -179,12 +177,6 @@ class TritonEvaluator:
             time.sleep(0.002)
         self._connection.close()  # cancels the remaining calls, which wakes up `wait`
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _check_model(self) -> int:
         """Wait for the server, check its model against the contract and return its maximum batch size."""
         request = service_pb2.ModelConfigRequest(name=self._model, version=self._model_version)
@@ -202,10 +194,7 @@ class TritonEvaluator:
                 if failure.kind is RequestTimeout:
                     self._connection.unanswered(link, sent_at=sent_at)
                 n_failures += 1
-                pause_s = _pause_s(n_failures)
-                waited_s = time.monotonic() - began
-                if not failure.may_pass or waited_s + pause_s > self._server_timeout_s:
-                    raise failure.error(url=self._url, model=self._model, waited_s=waited_s) from error
+                pause_s = self._pause_after(failure, n_failures=n_failures, since=began)
                 self._report_outage(failure)
                 time.sleep(pause_s)
             else:
@@ -214,7 +203,7 @@ class TritonEvaluator:
 
     def _send(self, part: _Part) -> None:
         if self._is_closed:
-            raise _closed()
+            raise EvaluatorClosed
         deadline_s = self._request_timeout_s
         if part.failing_since is not None:
             left_s = part.failing_since + self._server_timeout_s - time.monotonic()
@@ -226,7 +215,7 @@ class TritonEvaluator:
         try:
             call = link.infer.future(encode_request(self._request, rows), timeout=deadline_s)
         except ValueError as error:  # another thread has just closed the channel
-            raise _closed() from error
+            raise EvaluatorClosed from error
         link.calls.add(part)
 
         def finish(done: grpc.Future) -> None:
@@ -297,14 +286,18 @@ class TritonEvaluator:
         now = time.monotonic()
         part.failing_since = part.failing_since or now
         part.n_failures += 1
-        pause_s = _pause_s(part.n_failures)
-        waited_s = now - part.failing_since
-        if not failure.may_pass or waited_s + pause_s > self._server_timeout_s:
-            raise failure.error(url=self._url, model=self._model, waited_s=waited_s)
+        pause_s = self._pause_after(failure, n_failures=part.n_failures, since=part.failing_since)
         if not is_mixed:  # then the server does respond
             self._failing.add(part)
             self._report_outage(failure)
         heapq.heappush(self._paused, (now + pause_s, next(self._order), part))
+
+    def _pause_after(self, failure: Failure, *, n_failures: int, since: float) -> float:
+        """Return the backoff before the next attempt; raise if a retry cannot help or the time is up."""
+        pause_s, waited_s = _pause_s(n_failures), time.monotonic() - since
+        if not failure.may_pass or waited_s + pause_s > self._server_timeout_s:
+            raise failure.error(url=self._url, model=self._model, waited_s=waited_s)
+        return pause_s
 
     def _read(self, data: bytes, *, n_rows: int) -> Evaluation:
         """Decode and check a serialized ModelInferResponse; the arrays may be views of its bytes."""
@@ -318,13 +311,9 @@ class TritonEvaluator:
         tensors = {output.name: array for output, array in outputs if output.datatype == "FP32"}
         arrays = []
         for name, (_, width) in OUTPUTS.items():
-            size = tensors[name].size if name in tensors else 0
-            if size != n_rows * width:
-                raise UnsoundAnswer(
-                    f"expected {name} FP32 [{n_rows}, {width}] from {self._url}, got {size} numbers of that type; "
-                    "publish a network of this contract (blobzero publish)"
-                )
-            arrays.append(tensors[name].reshape(n_rows, width))
+            array = tensors.get(name, np.empty(0, np.float32))
+            # One of another size stays flat, and fails the check.
+            arrays.append(array.reshape(n_rows, width) if array.size == n_rows * width else array)
         version = int(response.model_version) if response.model_version.isdecimal() else 0
         answer = Evaluation(arrays[0], arrays[1], version)
         check_evaluation(answer, n_rows=n_rows, source=f"{self._model} version {version} at {self._url}")
@@ -352,7 +341,3 @@ def _pause_s(n_failures: int) -> float:
     """Return the backoff: exponential, with jitter so that the clients of a server do not retry in step."""
     n_doublings = min(n_failures - 1, 30)  # 2.0**1024 overflows
     return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**n_doublings) * random.uniform(0.5, 1.0)
-
-
-def _closed() -> EvaluatorClosed:
-    return EvaluatorClosed("expected an open evaluator, got a closed one; open another")

@@ -10,7 +10,7 @@ from mcts_ext.contract import INPUTS, OBSERVATION_VERSION, OUTPUTS, VERSION_KEY
 
 _TYPES: Final = {"uint8": "UINT8", "float32": "FP32"}
 _INPUTS, _OUTPUTS = (
-    {name: f"{name} {_TYPES[kind]} [{width}]" for name, (kind, width) in tensors.items()}
+    sorted(f"{name} {_TYPES[kind]} [{width}]" for name, (kind, width) in tensors.items())
     for tensors in (INPUTS, OUTPUTS)
 )
 _ADVICE: Final = "export it with this version of blobzero, or name another model"
@@ -29,7 +29,7 @@ def check_served_model(config: Any, *, model: str, url: str) -> int:
     inputs, outputs = _describe(config.input), _describe(config.output)
     if inputs != _INPUTS:
         raise ModelMismatch(f"expected input {_listing(_INPUTS)} {where}, got {_listing(inputs)}; {_ADVICE}")
-    if {name: outputs.get(name) for name in _OUTPUTS} != _OUTPUTS:  # other outputs are not requested
+    if not set(_OUTPUTS) <= set(outputs):  # other outputs are not requested
         raise ModelMismatch(f"expected outputs {_listing(_OUTPUTS)} {where}, got {_listing(outputs)}; {_ADVICE}")
     if config.max_batch_size < 1:
         raise ModelMismatch(
@@ -42,17 +42,14 @@ def check_served_model(config: Any, *, model: str, url: str) -> int:
     return int(config.max_batch_size)
 
 
-def _describe(tensors: Iterable[Any]) -> dict[str, str]:
+def _describe(tensors: Iterable[Any]) -> list[str]:
     """Return each tensor as `name TYPE [dims]`, by name."""
-    return {
-        tensor.name: f"{tensor.name} {_type_name(tensor.data_type)} [{', '.join(map(str, tensor.dims))}]"
+    kinds = model_config_pb2.DataType
+    return sorted(
+        f"{tensor.name} {kinds.Name(tensor.data_type).removeprefix('TYPE_')} [{', '.join(map(str, tensor.dims))}]"
         for tensor in tensors
-    }
+    )
 
 
-def _type_name(number: int) -> str:
-    return str(model_config_pb2.DataType.Name(number)).removeprefix("TYPE_")
-
-
-def _listing(tensors: dict[str, str]) -> str:
-    return " and ".join(tensors[name] for name in sorted(tensors)) or "none"
+def _listing(tensors: list[str]) -> str:
+    return " and ".join(tensors) or "none"

@@ -5,10 +5,10 @@ Triton counts per version since the server started. A restart or a version swap 
 are kept, so the sums here only grow.
 """
 
-from collections import Counter
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from clients.triton.connection import Connection
 from clients.triton.protocol import service_pb2
@@ -47,46 +47,38 @@ class ModelCounts:
         """Mean batch size; None without executions."""
         return self.execution_rows / self.executions if self.batch_sizes else None
 
-    def for_sample(self) -> dict[str, float]:
-        """Return the server's fields of a `telemetry.Sample`."""
-        return {
-            "executions": self.executions,
-            "execution_rows": self.execution_rows,
-            "requests": self.requests,
-            "queue_s": self.queue_s,
-            "compute_s": self.compute_s,
-        }
+    @property
+    def queue_ms(self) -> float:
+        """Mean time of a request in the queue; 0 without requests."""
+        return 1000 * self.queue_s / self.requests if self.requests else 0.0
 
-    def plus(self, other: "ModelCounts") -> "ModelCounts":
-        """Return the sum of both."""
-        return self._combine(other, sign=1)
+    @property
+    def compute_ms(self) -> float:
+        """Mean time of one execution; 0 without executions."""
+        return 1000 * self.compute_s / self.executions if self.batch_sizes else 0.0
 
-    def minus(self, earlier: "ModelCounts") -> "ModelCounts":
-        """Return the difference to an earlier reading."""
-        return self._combine(earlier, sign=-1)
+    def __add__(self, other: "ModelCounts") -> "ModelCounts":
+        return self._combined(other, operator.add)
 
-    def _combine(self, other: "ModelCounts", *, sign: int) -> "ModelCounts":
-        sizes = Counter(self.batch_sizes)
-        for rows, count in other.batch_sizes.items():
-            sizes[rows] += sign * count
+    def __sub__(self, earlier: "ModelCounts") -> "ModelCounts":
+        return self._combined(earlier, operator.sub)
+
+    def _combined(self, other: "ModelCounts", of: Callable[[Any, Any], Any]) -> "ModelCounts":
+        numbers, others = dict(vars(self)), dict(vars(other))
+        sizes, other_sizes = numbers.pop("batch_sizes"), others.pop("batch_sizes")
+        both = {rows: of(sizes.get(rows, 0), other_sizes.get(rows, 0)) for rows in sorted(sizes.keys() | other_sizes)}
         return ModelCounts(
-            requests=self.requests + sign * other.requests,
-            failed_requests=self.failed_requests + sign * other.failed_requests,
-            queue_s=self.queue_s + sign * other.queue_s,
-            compute_s=self.compute_s + sign * other.compute_s,
-            input_s=self.input_s + sign * other.input_s,
-            infer_s=self.infer_s + sign * other.infer_s,
-            output_s=self.output_s + sign * other.output_s,
-            batch_sizes={rows: count for rows, count in sorted(sizes.items()) if count},
+            **{name: of(number, others[name]) for name, number in numbers.items()},
+            batch_sizes={rows: count for rows, count in both.items() if count},
         )
 
 
-class ModelStatistics:
-    """Reads the counts of one model over a connection of its own."""
+class ModelStatistics(Connection):
+    """Connection to a server that reads the counts of one model."""
 
     def __init__(self, url: str, *, model: str) -> None:
+        super().__init__(url)
         self._model = model
-        self._connection = Connection(url)
         self._last: dict[str, ModelCounts] = {}  # the last reading, by version
         self._total = ModelCounts()
 
@@ -97,7 +89,7 @@ class ModelStatistics:
             EvaluatorError: if the server does not respond; if it is only busy, the next call includes its counts.
         """
         request = service_pb2.ModelStatisticsRequest(name=self._model)
-        reply = self._connection.call("ModelStatistics", request, model=self._model, timeout_s=timeout_s)
+        reply = self.call("ModelStatistics", request, model=self._model, timeout_s=timeout_s)
         now = {version.version: _counts(version) for version in reply.model_stats}
         for version, counts in now.items():
             before = self._last.get(version, ModelCounts())
@@ -105,19 +97,9 @@ class ModelStatistics:
             is_reset = counts.requests < before.requests or any(
                 counts.batch_sizes.get(rows, 0) < count for rows, count in before.batch_sizes.items()
             )
-            self._total = self._total.plus(counts if is_reset else counts.minus(before))
+            self._total += counts if is_reset else counts - before
         self._last = now
         return self._total
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _counts(version: Any) -> ModelCounts:

@@ -7,7 +7,7 @@ rollouts and its search are driven by that.
 
 from typing import Any, Final
 
-from clients.arena.ismcts import deal, load_pyspiel
+from clients.arena.ismcts import deal
 from mcts_ext.rules import Round
 
 MAX_MEMORY_MB: Final = 1000
@@ -26,7 +26,8 @@ def searcher(state: Any, *, simulations: int, c_puct: float, seed: int, rollouts
     Args:
         c_puct: for values in [0, 1], as ours are; OpenSpiel's are points.
     """
-    pyspiel = load_pyspiel()
+    import pyspiel  # optional
+
     game = state.get_game()
     evaluator = pyspiel.RandomRolloutEvaluator(rollouts, seed)
     uct_c = c_puct * game.max_utility()

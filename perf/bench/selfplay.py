@@ -111,7 +111,7 @@ class _Watch:
 
     def end(self) -> Work:
         """What happened since."""
-        counts = self._statistics.read(timeout_s=STATISTICS_TIMEOUT_S).minus(self._counts)
+        counts = self._statistics.read(timeout_s=STATISTICS_TIMEOUT_S) - self._counts
         seconds = time.monotonic() - self.began
         spent = [after - before for before, after in zip(self._cpu, self._cpu_seconds(), strict=True)]
         return Work(counts.execution_rows, seconds, spent, counts.mean_execution_rows or 0.0)

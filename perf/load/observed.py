@@ -69,7 +69,7 @@ def compare(first: Snapshot, last: Snapshot, *, seconds: float, gpus: list[float
     """What happened between two looks."""
     if first.counts is None or last.counts is None:
         return None
-    counts = last.counts.minus(first.counts)
+    counts = last.counts - first.counts
     n = max(1, counts.requests)
     known = None not in (first.cpu_s, last.cpu_s)
     return Server(

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable, read_keys, shard_paths
+from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable, read_shard, shard_paths
 
 SHOWN: Final = 10
 """Numbers of rounds that are named; the others are counted."""
@@ -79,7 +79,8 @@ class Bookkeeper:
         unavailable: set[str] = set()
         for name in sorted(present.keys() - self._n_rounds_in.keys()):
             try:
-                self._n_rounds_in[name] = self._enter(*read_keys(present[name]))
+                columns = read_shard(present[name], ["round", "decision"]).columns
+                self._n_rounds_in[name] = self._enter(columns["round"], columns["decision"])
             except ShardGone:
                 self._vanished.add(name)
             except ShardUnavailable:

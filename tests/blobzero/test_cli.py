@@ -20,7 +20,7 @@ from blobzero.play.play import PlayConfig
 from blobzero.verbs.match import MatchConfig
 from blobzero.verbs.selfplay import SelfPlayConfig, selfplay
 from clients.arena.players import PLAYER_SEARCH
-from clients.selfplay.records import finished_rounds, read_provenance, shard_paths
+from clients.selfplay.records import finished_rounds, read_shard, shard_paths
 from mcts_ext.config import LARGEST_SEED, SearchConfig
 from mcts_ext.errors import InvalidConfig
 from ui.next_step import flags
@@ -166,7 +166,7 @@ def test_json_has_the_promised_keys_and_the_folder_can_be_played_on(tmp_path: Pa
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
     assert (tmp_path / "run" / "throughput.png").read_bytes().startswith(b"\x89PNG")
     shards = shard_paths(tmp_path / "run" / "shards")
-    provenance = read_provenance(shards[0])
+    provenance = read_shard(shards[0], []).provenance
     assert provenance["seed"] == 5
     assert provenance["search"]["simulations"] == 4
     old = {**summary, "cache_hit_rate": 0.03, "config": {**summary["config"], "cache_entries": 65536}}

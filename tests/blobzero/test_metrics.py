@@ -37,7 +37,7 @@ def test_counts_of_requests_add_up_over_a_line_of_json() -> None:
         counts.answered(seconds)
     counts.failed("RequestTimeout")
     counts.sent_again()
-    both = {name: 2 * value for name, value in counts.flat().items()} | {"rounds": 5}
+    both = {name: 2 * value for name, value in counts.items()} | {"rounds": 5}
     totals = RequestTotals.of(both)
     assert totals.buckets == (4, 2, *[0] * (len(LATENCY_BOUNDS_S) - 2), 2)
     assert totals.seconds == pytest.approx(2 * 30.0027)
@@ -50,18 +50,18 @@ def test_an_evaluator_counts_answers_failures_and_what_it_sends_again() -> None:
     with FakeTriton() as server, TritonEvaluator(server.url, server_timeout_s=5.0, counts=counts) as evaluator:
         server.script.extend([fail(grpc.StatusCode.UNAVAILABLE, "busy"), answer(after_s=0.06)])
         evaluate(evaluator, random_rows(4, seed=1))
-        totals = RequestTotals.of(counts.flat())
+        totals = RequestTotals.of(counts)
         assert (sum(totals.buckets), totals.retries, totals.failures["ServerUnreachable"]) == (1, 1, 1)
         assert 0.06 <= totals.seconds < 1.0  # of the attempt that was answered
         server.script.extend([answer(version=1), answer(version=2, after_s=0.1), answer(version=2)])
         evaluate(evaluator, random_rows(evaluator.max_batch_size + 1, seed=1))
-        totals = RequestTotals.of(counts.flat())
+        totals = RequestTotals.of(counts)
         assert (sum(totals.buckets), totals.retries, totals.failures[MIXED]) == (4, 2, 1)
         server.script.extend([fail(grpc.StatusCode.UNAVAILABLE, "busy")] * 200)
         evaluator._server_timeout_s = 0.2
         with pytest.raises(ServerUnreachable):
             evaluate(evaluator, random_rows(4, seed=1))
-        assert RequestTotals.of(counts.flat()).failures["ServerUnreachable"] > 2
+        assert RequestTotals.of(counts).failures["ServerUnreachable"] > 2
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from blobzero.cli import main
-from clients.selfplay.records import finished_rounds, read_keys, shard_paths
+from clients.selfplay.records import finished_rounds, shard_paths
 from export.publishing.registry import Registry
 from tests.clients.test_lock import running
+from tests.support.shards import read_keys
 from training.checkpoint import load_checkpoint
 
 ARCHIVE = Path(__file__).parents[1] / "golden" / "before.tar.xz"

@@ -20,8 +20,9 @@ import pytest
 
 from clients import lock
 from clients.lock import LOCK, WORKERS_LOCK, FolderBusy, FolderUnwritable, sole_writer, sole_writer_of, worker_in
-from clients.selfplay.records import read_keys, shard_paths
+from clients.selfplay.records import shard_paths
 from tests.support.recorded import record
+from tests.support.shards import read_keys
 
 ROOT = Path(__file__).parents[2]
 SELFPLAY = ["selfplay", "--evaluator", "uniform", "--workers", "1", "--games", "16", "--simulations", "4"]

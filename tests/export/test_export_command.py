@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import clients.selfplay.records
 from blobzero.cli import main
-from clients.selfplay.records import read_shards, shard_paths, write_shard
+from clients.selfplay.records import shard_paths, write_shard
 from export.errors import InvalidPositions
 from export.exporter import REPORT_FILE, EngineResult, _fastest, export_variants
 from export.graph import read_metadata
@@ -26,6 +26,7 @@ from export.timing import BATCH, Speed, time_engines
 from export.variants import evaluate
 from mcts_ext.records import Records
 from tests.export.test_quantize import unfit_for_int8
+from tests.support.shards import read_shards
 from training.checkpoint import save_checkpoint
 from training.network import BlobNet, create_network
 

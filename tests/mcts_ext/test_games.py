@@ -12,10 +12,9 @@ from scipy.stats import chisquare
 from clients.selfplay.records import write_shard
 from clients.selfplay.shares import Share
 from mcts_ext.config import DealConfig, SearchConfig
-from mcts_ext.deals import ROUNDS_APART, games_for
+from mcts_ext.deals import ROUNDS_APART, TRUMPS, games_for, hand_sizes
 from mcts_ext.decode import decode
 from mcts_ext.errors import InvalidConfig
-from mcts_ext.game import TRUMPS, hand_sizes
 from mcts_ext.observe import observation
 from mcts_ext.pool import SelfPlayPool
 from mcts_ext.records import Records

@@ -9,9 +9,10 @@ from random import Random
 import pytest
 from scipy.stats import chisquare
 
+from mcts_ext.deals import hand_sizes
 from mcts_ext.determinize import determinized
 from mcts_ext.errors import BlobError, IllegalAction, InvalidDeal
-from mcts_ext.game import Game, hand_sizes
+from mcts_ext.game import Game
 from mcts_ext.names import RANKS, SUITS
 from mcts_ext.observe import observation
 from mcts_ext.rules import Round

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # images are built i
 
 COUNT = """
 import json, pathlib, collections
-from clients.selfplay.records import read_shards
+from tests.support.shards import read_shards
 found = {}
 for run in sorted(pathlib.Path("/runs/selfplay").iterdir()):
     shards = sorted((run / "shards").glob("*.parquet"))

@@ -21,7 +21,8 @@ import numpy as np
 import psutil
 import pytest
 
-from clients.selfplay.records import read_shards, shard_paths
+from clients.selfplay.records import shard_paths
+from tests.support.shards import read_shards
 from tests.support.tiny_model import write_repository
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -10,9 +10,10 @@ from random import Random
 
 import pytest
 
-from clients.selfplay.records import read_shards, shard_paths
+from clients.selfplay.records import shard_paths
 from export.publishing.doctor import examine
 from export.publishing.registry import Registry
+from tests.support.shards import read_shards
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 

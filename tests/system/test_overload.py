@@ -17,13 +17,14 @@ import pytest
 from clients.connect import EvaluatorConfig
 from clients.errors import ServerUnreachable
 from clients.selfplay.fleet import Fleet
-from clients.selfplay.records import read_shards, shard_paths
+from clients.selfplay.records import shard_paths
 from clients.selfplay.worker import WorkerConfig
 from clients.triton.failures import Failure
 from mcts_ext.config import SearchConfig
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from tests.support.raw_client import RawClient, Standstill, assert_is_good, good_request, outcome
+from tests.support.shards import read_shards
 from tests.support.tiny_model import write_repository
 
 pytestmark = [pytest.mark.triton, pytest.mark.timing]

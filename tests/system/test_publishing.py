@@ -15,7 +15,7 @@ import pytest
 from blobzero.cli import main
 from clients.errors import ModelNotFound
 from clients.evaluator import Evaluation, evaluate
-from clients.selfplay.records import read_shards, shard_paths
+from clients.selfplay.records import shard_paths
 from clients.triton.evaluator import TritonEvaluator
 from export.errors import ParityFailed, PublishFailed
 from export.positions import sample_rows
@@ -32,6 +32,7 @@ from perf.bench import swap
 from perf.bench.measure import Plan
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
+from tests.support.shards import read_shards
 from training.network import create_network
 
 pytestmark = pytest.mark.triton

@@ -252,7 +252,7 @@ def test_wrong_requests_that_overfill_a_batch_cost_our_client_a_repeat(
         tag, found = evaluator.wait(20)
     assert tag == 7
     np.testing.assert_allclose(found.values, batch.astype(np.float32) @ tiny_weights(1)[VALUE_NAME], rtol=1e-4)
-    assert RequestTotals.of(counts.flat()).failures["ServerFailed"] == 1
+    assert RequestTotals.of(counts).failures["ServerFailed"] == 1
 
 
 # -- callers that go away ---------------------------------------------------------------------------------------------

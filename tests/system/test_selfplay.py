@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clients.evaluator import evaluate
-from clients.selfplay.records import finished_rounds, read_shards, shard_paths
+from clients.selfplay.records import finished_rounds, shard_paths
 from clients.triton.evaluator import TritonEvaluator
 from export.parity import Answers, Tolerance, compare
 from export.precisions import PRECISIONS, SERVED
@@ -27,6 +27,7 @@ from export.publishing.publish import publish
 from export.variants import Precision, run_torch
 from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
+from tests.support.shards import read_shards
 from training.network import BlobNet, create_network
 
 pytestmark = pytest.mark.triton

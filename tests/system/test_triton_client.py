@@ -257,7 +257,7 @@ def test_statistics_count_what_was_asked_and_outlive_a_restart(own_server: Embed
 def _read_sizes(statistics: ModelStatistics, sizes: dict[int, int], *, since: ModelCounts) -> ModelCounts:
     """Triton may count a request a moment after it has answered it: read until it has counted these."""
     for _ in range(50):
-        found = statistics.read().minus(since)
+        found = statistics.read() - since
         if sizes.items() <= found.batch_sizes.items():
             break
         time.sleep(0.02)
@@ -286,7 +286,7 @@ def test_statistics_see_dynamic_batches(own_server: EmbeddedTriton) -> None:
         for _ in range(60):
             evaluator.wait()
         for _ in range(50):  # Triton may count a request a moment after it has answered it
-            found = statistics.read().minus(start)
+            found = statistics.read() - start
             if found.execution_rows == 6000:
                 break
             time.sleep(0.02)

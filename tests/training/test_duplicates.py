@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from clients.selfplay.records import read_provenance, read_shards, shard_paths, write_shard
+from clients.selfplay.records import read_shard, shard_paths, write_shard
 from mcts_ext.records import Records
 from tests.support.recorded import record
+from tests.support.shards import read_shards
 from tests.support.train_and_kill import CONFIG
 from training.replay import Replay, ShardEntry
 from training.state import load_state
@@ -28,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def again(run: Path, to: Path, *, rounds: slice = slice(None), **provenance: Any) -> Path:
     """Some rounds of a run in one shard of another, as if its seed had been played twice."""
-    records, says = read_shards(shard_paths(run / "shards")), read_provenance(shard_paths(run / "shards")[0])
+    records, says = read_shards(shard_paths(run / "shards")), read_shard(shard_paths(run / "shards")[0], []).provenance
     chosen = np.isin(records.round, np.unique(records.round)[rounds])
     return write(Records(**{k: v[chosen] for k, v in vars(records).items()}), to, says | provenance)
 
@@ -88,7 +89,7 @@ def test_other_seeds_deals_searches_and_networks_are_other_rounds(
 
 
 def test_the_same_seed_with_another_version_of_the_network_is_new(run: Path, tmp_path: Path) -> None:
-    records, says = read_shards(shard_paths(run / "shards")), read_provenance(shard_paths(run / "shards")[0])
+    records, says = read_shards(shard_paths(run / "shards")), read_shard(shard_paths(run / "shards")[0], []).provenance
     write(replace(records, model_version=records.model_version + 1), tmp_path / "second", says)
     both = replay([run, tmp_path], events := [])
     assert both.find_new() == 2 * len(records)

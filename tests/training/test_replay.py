@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clients.selfplay.records import PROVENANCE_KEY, read_shards, write_shard
+from clients.selfplay.records import PROVENANCE_KEY, write_shard
 from mcts_ext.records import Records
 from tests.support.recorded import record
+from tests.support.shards import read_shards
 from training.replay import Replay, ReplayError, window_size
 from training.shards import find_shards
 

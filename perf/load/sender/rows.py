@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.evaluator import HashEvaluator
-from clients.selfplay.records import read_observations, shard_paths
+from clients.selfplay.records import read_shard, shard_paths
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
@@ -112,7 +112,7 @@ def recorded(folder: Path, rng: np.random.Generator) -> NDArray[np.uint8]:
         raise LoadError(f"expected shards of records in {folder}, got none; name a run's folder, positions or random")
     found: list[NDArray[np.uint8]] = []
     for i in rng.permutation(len(paths)):
-        found.append(read_observations(paths[i]))
+        found.append(read_shard(paths[i], ["observation"]).columns["observation"])
         if sum(map(len, found)) >= N_POSITIONS:
             break
     rows = np.concatenate(found)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from tritonclient.utils import triton_to_np_dtype
 
-from clients.triton.channel import call_once, open_channel
-from clients.triton.protocol import model_config_pb2, service_pb2, service_pb2_grpc
+from clients.triton.connection import Connection
+from clients.triton.protocol import model_config_pb2, service_pb2
 from mcts_ext.contract import INPUT_NAME, OBSERVATION_BYTES
 from mcts_ext.errors import InvalidConfig
 from perf.load.plan import LoadError, Target
@@ -74,14 +74,9 @@ def read_signature(target: Target, *, shapes: Sequence[str] = (), timeout_s: flo
         EvaluatorError: no server, or no such model.
         LoadError: an input has a dimension of any size, and `shapes` says nothing of it.
     """
-    with open_channel(target.url) as channel:
-        reply = call_once(
-            service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelConfig,
-            service_pb2.ModelConfigRequest(name=target.model, version=target.version),
-            url=target.url,
-            model=target.model,
-            timeout_s=timeout_s,
-        )
+    request = service_pb2.ModelConfigRequest(name=target.model, version=target.version)
+    with Connection(target.url) as connection:
+        reply = connection.call("ModelConfig", request, model=target.model, timeout_s=timeout_s)
     wanted = dict(map(parse_shape, shapes))
     inputs = [_tensor(entry) for entry in reply.config.input if not entry.optional]
     if unknown := wanted.keys() - {tensor.name for tensor in inputs}:

@@ -5,10 +5,11 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pyspiel
 import pytest
 
 from clients.arena.bots import Bot, HeuristicBot, RandomBot
-from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot, load_pyspiel, mirror, our_action, their_action
+from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot, mirror, our_action, their_action
 from clients.arena.match import BotPlayer, play
 from clients.arena.players import parse
 from clients.arena.rating import estimate
@@ -145,14 +146,14 @@ def test_openspiels_search_and_its_rollouts_have_seeds_of_their_own(monkeypatch:
     class Spy:
         """OpenSpiel, its seeds written down."""
 
-        ISMCTSFinalPolicyType = load_pyspiel().ISMCTSFinalPolicyType
+        ISMCTSFinalPolicyType = pyspiel.ISMCTSFinalPolicyType
 
         def RandomRolloutEvaluator(self, n: int, seed: int) -> Any:
-            return seed, load_pyspiel().RandomRolloutEvaluator(n, seed)
+            return seed, pyspiel.RandomRolloutEvaluator(n, seed)
 
         def ISMCTSBot(self, seed: int, evaluator: Any, *more: Any) -> Any:
             found.append((seed, evaluator[0]))
-            return load_pyspiel().ISMCTSBot(seed, evaluator[1], *more)
+            return pyspiel.ISMCTSBot(seed, evaluator[1], *more)
 
     monkeypatch.setattr(bot, "_pyspiel", Spy())
     for seed in (0, 1, 2**64 - 1):

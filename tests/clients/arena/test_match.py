@@ -20,8 +20,9 @@ from blobzero.play.play import PlayConfig
 from blobzero.verbs.match import MatchConfig
 from clients.arena.bots import HeuristicBot, RandomBot
 from clients.arena.match import BotPlayer, MatchCounts, Player, SearchPlayer, arrangements, deal_of, play, seed_of
-from clients.arena.players import NetworkSource, open_players, parse
+from clients.arena.players import Networks, open_player, parse
 from clients.arena.rating import estimate
+from clients.connect import EvaluatorConfig
 from clients.errors import ModelNotFound
 from clients.evaluator import HashEvaluator, UniformEvaluator
 from mcts_ext.config import DealConfig, SearchConfig
@@ -161,7 +162,8 @@ def test_files_become_players_once_and_missing_ones_are_named(tmp_path: Path) ->
     file, said = write_version(tmp_path, version=1, seed=1), list[str]()
     specs = [parse(str(file)), parse(f"{file}@1x4"), parse("search-uniform@1x4"), parse("heuristic")]
     with ExitStack() as stack:
-        players = open_players(specs, search=SEARCH, source=NetworkSource(), stack=stack, on_event=said.append)
+        networks = Networks(EvaluatorConfig(), repository=tmp_path, exported={}, stack=stack, on_event=said.append)
+        players = [open_player(spec, search=SEARCH, networks=networks) for spec in specs]
         first, second = players[:2]
         assert isinstance(first, SearchPlayer)
         assert isinstance(second, SearchPlayer)
@@ -171,7 +173,7 @@ def test_files_become_players_once_and_missing_ones_are_named(tmp_path: Path) ->
         assert len(said) == 1
         assert len(list(play(players, DealConfig((4,), (2,)), deals=6, seed=0))) == 6
         with pytest.raises(ModelNotFound):
-            open_players([parse("no.onnx")], search=SEARCH, source=NetworkSource(), stack=stack, on_event=said.append)
+            open_player(parse("no.onnx"), search=SEARCH, networks=networks)
 
 
 def blobzero(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -17,11 +17,12 @@ import pytest
 
 from clients.connect import EvaluatorConfig, Kind
 from clients.selfplay.fleet import Fleet, FleetError
-from clients.selfplay.records import read_shards, shard_paths
+from clients.selfplay.records import shard_paths
 from clients.selfplay.worker import WorkerConfig
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.deals import ROUNDS_APART, games_for
 from mcts_ext.records import Records
+from tests.support.shards import read_shards
 
 SEED = 11
 ROUNDS = DealConfig()

@@ -9,19 +9,12 @@ import numpy as np
 import pytest
 
 from clients.selfplay import records as shards
-from clients.selfplay.records import (
-    SCHEMA,
-    ShardError,
-    finished_rounds,
-    read_provenance,
-    read_shards,
-    rounds_of,
-    write_shard,
-)
+from clients.selfplay.records import SCHEMA, ShardError, finished_rounds, read_shard, write_shard
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.pool import SelfPlayPool
 from mcts_ext.records import Records
 from tests.support.evaluators import run_pool, uniform
+from tests.support.shards import read_shards
 
 
 def some_records(n: int, *, first_round: int = 0) -> Records:
@@ -49,7 +42,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(found, field.name), wanted)
         assert getattr(found, field.name).dtype == wanted.dtype
     assert finished_rounds(tmp_path) == {*range(10), 100, 101, 102}
-    assert read_provenance(tmp_path / "a.parquet") == {"seed": 5, "observation_version": 2}
+    assert read_shard(tmp_path / "a.parquet", []).provenance == {"seed": 5, "observation_version": 2}
 
 
 def test_an_empty_folder_has_no_rounds(tmp_path: Path) -> None:
@@ -72,6 +65,6 @@ def test_half_a_shard_is_refused_in_one_line(tmp_path: Path) -> None:
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ShardError, match="expected a shard of records"):
-        rounds_of(tmp_path / "a.parquet")
+        read_shard(tmp_path / "a.parquet", ["round"])
     with pytest.raises(ShardError, match="expected a shard of records"):
-        read_provenance(tmp_path / "a.parquet")
+        read_shard(tmp_path / "a.parquet", [])

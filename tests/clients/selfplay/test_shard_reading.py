@@ -15,12 +15,13 @@ import pytest
 
 from blobzero.loop.recorded import RecordedRounds
 from clients.selfplay import records as reading
-from clients.selfplay.records import ShardGone, ShardUnavailable, finished_rounds, read_shards, shard_paths
+from clients.selfplay.records import ShardGone, ShardUnavailable, finished_rounds, shard_paths
 from clients.selfplay.shares import Share
 from export.positions import recorded_rows
 from mcts_ext.config import DealConfig
 from perf.soak.rounds import Bookkeeper
 from tests.support.recorded import record
+from tests.support.shards import read_shards
 from training.replay import Replay
 from training.shards import find_shards
 
