@@ -4,8 +4,9 @@
 Axes: `n` rows, `F` = 96 bytes, `A` = 66 actions, `S` = 8 seats.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,11 @@ class Answers(NamedTuple):
 
     policy: Floats  # [n, A] logits
     value: Floats  # [n, S] in [0, 1]
+
+    @classmethod
+    def of_batches(cls, batches: Iterable[tuple[Floats, Floats]]) -> Self:
+        """Join the outputs of consecutive batches."""
+        return cls(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def _answers(repository: Path, server: ModelServer, version: int) -> Iterator[Fi
     mend = "publish it again; if that fails as well, check the server's log"
     try:
         candidate = read_candidate({path.name: path}, source="")
-        report = compare(candidate.expected, server.ask(candidate.rows, version=version)[0])
+        report = compare(candidate.examples.expected, server.ask(candidate.examples.rows, version=version)[0])
         report.require(candidate.tolerance, what=f"answers of version {version} at {server.url}")
     except BlobError as error:
         yield Finding(str(error).partition("; ")[0], mend)

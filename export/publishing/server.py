@@ -113,10 +113,7 @@ class ModelServer:
             self.url, model_version=pinned, request_timeout_s=ANSWER_TIMEOUT_S, server_timeout_s=0.0
         ) as evaluator:
             parts = [evaluate(evaluator, rows[i : i + _ROWS_AT_A_TIME]) for i in range(0, len(rows), _ROWS_AT_A_TIME)]
-        answers = Answers(
-            np.concatenate([part.logits for part in parts]), np.concatenate([part.values for part in parts])
-        )
-        return answers, parts[-1].model_version
+        return Answers.of_batches((part.logits, part.values) for part in parts), parts[-1].model_version
 
     def close(self) -> None:
         """Close the connection."""

@@ -165,9 +165,9 @@ class RepositoryChange:
             self.on_step("load")
             server.load()
             self.on_step("ask")
-            served = compare(candidate.expected, server.ask(candidate.rows, version=version)[0])
+            served = compare(candidate.examples.expected, server.ask(candidate.examples.rows, version=version)[0])
             served.require(candidate.tolerance, what="the server's answers")
-            current = server.ask(candidate.rows[:1], version=None)[1]
+            current = server.ask(candidate.examples.rows[:1], version=None)[1]
         except EvaluatorError as error:
             raise PublishFailed(_did_not_take(server.url, version, str(error))) from error
         if current != version:
