@@ -158,12 +158,9 @@ def leftovers(repository: Path) -> list[Path]:
     return sorted({path for pattern in patterns for path in repository.glob(pattern)})
 
 
-def sweep(repository: Path) -> list[Path]:
-    """Remove the leftovers; return their paths."""
-    paths = leftovers(repository)
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    return paths
+def remove_leftover(path: Path) -> None:
+    """Remove one of the `leftovers`."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
