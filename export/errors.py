@@ -7,7 +7,6 @@ ExportError                   base of all errors
 ├── InvalidPositions          there are no usable recorded positions
 ├── ParityFailed              two evaluations of the same network differ by more than the tolerance
 ├── RepositoryError           the model repository cannot be read or written, or a version is not as expected
-│   ├── RepositoryBusy        another process is changing the repository
 │   └── RegistryError         the registry cannot be read
 └── PublishFailed             the server did not load a version; the version was withdrawn
 ```
@@ -37,10 +36,6 @@ class ParityFailed(ExportError):
 
 class RepositoryError(ExportError):
     """The model repository cannot be read or written, or a version is not as expected."""
-
-
-class RepositoryBusy(RepositoryError):
-    """Another process is changing the repository."""
 
 
 class RegistryError(RepositoryError):

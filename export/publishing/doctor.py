@@ -30,7 +30,7 @@ from export.publishing.repository import (
     version_folder,
 )
 from export.publishing.server import READY, ModelServer
-from export.publishing.transaction import RepositoryChange
+from export.publishing.transaction import change_of
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError
 from mcts_ext.versions import is_left_out, is_mistaken, version_number
@@ -84,7 +84,7 @@ def set_right(repository: Path, *, url: str | None = None, key_file: Path | None
         BlobError: if the repository cannot be changed now, or the server fails to load it.
     """
     require_repository(repository)
-    with RepositoryChange(repository, url, key_file=key_file) as change:
+    with change_of(repository, url, key_file=key_file) as change:
         if change.server is not None:
             change.server.load()
 

@@ -14,14 +14,14 @@ Numbers are never reused. The current version is the highest published one, whic
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from clients.files import read_json, reason, write_whole
-from clients.lock import FolderBusy, FolderUnwritable, is_held, sole_writer
-from export.errors import RegistryError, RepositoryBusy, unwritable
+from clients.lock import is_held, sole_writer
+from export.errors import RegistryError, unwritable
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import LAST_VERSION
 
@@ -109,22 +109,9 @@ class Registry:
         self._entries = after
 
 
-@contextmanager
-def exclusive(repository: Path) -> Iterator[None]:
-    """Lock a repository for changes.
-
-    Raises:
-        RepositoryBusy: if another process holds the lock.
-        RepositoryError: if the folder cannot be written.
-    """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(sole_writer(repository, lock=LOCK, advice="try again when it is done"))
-        except FolderBusy as error:
-            raise RepositoryBusy(str(error)) from error
-        except FolderUnwritable as error:
-            raise unwritable(repository, error.__cause__ or error) from error
-        yield
+def exclusive(repository: Path) -> AbstractContextManager[None]:
+    """Lock a repository for changes; raises as `sole_writer`."""
+    return sole_writer(repository, lock=LOCK, advice="try again when it is done")
 
 
 def is_busy(repository: Path) -> bool:

@@ -2,7 +2,6 @@
 """Client of Triton's control API for publishing: load the repository, list loaded versions, evaluate positions."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -26,14 +25,6 @@ _ROWS_AT_A_TIME: Final = 256
 READY: Final = "READY"
 
 
-@dataclass(frozen=True)
-class ServingMode:
-    """How a server runs the model."""
-
-    backend: str
-    on_gpu: bool
-
-
 class ModelServer:
     """Connection to the control API of one server, with the key found by `clients.keys.find_key`."""
 
@@ -50,14 +41,14 @@ class ModelServer:
         except EvaluatorError as error:
             raise PublishFailed(f"{error}; nothing was changed") from error
 
-    def serving(self) -> ServingMode | None:
-        """Return how the model is served, or None if it is not loaded."""
+    def serving(self) -> tuple[str | None, bool]:
+        """Return the backend that serves the model, None if none does, and whether it runs on a GPU."""
         try:
             config = self.config()
         except ModelNotFound:
-            return None
+            return None, False
         gpu = model_config_pb2.ModelInstanceGroup.KIND_GPU
-        return ServingMode(config.backend, any(group.kind == gpu for group in config.instance_group))
+        return config.backend, any(group.kind == gpu for group in config.instance_group)
 
     def config(self) -> Any:
         """Return the configuration of the served model, a `ModelConfig` message.
