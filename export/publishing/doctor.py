@@ -13,7 +13,7 @@ from clients.errors import EvaluatorError, ServerUnreachable
 from clients.files import read_small
 from clients.triton.protocol import model_config_pb2
 from clients.triton.served_model import check_served_model
-from export.errors import ExportError, PublishFailed
+from export.errors import ExportError
 from export.graph import read_metadata
 from export.parity import compare
 from export.publishing.candidate import read_candidate
@@ -142,12 +142,10 @@ def _server(repository: Path, registry: Registry, url: str, key_file: Path | Non
     wanted = registry.published()[-SERVED_VERSIONS:]
     with ModelServer(url, key_file=key_file) as server:
         try:
-            server.require_live()
-            states = server.states()
-        except (EvaluatorError, PublishFailed) as error:
-            cause = error.__cause__ if isinstance(error, PublishFailed) else error
-            what, _, mend = str(cause).rpartition("; ")
-            if isinstance(cause, ServerUnreachable):
+            states = server.live_states()
+        except EvaluatorError as error:
+            what, _, mend = str(error).rpartition("; ")
+            if isinstance(error, ServerUnreachable):
                 mend = f"blobzero serve --repository {shlex.quote(str(repository))}, or use another --url"
             yield Finding(what, mend)
             return

@@ -38,16 +38,15 @@ def require_repository(repository: Path) -> None:
         )
 
 
-def versions(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
+def versions(repository: Path) -> list[int]:
     """Return the versions with a model file, oldest first; empty without a repository."""
-    folder = repository / model
-    return [n for n in numbers(repository, model=model) if model_files(folder / str(n))]
+    return [n for n in numbers(repository) if model_files(version_folder(repository, n))]
 
 
-def numbers(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
+def numbers(repository: Path) -> list[int]:
     """Return the numbers of all folders named like a version, whatever they contain, ascending."""
     try:
-        names = [path.name for path in (repository / model).iterdir()]
+        names = [path.name for path in (repository / MODEL_NAME).iterdir()]
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -14,7 +14,6 @@ from clients.triton.channel import key_metadata
 from clients.triton.connection import Connection
 from clients.triton.evaluator import TritonEvaluator
 from clients.triton.protocol import model_config_pb2, service_pb2
-from export.errors import PublishFailed
 from export.parity import Answers
 from mcts_ext.contract import MODEL_NAME
 
@@ -33,13 +32,14 @@ class ModelServer:
         self._key = key_metadata(url, key_file)
         self._connection = Connection(url)
 
-    def require_live(self) -> None:
-        """Raise `PublishFailed` unless the server responds and accepts the key, before an export that takes minutes."""
-        try:
-            self._call("ServerLive", service_pb2.ServerLiveRequest(), timeout_s=5.0)
-            self.states()  # requires the key, like a load
-        except EvaluatorError as error:
-            raise PublishFailed(f"{error}; nothing was changed") from error
+    def live_states(self) -> dict[int, str]:
+        """Return the `states`, which require the key, of a server that responds at once.
+
+        Raises:
+            EvaluatorError: if it does not, or refuses the key.
+        """
+        self._call("ServerLive", service_pb2.ServerLiveRequest(), timeout_s=5.0)
+        return self.states()
 
     def serving(self) -> tuple[str | None, bool]:
         """Return the backend that serves the model, None if none does, and whether it runs on a GPU."""

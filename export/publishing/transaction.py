@@ -127,17 +127,21 @@ class RepositoryChange:
         return PublishReport(version, version_folder(repository, version), candidate, served, same_as, removed)
 
     def _load_and_ask(self, server: ModelServer, version: int, candidate: Candidate) -> ParityReport:
+        examples = candidate.examples
         try:
             self.on_step("load")
             server.load()
             self.on_step("ask")
-            served = compare(candidate.examples.expected, server.ask(candidate.examples.rows, version=version)[0])
+            served = compare(examples.expected, server.ask(examples.rows, version=version)[0])
             served.require(candidate.tolerance, what="the server's answers")
-            current = server.ask(candidate.examples.rows[:1], version=None)[1]
+            current = server.ask(examples.rows[:1], version=None)[1]
+            if current != version:
+                raise EvaluatorError(f"answers of version {current}")
         except EvaluatorError as error:
-            raise PublishFailed(_did_not_take(server.url, version, str(error))) from error
-        if current != version:
-            raise PublishFailed(_did_not_take(server.url, version, f"answers of version {current}"))
+            raise PublishFailed(
+                f"expected the server at {server.url} to load and serve {MODEL_NAME} version {version}, got: {error}; "
+                "the version was withdrawn: check the server's log and that it serves this repository"
+            ) from error
         return served
 
     def _go_back(self, entry: Entry, error: BaseException) -> None:
@@ -163,8 +167,11 @@ def change_of(
         BlobError: if the repository cannot be changed now.
     """
     with nullcontext() if url is None else ModelServer(url, key_file=key_file) as server:
-        if server is not None:
-            server.require_live()
+        if server is not None:  # before an export, which takes minutes
+            try:
+                server.live_states()
+            except EvaluatorError as error:
+                raise PublishFailed(f"{error}; nothing was changed") from error
         on_step("lock")
         with exclusive(repository):
             on_step("mend")
@@ -178,13 +185,6 @@ def retire(repository: Path, registry: Registry, version: int, *, note: str) -> 
     entry = registry.get(version) or Entry(version, "unpublished", now())
     registry.put(entry.become("unpublished", note=note))
     remove_version(repository, version)
-
-
-def _did_not_take(url: str, version: int, got: str) -> str:
-    return (
-        f"expected the server at {url} to load and serve {MODEL_NAME} version {version}, got: {got}; "
-        "the version was withdrawn: check the server's log and that it serves this repository"
-    )
 
 
 def _parity(properties: Mapping[str, str]) -> dict[str, float]:
