@@ -12,6 +12,8 @@ ExportError                   base of all errors
 ```
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clients.files import reason
@@ -46,9 +48,13 @@ class PublishFailed(ExportError):
     """The server did not load a version; the version was withdrawn."""
 
 
-def unwritable(repository: Path, error: BaseException) -> RepositoryError:
-    """Return the error for a repository that could not be written."""
-    return RepositoryError(
-        f"expected a writable model repository with free space at {repository}, "
-        f"got {reason(error)}; free space or choose another"
-    )
+@contextmanager
+def writing(repository: Path) -> Iterator[None]:
+    """Raise `RepositoryError` if the repository cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RepositoryError(
+            f"expected a writable model repository with free space at {repository}, "
+            f"got {reason(error)}; free space or choose another"
+        ) from error

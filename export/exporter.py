@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,7 @@ from export.errors import ExportError
 from export.parity import ParityReport
 from export.precisions import VARIANTS, Format, Precision, Variant
 from export.timing import BATCH, REPEATS, Speed, time_engines
-from export.variants import Examples, VariantBuilder, open_engine
+from export.variants import Examples, VariantBuilder, open_engine, run_torch
 from mcts_ext.errors import BlobError
 from training.checkpoint import CheckpointInfo, load_checkpoint
 
@@ -125,7 +126,7 @@ def export_variants(
         )
     network, info = load_checkpoint(checkpoint)
     on_step("choosing positions")
-    examples = Examples.of(network, records)
+    examples = Examples.of(partial(run_torch, network), records)
     threads = len(os.sched_getaffinity(0))
     builder = VariantBuilder(network, info, examples, threads, on_step=on_step)
     files, refused = {}, {}

@@ -75,22 +75,22 @@ def build(
 
 @dataclass(frozen=True)
 class Examples:
-    """Positions and the network's outputs for them."""
+    """Positions and the outputs expected for them."""
 
     rows: NDArray[np.uint8]
     """`[n, F]`."""
     expected: Answers
-    """Outputs of the network in float32."""
+    """Outputs of the network in float32, or of a file exported earlier."""
     calibration: NDArray[np.uint8]
     """`[m, F]` other positions for the calibration of int8."""
     source: str
     """Description of their origin."""
 
     @classmethod
-    def of(cls, network: BlobNet, records: Path | None) -> Self:
-        """Evaluate the positions of `export.positions.export_positions`."""
+    def of(cls, run: Run, records: Path | None) -> Self:
+        """Evaluate the positions of `export.positions.export_positions` with `run`."""
         rows, calibration, source = export_positions(records)
-        return cls(rows, run_torch(network, rows), calibration, source)
+        return cls(rows, run(rows), calibration, source)
 
 
 @dataclass(frozen=True)

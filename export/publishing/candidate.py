@@ -10,15 +10,15 @@ earlier version, for a rollback ── read ── its own outputs ──┘
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from clients.precision import cpu_flags, int8_pays
 from export.errors import ParityFailed
 from export.parity import ParityReport
-from export.positions import export_positions
 from export.precisions import FILE_NAMES, PRECISIONS, Format, Precision, Tolerance, Variant
-from export.variants import Examples, VariantBuilder, evaluate, variant_of
+from export.variants import Examples, VariantBuilder, evaluate, run_torch, variant_of
 from training.checkpoint import CheckpointInfo
 from training.network import BlobNet
 
@@ -64,7 +64,8 @@ def build_candidate(
         ParityFailed: if a file's outputs differ from PyTorch's; ExportError: if a variant does not exist, or the disk
             is full.
     """
-    builder = VariantBuilder(network, info, Examples.of(network, options.records), threads=2, n_engines=1)
+    examples = Examples.of(partial(run_torch, network), options.records)
+    builder = VariantBuilder(network, info, examples, threads=2, n_engines=1)
     files: dict[str, Path] = {}
     precision, why = _choose(options)
     for form in options.formats:
@@ -79,7 +80,7 @@ def build_candidate(
             builder.make(Variant(form, precision), path)
         files[path.name] = path
     parity = {str(variant): report for (variant, _), report in builder.reports.items()}
-    return Candidate(files, source, f"{precision}: {why}", builder.examples, PRECISIONS[precision].served, parity)
+    return Candidate(files, source, f"{precision}: {why}", examples, PRECISIONS[precision].served, parity)
 
 
 def read_candidate(files: Mapping[str, Path], *, source: str) -> Candidate:
@@ -88,10 +89,9 @@ def read_candidate(files: Mapping[str, Path], *, source: str) -> Candidate:
     Raises:
         InvalidModel: if a file does not match the contract; ModelMismatch, UnsoundAnswer: if it cannot be evaluated.
     """
-    rows, calibration, origin = export_positions(None)
     variant, *_ = [variant_of(path) for path in files.values()]
-    expected = evaluate(next(iter(files.values())), rows, engine=variant.engines[0], threads=2)
-    examples = Examples(rows, expected, calibration, origin)
+    run = partial(evaluate, next(iter(files.values())), engine=variant.engines[0], threads=2)
+    examples = Examples.of(run, None)
     return Candidate(files, source, f"{variant.precision}: as exported", examples, variant.spec.served)
 
 

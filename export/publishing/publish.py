@@ -12,6 +12,7 @@ from export.publishing.candidate import ExportOptions, build_candidate, read_can
 from export.publishing.config import ensure_config
 from export.publishing.repository import model_files, model_path, numbers, require_repository, version_folder, versions
 from export.publishing.transaction import OnStep, PublishReport, change_of, retire
+from export.variants import variant_of
 from mcts_ext.errors import InvalidConfig
 from training.checkpoint import describe, load_checkpoint
 from training.network import BlobNet, create_network
@@ -49,12 +50,18 @@ def publish(
     options = options or ExportOptions()
     if keep is not None and keep < SERVED_VERSIONS:
         raise InvalidConfig(f"expected --keep of at least {SERVED_VERSIONS}, the number of served versions, got {keep}")
-    file = _exported_file(source)
-    if file is None:
-        network, info = load_checkpoint(source) if isinstance(source, Path) else (source, describe(source, seed=seed))
+    files: dict[str, Path] = {}
+    if not isinstance(source, Path):
+        network, info = source, describe(source, seed=seed)
+        origin = f"untrained, preset {info.preset}"
+    elif source.suffix in (".onnx", ".pt"):
+        files[variant_of(source).file_name] = source
+    else:
+        network, info = load_checkpoint(source)
+        origin = str(source)
     with change_of(repository, url, on_step, key_file=key_file) as change:
         backend, on_gpu = change.server.serving() if change.server else (None, False)
-        names = set(file) if file is not None else {FILE_NAMES[form] for form in options.formats}
+        names = set(files) or {FILE_NAMES[form] for form in options.formats}
         needed = FILE_NAMES["torchscript" if backend == "pytorch" else "onnx"]
         if backend is not None and needed not in names:
             raise PublishFailed(
@@ -62,10 +69,9 @@ def publish(
                 "choose other --formats, or serve with another --config-name"
             )
         with change.building() as folder:
-            if file is not None:
-                candidate = read_candidate(file, source=str(source))
+            if files:
+                candidate = read_candidate(files, source=str(source))
             else:
-                origin = str(source) if isinstance(source, Path) else f"untrained, preset {info.preset}"
                 options = replace(options, on_gpu=on_gpu)
                 candidate = build_candidate(network, info, folder, source=origin, options=options)
             return change.bring_in(candidate, folder, keep=keep)
@@ -151,14 +157,6 @@ def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0) 
         return publish(create_network(preset, seed=seed), repository=repository, seed=seed).version
     read_metadata(model_path(repository, present[-1]))
     return present[-1]
-
-
-def _exported_file(source: Path | BlobNet) -> dict[str, Path] | None:
-    """Return an exported file by its name in a version's folder, or None; raises InvalidModel if it is invalid."""
-    if not isinstance(source, Path) or source.suffix not in (".onnx", ".pt"):
-        return None
-    read_metadata(source)
-    return {FILE_NAMES["onnx" if source.suffix == ".onnx" else "torchscript"]: source}
 
 
 def _listing(numbers: list[int]) -> str:

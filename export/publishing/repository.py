@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from clients.files import reason, sync
-from export.errors import RepositoryError, unwritable
+from export.errors import RepositoryError, writing
 from export.precisions import FILE_NAMES
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import version_number
@@ -93,12 +93,11 @@ def incoming(repository: Path) -> Iterator[Path]:
     """Create an empty folder in which to build the next version; it is removed afterwards."""
     folder = repository / _INCOMING
     try:
-        (repository / MODEL_NAME).mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        yield folder
-    except OSError as error:
-        raise unwritable(repository, error) from error
+        with writing(repository):
+            (repository / MODEL_NAME).mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -130,24 +129,20 @@ def rename_in(repository: Path, folder: Path, version: int) -> None:
     target = version_folder(repository, version)
     if target.exists():
         raise RepositoryError(f"expected an unused version, got {version}, which {repository} has; publish again")
-    try:
+    with writing(repository):
         folder.rename(target)
         sync(target.parent)
-    except OSError as error:
-        raise unwritable(repository, error) from error
 
 
 def remove_version(repository: Path, version: int) -> None:
     """Remove a version's folder atomically, if it exists."""
     folder = version_folder(repository, version)
     outgoing = repository / f"{_OUTGOING}{version}"
-    try:
+    with writing(repository):
         if folder.exists():
             shutil.rmtree(outgoing, ignore_errors=True)
             folder.rename(outgoing)
             sync(folder.parent)
-    except OSError as error:
-        raise unwritable(repository, error) from error
     shutil.rmtree(outgoing, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@
 
 import time
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,12 @@ _ROWS_AT_A_TIME: Final = 256
 READY: Final = "READY"
 
 
-class ModelServer:
+class ModelServer(Connection):
     """Connection to the control API of one server, with the key found by `clients.keys.find_key`."""
 
     def __init__(self, url: str, *, key_file: Path | None = None) -> None:
-        self.url = url
         self._key = key_metadata(url, key_file)
-        self._connection = Connection(url)
+        super().__init__(url)
 
     def live_states(self) -> dict[int, str]:
         """Return the `states`, which require the key, of a server that responds at once.
@@ -59,7 +58,7 @@ class ModelServer:
         request = service_pb2.ModelConfigRequest(name=MODEL_NAME)
         return self._call("ModelConfig", request, timeout_s=ANSWER_TIMEOUT_S).config
 
-    def load(self, *, config: str | None = None, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+    def load(self, *, config: str | None = None) -> None:
         """Make the server load the model from the repository, with its configuration or `config` (JSON).
 
         Raises:
@@ -68,7 +67,7 @@ class ModelServer:
         request = service_pb2.RepositoryModelLoadRequest(model_name=MODEL_NAME)
         if config is not None:
             request.parameters["config"].string_param = config
-        self._call("RepositoryModelLoad", request, timeout_s=timeout_s)
+        self._call("RepositoryModelLoad", request, timeout_s=LOAD_TIMEOUT_S)
 
     def load_until_done(self, *, within_s: float) -> bool:
         """Load with retries, because a killed server may be restarting; return whether it succeeded."""
@@ -106,15 +105,5 @@ class ModelServer:
             parts = [evaluate(evaluator, rows[i : i + _ROWS_AT_A_TIME]) for i in range(0, len(rows), _ROWS_AT_A_TIME)]
         return Answers.of_batches((part.logits, part.values) for part in parts), parts[-1].model_version
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _call(self, method: str, request: Any, *, timeout_s: float) -> Any:
-        return self._connection.call(method, request, model=MODEL_NAME, timeout_s=timeout_s, metadata=self._key)
+        return self.call(method, request, model=MODEL_NAME, timeout_s=timeout_s, metadata=self._key)
