@@ -7,12 +7,13 @@ ExportError                   base of all errors
 ├── InvalidPositions          there are no usable recorded positions
 ├── ParityFailed              two evaluations of the same network differ by more than the tolerance
 ├── RepositoryError           the model repository cannot be read or written, or a version is not as expected
-│   ├── RepositoryBusy        another process is changing the repository
 │   └── RegistryError         the registry cannot be read
 └── PublishFailed             the server did not load a version; the version was withdrawn
 ```
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clients.files import reason
@@ -39,10 +40,6 @@ class RepositoryError(ExportError):
     """The model repository cannot be read or written, or a version is not as expected."""
 
 
-class RepositoryBusy(RepositoryError):
-    """Another process is changing the repository."""
-
-
 class RegistryError(RepositoryError):
     """The registry cannot be read."""
 
@@ -51,9 +48,13 @@ class PublishFailed(ExportError):
     """The server did not load a version; the version was withdrawn."""
 
 
-def unwritable(repository: Path, error: BaseException) -> RepositoryError:
-    """Return the error for a repository that could not be written."""
-    return RepositoryError(
-        f"expected a writable model repository with free space at {repository}, "
-        f"got {reason(error)}; free space or choose another"
-    )
+@contextmanager
+def writing(repository: Path) -> Iterator[None]:
+    """Raise `RepositoryError` if the repository cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RepositoryError(
+            f"expected a writable model repository with free space at {repository}, "
+            f"got {reason(error)}; free space or choose another"
+        ) from error

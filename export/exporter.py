@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +24,10 @@ from clients.files import reason, write_json
 from clients.lock import sole_writer
 from clients.provenance import git, machine
 from export.errors import ExportError
-from export.graph import metadata_of
 from export.parity import ParityReport
 from export.precisions import VARIANTS, Format, Precision, Variant
 from export.timing import BATCH, REPEATS, Speed, time_engines
-from export.variants import Examples, build_and_compare, open_engine
+from export.variants import Examples, VariantBuilder, open_engine, run_torch
 from mcts_ext.errors import BlobError
 from training.checkpoint import CheckpointInfo, load_checkpoint
 
@@ -126,21 +126,17 @@ def export_variants(
         )
     network, info = load_checkpoint(checkpoint)
     on_step("choosing positions")
-    examples = Examples.of(network, records)
+    examples = Examples.of(partial(run_torch, network), records)
     threads = len(os.sched_getaffinity(0))
+    builder = VariantBuilder(network, info, examples, threads, on_step=on_step)
     files, refused = {}, {}
-    served: list[EngineResult] = []
     try:
         with sole_writer(out), tempfile.TemporaryDirectory(prefix=".incoming-", dir=out) as temporary:
             for variant in variants:
                 final = out / str(variant).replace(" ", "-") / variant.file_name
                 built = Path(temporary) / final.parent.name / final.name
-                reports: dict[str, ParityReport] = {}
                 try:
-                    build_and_compare(
-                        network, variant, built, examples=examples, metadata=metadata_of(info),
-                        engines=variant.engines, threads=threads, reports=reports, on_step=on_step,
-                    )  # fmt: skip
+                    builder.make(variant, built)
                 except BlobError as error:
                     refused[variant] = str(error).partition("; ")[0]
                     final.unlink(missing_ok=True)  # a file of an earlier export must not be mistaken for this one's
@@ -148,9 +144,8 @@ def export_variants(
                     final.parent.mkdir(exist_ok=True)
                     built.replace(final)
                     files[variant] = final
-                served += [EngineResult(variant, engine, parity) for engine, parity in reports.items()]
             on_step("timing all variants")
-            timed = _timed(served, files, examples.rows, threads)
+            timed = _timed(builder.reports, files, examples.rows, threads)
             now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             report = ExportReport(checkpoint, info, out, files, refused, timed, examples.source, threads, now)
             write_json(out / REPORT_FILE, report.to_json())
@@ -160,16 +155,19 @@ def export_variants(
 
 
 def _timed(
-    served: Sequence[EngineResult], files: Mapping[Variant, Path], rows: NDArray[np.uint8], threads: int
+    reports: Mapping[tuple[Variant, str], ParityReport],
+    files: Mapping[Variant, Path],
+    rows: NDArray[np.uint8],
+    threads: int,
 ) -> list[EngineResult]:
     """Add the speed of the variants within tolerance, and mark the fastest of each engine."""
     engines = {
-        (result.variant, result.engine): open_engine(files[result.variant], engine=result.engine, threads=threads)
-        for result in served
-        if result.variant in files
+        (variant, engine): open_engine(files[variant], engine=engine, threads=threads)
+        for variant, engine in reports
+        if variant in files
     }
     speeds = time_engines(engines, rows, base=lambda key: (Variant(key[0].format, "float32"), key[1]))
-    timed = [replace(result, speed=speeds.get((result.variant, result.engine))) for result in served]
+    timed = [EngineResult(*key, parity, speeds.get(key)) for key, parity in reports.items()]
     best = [_fastest([result for result in timed if result.engine == engine]) for engine in _PACKAGES]
     return [replace(result, is_fastest=any(result is fastest for fastest in best)) for result in timed]
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export from PyTorch to ONNX, and metadata of exported files (ONNX or TorchScript).
+"""Export from PyTorch to ONNX, and metadata of exported files, which are ONNX or TorchScript.
 
 Axes: `B` rows (dynamic), `F` bytes of an observation, `A` = 66 actions, `S` = 8 seats.
 """
 
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from torch import nn
 from clients.files import open_regular, reason, write_whole
 from clients.provenance import git
 from export.errors import ExportError, InvalidModel
-from export.torchscript import read_torchscript
+from export.torchscript import load_torchscript, read_torchscript, torchscript_bytes
 from mcts_ext.contract import (
     INPUT_NAME,
     INPUTS,
@@ -55,6 +56,22 @@ def metadata_of(info: CheckpointInfo) -> dict[str, str]:
     }
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
+        raise ExportError(
+            f"expected to write {path}, got {reason(error)}; free space or choose another folder"
+        ) from error
+
+
+def write_model(path: Path, data: bytes) -> None:
+    """Write an exported file atomically; raises `ExportError` if it cannot be written."""
+    with _writing(path):
+        write_whole(path, data)
+
+
 def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) -> None:
     """Write the network to `path` atomically as ONNX with a dynamic batch axis.
 
@@ -63,11 +80,13 @@ def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) 
     """
     example = torch.zeros(2, OBSERVATION_BYTES, dtype=torch.uint8)
     device = next(network.parameters()).device
-    try:
-        with tempfile.TemporaryDirectory(prefix="blobzero-export-") as folder, warnings.catch_warnings():
+    with _writing(path):
+        with (
+            tempfile.TemporaryDirectory(prefix="blobzero-export-") as folder,
             # The tracing exporter is deprecated; its successor needs another package, onnxscript.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            traced = Path(folder) / path.name
+            warnings.catch_warnings(action="ignore", category=DeprecationWarning),
+        ):
+            traced = f"{folder}/{path.name}"
             torch.onnx.export(
                 network.eval(),
                 (example.to(device),),
@@ -78,15 +97,11 @@ def export_onnx(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) 
                 opset_version=OPSET,
                 dynamo=False,
             )
-            model = onnx.load(str(traced))
+            model = onnx.load(traced)
         for output in model.graph.output:  # the exporter loses the width of a concatenated tensor
             output.type.tensor_type.shape.dim[1].dim_value = SHAPES[output.name][1]
         onnx.helper.set_model_props(model, dict(metadata))
         write_whole(path, model.SerializeToString())
-    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
-        raise ExportError(
-            f"expected to write {path}, got {reason(error)}; free space or choose another folder"
-        ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -95,7 +110,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         InvalidModel: if the file is unreadable, or its tensors, observation version or weights are invalid.
     """
-    metadata = read_torchscript(path) if path.suffix == ".pt" else _read_onnx(path)
+    metadata = read_torchscript(path) if path.suffix == ".pt" else properties_of(_load_onnx(path))
     if metadata.get(VERSION_KEY) != str(OBSERVATION_VERSION):
         raise InvalidModel(
             f"expected observation version {OBSERVATION_VERSION}, got {metadata.get(VERSION_KEY)} in {path}; "
@@ -104,12 +119,29 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
+def annotate(path: Path, properties: Mapping[str, str]) -> None:
+    """Add metadata to an exported file atomically.
+
+    Raises:
+        InvalidModel: if it is not an exported file. ExportError: if it could not be written.
+    """
+    if path.suffix == ".pt":
+        module, present = load_torchscript(path)
+        data = torchscript_bytes(module, {**present, **properties})
+    else:
+        model = _load_onnx(path)
+        onnx.helper.set_model_props(model, {**properties_of(model), **properties})
+        data = model.SerializeToString()
+    write_model(path, data)
+
+
 def properties_of(model: onnx.ModelProto) -> dict[str, str]:
     """Return the metadata of an ONNX model."""
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def _read_onnx(path: Path) -> dict[str, str]:
+def _load_onnx(path: Path) -> onnx.ModelProto:
+    """Load an ONNX model after checking its tensors and weights."""
     try:
         open_regular(path).close()  # opening a FIFO would block
         model = onnx.load(str(path))
@@ -135,4 +167,4 @@ def _read_onnx(path: Path) -> dict[str, str]:
             raise InvalidModel(
                 f"expected finite weights, got NaN or infinity in {constant.name} of {path}; choose another checkpoint"
             )
-    return properties_of(model)
+    return model

@@ -4,11 +4,14 @@
 Axes: `n` rows, `F` bytes of an observation, `A` = 66 actions, `S` = 8 seats.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import kl_div
 
 from export.errors import ParityFailed
 from export.precisions import Tolerance
@@ -22,6 +25,11 @@ class Answers(NamedTuple):
 
     policy: Floats  # [n, A] logits
     value: Floats  # [n, S] in [0, 1]
+
+    @classmethod
+    def of_batches(cls, batches: Iterable[tuple[Floats, Floats]]) -> Self:
+        """Join the outputs of consecutive batches."""
+        return cls(*map(np.concatenate, zip(*batches, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -79,15 +87,8 @@ def compare(expected: Answers, got: Answers) -> ParityReport:
     )
 
 
-def log_softmax(logits: Floats) -> NDArray[np.float64]:
-    """Return the log-softmax over the last axis in float64."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result
-
-
 def policy_kl(expected: Floats, got: Floats) -> NDArray[np.float64]:
     """Return the KL divergence `[n]` KL(softmax(expected) || softmax(got)) in nats."""
-    log_p, log_q = log_softmax(expected), log_softmax(got)
-    result: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(-1)
+    log_p, log_q = (torch.tensor(logits, dtype=torch.float64).log_softmax(-1) for logits in (expected, got))
+    result: NDArray[np.float64] = kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).numpy()
     return result

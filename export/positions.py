@@ -3,7 +3,7 @@
 
 from pathlib import Path
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,24 +24,13 @@ READ_PER_DRAWN: Final = 4
 """Number of distinct positions read per position drawn, because the positions of a shard come from few rounds."""
 
 
-class ExportPositions(NamedTuple):
-    """Positions used by an export."""
+def export_positions(records: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
+    """Draw `[n, F]` positions for parity checks, others for the calibration of int8, and describe their origin.
 
-    parity: NDArray[np.uint8]
-    """`[n, F]` for parity checks."""
-    calibration: NDArray[np.uint8]
-    """`[n, F]` other positions for the calibration of int8."""
-    origin: str
-    """Description of their origin."""
-
-
-def export_positions(records: Path | None) -> ExportPositions:
-    """Draw the positions of an export; raises as `recorded_rows`.
-
-    If there are too few records, calibration gets positions of random rounds first.
+    If there are too few records, calibration gets positions of random rounds first. Raises as `recorded_rows`.
     """
     rows, origin = recorded_rows(records, N_PARITY_ROWS + N_CALIBRATION_ROWS, seed=SEED)
-    return ExportPositions(rows[:N_PARITY_ROWS], rows[N_PARITY_ROWS:], origin)
+    return rows[:N_PARITY_ROWS], rows[N_PARITY_ROWS:], origin
 
 
 def recorded_rows(records: Path | None, n: int, *, seed: int) -> tuple[NDArray[np.uint8], str]:

@@ -9,7 +9,6 @@ are 3% of the multiplications, and in int8 they would cause most of the policy's
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from clients.files import write_whole
+from export.graph import properties_of
 from mcts_ext.contract import INPUT_NAME, PRECISION_KEY
 
 _IN_FLOAT: Final = ("/decoder/", "/from_orders/", "/bids/", "/plays/", "/value/")
@@ -30,36 +29,30 @@ def quantize(source: Path, target: Path, *, rows: NDArray[np.uint8]) -> None:
     """Convert the float32 ONNX file `source` to `target` with int8 matrix products; metadata is kept.
 
     Args:
-        source: file written by `export_onnx`.
-        target: file to write, atomically.
         rows: `[n, F]` positions that calibrate the range of each activation.
     """
     original = onnx.load(str(source))
-    with tempfile.TemporaryDirectory(prefix="blobzero-int8-") as folder:
-        path = Path(folder) / "model.onnx"
-        previous = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # it recommends a pass that does not change these graphs
-        try:
-            quantize_static(
-                str(source),
-                str(path),
-                _CalibrationRows(rows),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=["MatMul", "Gemm"],
-                nodes_to_exclude=[node.name for node in original.graph.node if node.name.startswith(_IN_FLOAT)],
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
-            )
-        finally:
-            logging.disable(previous)
-        model = onnx.load(str(path))
-    properties = {entry.key: entry.value for entry in original.metadata_props}
-    onnx.helper.set_model_props(model, {PRECISION_KEY: "int8", **properties})
-    onnx.checker.check_model(model)
-    write_whole(target, model.SerializeToString())
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it recommends a pass that does not change these graphs
+    try:
+        quantize_static(
+            str(source),
+            str(target),
+            _CalibrationRows(rows),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=[node.name for node in original.graph.node if node.name.startswith(_IN_FLOAT)],
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        )
+    finally:
+        logging.disable(previous)
+    model = onnx.load(str(target))
+    onnx.helper.set_model_props(model, {PRECISION_KEY: "int8", **properties_of(original)})
+    onnx.save(model, str(target))
 
 
 class _CalibrationRows(CalibrationDataReader):  # type: ignore[misc]

@@ -14,35 +14,35 @@ import io
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from clients.files import json_object, open_regular, reason, write_whole
-from export.errors import ExportError, InvalidModel
+from clients.files import json_object, open_regular, reason
+from export.errors import InvalidModel
 from mcts_ext.contract import INPUT_NAME, N_ACTIONS, N_SEATS, OBSERVATION_BYTES
 
 METADATA_FILE: Final = "metadata.json"
+# PyTorch deprecates TorchScript, which Triton's PyTorch backend needs.
+_quiet: Final = partial(warnings.catch_warnings, action="ignore", category=DeprecationWarning)
 
 
-def export_torchscript(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) -> None:
-    """Write the network to `path` atomically, traced and frozen, with a dynamic batch axis.
-
-    Args:
-        network: network on the CPU, with one argument of the contract's name.
-        path: file to write.
-        metadata: metadata to store.
-
-    Raises:
-        ExportError: if the file could not be written.
-    """
+def trace(network: nn.Module) -> Any:
+    """Return a network on the CPU as a frozen module with a dynamic batch axis."""
     example = torch.zeros(2, OBSERVATION_BYTES, dtype=torch.uint8)
     with _quiet(), torch.no_grad():
-        traced: Any = torch.jit.freeze(torch.jit.trace(network.eval(), example))  # type: ignore[no-untyped-call]
-    _write(traced, path, metadata)
+        return torch.jit.freeze(torch.jit.trace(network.eval(), example))  # type: ignore[no-untyped-call]
+
+
+def torchscript_bytes(module: Any, metadata: Mapping[str, str]) -> bytes:
+    """Return the file of a module made by `trace` or read by `load_torchscript`."""
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.jit.save(module, buffer, _extra_files={METADATA_FILE: json.dumps(dict(metadata))})
+    return buffer.getvalue()
 
 
 def load_torchscript(path: Path) -> tuple[Any, dict[str, str]]:
@@ -95,16 +95,6 @@ def read_torchscript(path: Path) -> dict[str, str]:
     return properties
 
 
-def annotate_torchscript(path: Path, properties: Mapping[str, str]) -> None:
-    """Add metadata to a file atomically.
-
-    Raises:
-        InvalidModel: if it is not TorchScript. ExportError: if it could not be written.
-    """
-    module, present = load_torchscript(path)
-    _write(module, path, {**present, **properties})
-
-
 def _weights(module: Any) -> Iterator[Tensor]:
     """Yield all weights: constants of a frozen graph, or parameters and buffers."""
     yield from module.state_dict().values()
@@ -113,23 +103,3 @@ def _weights(module: Any) -> Iterator[Tensor]:
         value = node.output().toIValue()
         if isinstance(value, Tensor):
             yield value
-
-
-def _write(module: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    buffer = io.BytesIO()
-    try:
-        with _quiet():
-            torch.jit.save(module, buffer, _extra_files={METADATA_FILE: json.dumps(dict(metadata))})
-        write_whole(path, buffer.getvalue())
-    except OSError as error:
-        raise ExportError(
-            f"expected to write {path}, got {reason(error)}; free space or choose another folder"
-        ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress PyTorch's deprecation warnings: Triton's PyTorch backend needs TorchScript."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield

@@ -7,29 +7,28 @@ Axes: `n` rows, `F` bytes of an observation.
 import copy
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self, cast
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
 from clients import local
 from clients.evaluator import evaluate as evaluate_batch
-from clients.files import reason, write_whole
 from clients.local import LocalEvaluator
 from export.errors import ExportError, InvalidModel
-from export.graph import export_onnx, properties_of, read_metadata
+from export.graph import annotate, export_onnx, metadata_of, read_metadata, write_model
 from export.half_precision import HalfNet
 from export.parity import BATCH, Answers, ParityReport, compare
 from export.positions import export_positions
 from export.precisions import VARIANTS, Precision, Variant
 from export.quantize import quantize
-from export.torchscript import annotate_torchscript, export_torchscript, load_torchscript
+from export.torchscript import load_torchscript, torchscript_bytes, trace
 from mcts_ext.contract import PRECISION_KEY
+from training.checkpoint import CheckpointInfo
 from training.network import BlobNet
 
 Run = Callable[[NDArray[np.uint8]], Answers]
@@ -64,81 +63,70 @@ def build(
         weights = variant.build.weights
         module = copy.deepcopy(network).cpu() if weights == "float32" else HalfNet(network, getattr(torch, weights))
         if variant.format == "torchscript":
-            export_torchscript(module, built, metadata=properties)
+            write_model(built, torchscript_bytes(trace(module), properties))
         elif variant.build.is_quantized:
             export_onnx(module, base, metadata=properties)
             quantize(base, built, rows=calibration)
         else:
             export_onnx(module, built, metadata=properties)
         read_metadata(built)
-        _write(path, built.read_bytes())
+        write_model(path, built.read_bytes())
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Positions and the network's outputs for them."""
+    """Positions and the outputs expected for them."""
 
     rows: NDArray[np.uint8]
     """`[n, F]`."""
     expected: Answers
-    """Outputs of the network in float32."""
+    """Outputs of the network in float32, or of a file exported earlier."""
     calibration: NDArray[np.uint8]
     """`[m, F]` other positions for the calibration of int8."""
     source: str
     """Description of their origin."""
 
     @classmethod
-    def of(cls, network: BlobNet, records: Path | None) -> Self:
-        """Evaluate the positions of `export.positions.export_positions`."""
+    def of(cls, run: Run, records: Path | None) -> Self:
+        """Evaluate the positions of `export.positions.export_positions` with `run`."""
         rows, calibration, source = export_positions(records)
-        return cls(rows, run_torch(network, rows), calibration, source)
+        return cls(rows, run(rows), calibration, source)
 
 
-def build_and_compare(
-    network: BlobNet,
-    variant: Variant,
-    path: Path,
-    *,
-    examples: Examples,
-    metadata: Mapping[str, str],
-    engines: Sequence[str],
-    threads: int,
-    reports: dict[str, ParityReport],
-    on_step: Callable[[str], None] = lambda text: None,
-) -> None:
-    """Build one variant, compare it with PyTorch in each of `engines`, and store the result in the file.
+@dataclass(frozen=True)
+class VariantBuilder:
+    """Builds variants of one network and compares each with PyTorch."""
 
-    Args:
-        reports: filled with each engine's report, even if the variant is rejected.
-        on_step: called with a description of the next step.
+    network: BlobNet
+    info: CheckpointInfo
+    examples: Examples
+    threads: int
+    """Number of compute threads of an engine."""
+    n_engines: int | None = None
+    """Number of a variant's engines in which it is compared; None for all."""
+    on_step: Callable[[str], None] = lambda text: None
+    """Called with a description of the next step."""
+    reports: dict[tuple[Variant, str], ParityReport] = field(default_factory=dict)
+    """Parity by variant and engine so far, including rejected variants."""
 
-    Raises:
-        ParityFailed: if the variant exceeds its tolerance. Others as `build` and `open_engine`.
-    """
-    on_step(f"building {variant}")
-    build(network, variant, path, metadata=metadata, calibration=examples.calibration)
-    for engine in engines:
-        on_step(f"comparing {variant} in {engine}")
-        reports[engine] = compare(examples.expected, evaluate(path, examples.rows, engine=engine, threads=threads))
-    for engine, report in reports.items():
-        report.require(variant.spec.tolerance, what=f"the {variant} file in {engine}")
-    figures = json.dumps({engine: asdict(report) for engine, report in reports.items()})
-    annotate(path, {PARITY_KEY: figures, "parity_positions": examples.source})
+    def make(self, variant: Variant, path: Path) -> None:
+        """Build one variant, compare it in its engines, and store the result in the file.
 
-
-def annotate(path: Path, properties: Mapping[str, str]) -> None:
-    """Add metadata to an exported file atomically.
-
-    Raises:
-        InvalidModel: if it is not an exported file. ExportError: if it could not be written.
-    """
-    if path.suffix == ".pt":
-        annotate_torchscript(path, properties)
-        return
-    read_metadata(path)
-    model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {**properties_of(model), **properties})
-    _write(path, model.SerializeToString())
+        Raises:
+            ParityFailed: if the variant exceeds its tolerance. Others as `build` and `open_engine`.
+        """
+        self.on_step(f"building {variant}")
+        examples = self.examples
+        build(self.network, variant, path, metadata=metadata_of(self.info), calibration=examples.calibration)
+        reports: dict[str, ParityReport] = {}
+        for engine in variant.engines[: self.n_engines]:
+            self.on_step(f"comparing {variant} in {engine}")
+            got = evaluate(path, examples.rows, engine=engine, threads=self.threads)
+            reports[engine] = self.reports[variant, engine] = compare(examples.expected, got)
+        for engine, report in reports.items():
+            report.require(variant.spec.tolerance, what=f"the {variant} file in {engine}")
+        figures = json.dumps({engine: asdict(report) for engine, report in reports.items()})
+        annotate(path, {PARITY_KEY: figures, "parity_positions": examples.source})
 
 
 def variant_of(path: Path) -> Variant:
@@ -159,18 +147,17 @@ def variant_of(path: Path) -> Variant:
 def run_torch(network: BlobNet, rows: NDArray[np.uint8]) -> Answers:
     """Evaluate `[n, F]` rows with PyTorch in float32 on the network's device: the reference of all parity checks."""
     device = next(network.parameters()).device
-    pairs = [network(torch.from_numpy(rows[start : start + BATCH]).to(device)) for start in range(0, len(rows), BATCH)]
-    return Answers(
-        np.concatenate([policy.float().cpu().numpy() for policy, _ in pairs]),
-        np.concatenate([value.float().cpu().numpy() for _, value in pairs]),
-    )
+    pairs = [network(torch.from_numpy(part).to(device)) for part in _batches(rows)]
+    return Answers.of_batches((policy.float().cpu().numpy(), value.float().cpu().numpy()) for policy, value in pairs)
 
 
 def evaluate(path: Path, rows: NDArray[np.uint8], *, engine: str, threads: int = 1) -> Answers:
     """Evaluate `[n, F]` rows in this process; raises as `open_engine`."""
-    run = open_engine(path, engine=engine, threads=threads)
-    parts = [run(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
-    return Answers(np.concatenate([part.policy for part in parts]), np.concatenate([part.value for part in parts]))
+    return Answers.of_batches(map(open_engine(path, engine=engine, threads=threads), _batches(rows)))
+
+
+def _batches(rows: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
 
 
 def open_engine(path: Path, *, engine: str, threads: int) -> Run:
@@ -214,12 +201,3 @@ def _open_torchscript(path: Path, threads: int) -> Run:
         return Answers(policy.numpy(), value.numpy())
 
     return run
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise ExportError(
-            f"expected to write {path}, got {reason(error)}; free space or choose another folder"
-        ) from error

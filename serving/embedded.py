@@ -127,18 +127,14 @@ class EmbeddedTriton:
 
     def cpu_seconds(self) -> ServerCpu:
         """Return the CPU time of the server and its backends; a dead process counts up to the last call before."""
-        if not self.is_alive():
-            return self._cpu_so_far()
-        with suppress(psutil.NoSuchProcess):
-            server = psutil.Process(self.pid)
-            for process in (server, *server.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    kind = "server" if process.pid == self.pid else "backend"
-                    self._cpu_of[process.pid, process.create_time()] = (kind, times.user + times.system)
-        return self._cpu_so_far()
-
-    def _cpu_so_far(self) -> ServerCpu:
+        if self.is_alive():
+            with suppress(psutil.NoSuchProcess):
+                server = psutil.Process(self.pid)
+                for process in (server, *server.children(recursive=True)):
+                    with suppress(psutil.NoSuchProcess):
+                        times = process.cpu_times()
+                        kind = "server" if process.pid == self.pid else "backend"
+                        self._cpu_of[process.pid, process.create_time()] = (kind, times.user + times.system)
         used = {"server": 0.0, "backend": 0.0}
         for kind, seconds in list(self._cpu_of.values()):
             used[kind] += seconds
@@ -160,7 +156,7 @@ class EmbeddedTriton:
                 return
             except ServerStartFailed:
                 # Another process can take a free port before Triton listens on it.
-                if not tries_left or not self._lost_port() or None not in requested:
+                if not tries_left or "already in use" not in self._log_of_this_start() or None not in requested:
                     raise
 
     def _launch(self) -> None:
@@ -268,9 +264,6 @@ class EmbeddedTriton:
             return {port for _, port in self.doors.endpoints.values()} <= listening
         return False
 
-    def _lost_port(self) -> bool:
-        return "already in use" in self._log_of_this_start()
-
     def _log_of_this_start(self) -> str:
         with self.log_file.open("rb") as log:
             log.seek(self._log_start)
@@ -355,9 +348,7 @@ def own_server(
     Raises:
         ServingError: it does not start.
     """
-    config = ServerConfig(
-        repository, model=model, config_name=config_name, key_file=key_file, log_file=log_file
-    )  # fmt: skip
+    config = ServerConfig(repository, model=model, config_name=config_name, key_file=key_file, log_file=log_file)
     triton = EmbeddedTriton(config)
     say(f"starting Triton on {repository}" + (f" (log {log_file})" if log_file else ""))
     with triton, Watch(triton, on_event=say) if is_watched else nullcontext():

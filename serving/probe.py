@@ -5,8 +5,6 @@ Triton's readiness is not enough: a model whose backend process is dead is still
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,18 +13,6 @@ from clients.triton.channel import open_channel
 from clients.triton.protocol import grpc, service_pb2, service_pb2_grpc
 from mcts_ext import contract
 from serving.errors import BackendDead, ProbeFailed, ProbeTimeout, ProbeUnreachable
-
-
-def sample_observation() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Return one plausible row `[1, F]`: four players, five cards in hand, spades trump, no bids yet."""
-    row = np.zeros((1, contract.OBSERVATION_BYTES), np.uint8)
-    row[0, contract.AT_N_PLAYERS] = 4
-    row[0, contract.AT_N_CARDS] = 5
-    row[0, contract.AT_DEALER] = 3
-    row[0, contract.AT_BIDS : contract.AT_BIDS + 4] = contract.BID_PENDING
-    row[0, contract.AT_BIDS + 4 : contract.AT_BIDS + contract.N_SEATS] = contract.BID_NO_SEAT
-    row[0, contract.AT_CARDS : contract.AT_CARDS + 5] = contract.CARD_OWN
-    return row
 
 
 class Probe:
@@ -42,7 +28,7 @@ class Probe:
         self._is_closed = False
         self._channel = open_channel(self._url)
         self._lock = threading.Lock()  # a channel must not be replaced during a call
-        row = sample_observation()
+        row = np.ones((1, contract.OBSERVATION_BYTES), np.uint8)  # as in check_network of the backends
         self._request = service_pb2.ModelInferRequest(model_name=model, raw_input_contents=[row.tobytes()])
         self._request.inputs.add(name=contract.INPUT_NAME, datatype="UINT8", shape=row.shape)
         for name in contract.OUTPUTS:
@@ -74,31 +60,27 @@ class Probe:
         self._channel.close()
 
     def _call(self, method: str, request: Any, timeout_s: float) -> Any:
-        with self._lock, _typed_errors():
+        with self._lock:
             try:
                 stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
                 return getattr(stub, method)(request, timeout=timeout_s)
+            except ValueError as error:  # raised by gRPC for a closed channel
+                raise ProbeUnreachable("the connection was closed") from error
             except grpc.RpcError as error:
                 unanswered = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
                 if error.code() in unanswered and not self._is_closed:
                     self._channel.close()
                     self._channel = open_channel(self._url)
-                raise
+                raise _failure(error) from error
 
 
-@contextmanager
-def _typed_errors() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # raised by gRPC for a closed channel
-        raise ProbeUnreachable("the connection was closed") from error
-    except grpc.RpcError as error:
-        message = " ".join((error.details() or "").removeprefix("[request id: <id_unknown>] ").split())
-        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise ProbeTimeout("no response within the deadline") from error
-        # No connection, or the server is stopping.
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            raise ProbeUnreachable(message) from error
-        if "Stub process" in message and "is not healthy" in message:
-            raise BackendDead(message) from error
-        raise ProbeFailed(message) from error
+def _failure(error: grpc.RpcError) -> ProbeFailed:
+    message = " ".join((error.details() or "").removeprefix("[request id: <id_unknown>] ").split())
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ProbeTimeout("no response within the deadline")
+    # No connection, or the server is stopping.
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        return ProbeUnreachable(message)
+    if "Stub process" in message and "is not healthy" in message:
+        return BackendDead(message)
+    return ProbeFailed(message)

@@ -48,10 +48,6 @@ class TrainState:
     """State of numpy's bit generator."""
     tensors: dict[str, Tensor]
 
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors named `prefix.*`, without the prefix."""
-        return {name.removeprefix(f"{prefix}."): t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
-
 
 def save_state(path: Path, state: TrainState) -> None:
     """Write the state to `path` atomically.

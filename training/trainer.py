@@ -267,9 +267,8 @@ class _Run:
     def _restore(self, state: TrainState) -> None:
         network = BlobNet(NetworkConfig(**state.network))
         self.learner = Learner(network, self.config, self.device)
-        groups = {name: state.group(name) for name in ("network", "ema", "exp_avg", "exp_avg_sq")}
         try:
-            self.learner.restore(groups, step=state.step)
+            self.learner.restore(state.tensors, step=state.step)
             self.sums.copy_(state.tensors["sums"])
             torch.set_rng_state(state.tensors["torch.random"])
             self.random.bit_generator.state = state.generator

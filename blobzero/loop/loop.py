@@ -268,7 +268,6 @@ class LoopRun:
 
     def _publish(self, checkpoint: Path, url: str) -> tuple[int, int]:
         """Publish a checkpoint unless it is published already; return the previous version and its version."""
-        from export.errors import ExportError
         from export.publishing.publish import publish
         from export.publishing.registry import Registry
 
@@ -278,7 +277,7 @@ class LoopRun:
             return max(e.version for e in published if e.version < known[0].version), known[0].version
         try:
             report = publish(checkpoint, repository=self.models, url=url, key_file=self.config.key_file)
-        except ExportError:
+        except BlobError:
             self.metrics.published("refused")
             raise
         self.metrics.published("ok")

@@ -109,7 +109,7 @@ def tell(console: Console, report: "PublishReport", *, repository: Path, as_json
     lines += [f"  {variant} against PyTorch: {parity}" for variant, parity in candidate.parity.items()]
     if report.served is not None:
         lines.append(f"  server against these: {report.served}")
-    lines.append(f"  positions: {candidate.positions}")
+    lines.append(f"  positions: {candidate.examples.source}")
     if report.removed:
         lines.append(f"  removed old versions: {', '.join(map(str, report.removed))}")
     there = in_repository(repository)
@@ -126,7 +126,7 @@ def tell(console: Console, report: "PublishReport", *, repository: Path, as_json
             "same_as": report.same_as,
             "source": candidate.source,
             "why": candidate.why,
-            "positions": candidate.positions,
+            "positions": candidate.examples.source,
             "parity": {variant: asdict(parity) for variant, parity in candidate.parity.items()},
             "served": None if report.served is None else asdict(report.served),
             "removed": report.removed,

@@ -10,19 +10,15 @@ earlier version, for a rollback ── read ── its own outputs ──┘
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from clients.precision import cpu_flags, int8_pays
 from export.errors import ParityFailed
-from export.graph import metadata_of
-from export.parity import Answers, ParityReport
-from export.positions import export_positions
-from export.precisions import PRECISIONS, Format, Precision, Tolerance, Variant
-from export.variants import Examples, build_and_compare, evaluate, variant_of
+from export.parity import ParityReport
+from export.precisions import FILE_NAMES, PRECISIONS, Format, Precision, Tolerance, Variant
+from export.variants import Examples, VariantBuilder, evaluate, run_torch, variant_of
 from training.checkpoint import CheckpointInfo
 from training.network import BlobNet
 
@@ -39,14 +35,11 @@ class Candidate:
     """Description of the network's origin."""
     why: str
     """Precision and the reason for it."""
-    rows: NDArray[np.uint8]
-    """`[n, F]` positions on which the server is checked."""
-    expected: Answers
+    examples: Examples
+    """Positions on which the server is checked, and the expected outputs."""
     tolerance: Tolerance
     parity: Mapping[str, ParityReport] = field(default_factory=dict)
     """Parity against PyTorch in float32, by variant; empty for a file exported earlier."""
-    positions: str = ""
-    """Description of the origin of `rows`."""
 
 
 @dataclass(frozen=True)
@@ -71,44 +64,23 @@ def build_candidate(
         ParityFailed: if a file's outputs differ from PyTorch's; ExportError: if a variant does not exist, or the disk
             is full.
     """
-    examples = Examples.of(network, options.records)
-    metadata = metadata_of(info)
-    parity: dict[str, ParityReport] = {}
-
-    def make(variant: Variant) -> Path:
-        path, engines = folder / variant.format / variant.file_name, variant.engines[:1]
-        reports: dict[str, ParityReport] = {}
-        try:
-            build_and_compare(
-                network,
-                variant,
-                path,
-                examples=examples,
-                metadata=metadata,
-                engines=engines,
-                threads=2,
-                reports=reports,
-            )
-        finally:
-            parity.update({str(variant): report for report in reports.values()})
-        return path
-
+    examples = Examples.of(partial(run_torch, network), options.records)
+    builder = VariantBuilder(network, info, examples, threads=2, n_engines=1)
     files: dict[str, Path] = {}
     precision, why = _choose(options)
     for form in options.formats:
-        first: Precision = precision if options.precision != "auto" or form == "onnx" else "float32"
+        path = folder / form / FILE_NAMES[form]
+        first = Variant(form, precision if options.precision != "auto" or form == "onnx" else "float32")
         try:
-            path = make(Variant(form, first))
+            builder.make(first, path)
         except ParityFailed as error:
-            if options.precision != "auto" or first == "float32":
+            if options.precision != "auto" or first.precision == "float32":
                 raise
             precision, why = "float32", str(error).partition("; ")[0]
-            path = make(Variant(form, precision))
+            builder.make(Variant(form, precision), path)
         files[path.name] = path
-    tolerance = PRECISIONS[precision].served
-    return Candidate(
-        files, source, f"{precision}: {why}", examples.rows, examples.expected, tolerance, parity, examples.source
-    )
+    parity = {str(variant): report for (variant, _), report in builder.reports.items()}
+    return Candidate(files, source, f"{precision}: {why}", examples, PRECISIONS[precision].served, parity)
 
 
 def read_candidate(files: Mapping[str, Path], *, source: str) -> Candidate:
@@ -117,12 +89,10 @@ def read_candidate(files: Mapping[str, Path], *, source: str) -> Candidate:
     Raises:
         InvalidModel: if a file does not match the contract; ModelMismatch, UnsoundAnswer: if it cannot be evaluated.
     """
-    rows, _, positions = export_positions(None)
-    variants = [variant_of(path) for path in files.values()]
-    expected = evaluate(next(iter(files.values())), rows, engine=variants[0].engines[0], threads=2)
-    tolerance = variants[0].spec.served
-    why = f"{variants[0].precision}: as exported"
-    return Candidate(files, source, why, rows, expected, tolerance, positions=positions)
+    variant, *_ = [variant_of(path) for path in files.values()]
+    run = partial(evaluate, next(iter(files.values())), engine=variant.engines[0], threads=2)
+    examples = Examples.of(run, None)
+    return Candidate(files, source, f"{variant.precision}: as exported", examples, variant.spec.served)
 
 
 def _choose(options: ExportOptions) -> tuple[Precision, str]:

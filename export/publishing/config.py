@@ -10,13 +10,12 @@ docs/design/serving.md ("Configurations") cites the source of each key.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Final, NamedTuple
 
 from clients.files import write_whole
-from export.errors import RepositoryError, unwritable
+from export.errors import RepositoryError, writing
 from mcts_ext.contract import (
     INPUT_NAME,
     MODEL_NAME,
@@ -120,30 +119,25 @@ optimization { execution_accelerators { gpu_execution_accelerator [ {
 """
 
 
-@dataclass(frozen=True)
-class _Configuration:
-    """One configuration."""
-
+class _Configuration(NamedTuple):
     backend: str
-    how: str
-    """End of the sentence "Serves with ..."."""
-    parts: tuple[str, ...]
-    """Sections after `_TEMPLATE`."""
+    how: str  # end of the sentence "Serves with ..."
+    sections: str  # after `_TEMPLATE`
 
 
 _UNTRIED: Final = """
 # Could not be run where it was written, for want of a GPU: its keys are those of Triton's manuals, its speed and the
 # precision of its answers are unknown. Compare before use: blobzero publish --url does."""
 _VARIANTS: Final[Mapping[str, _Configuration]] = {
-    "config": _Configuration("openvino", "OpenVINO on the CPU.", (_ON_CPU, _OPENVINO)),
-    "cpu": _Configuration("openvino", "OpenVINO on the CPU, as config.pbtxt does.", (_ON_CPU, _OPENVINO)),
-    "onnxruntime": _Configuration("onnxruntime", "ONNX Runtime on the CPU.", (_ON_CPU,)),
-    "pytorch": _Configuration("pytorch", "PyTorch (TorchScript) on the CPU.", (_ON_CPU, _TORCHSCRIPT)),
+    "config": _Configuration("openvino", "OpenVINO on the CPU.", _ON_CPU + _OPENVINO),
+    "cpu": _Configuration("openvino", "OpenVINO on the CPU, as config.pbtxt does.", _ON_CPU + _OPENVINO),
+    "onnxruntime": _Configuration("onnxruntime", "ONNX Runtime on the CPU.", _ON_CPU),
+    "pytorch": _Configuration("pytorch", "PyTorch (TorchScript) on the CPU.", _ON_CPU + _TORCHSCRIPT),
     "gpu": _Configuration(
-        "onnxruntime", "TensorRT by ONNX Runtime, in the file's types." + _UNTRIED, (_ON_GPU, _TENSORRT)
+        "onnxruntime", "TensorRT by ONNX Runtime, in the file's types." + _UNTRIED, _ON_GPU + _TENSORRT
     ),
     "gpu-fp32": _Configuration(
-        "onnxruntime", "ONNX Runtime on a GPU; float32 stays float32." + _UNTRIED, (_ON_GPU, _CUDA)
+        "onnxruntime", "ONNX Runtime on a GPU; float32 stays float32." + _UNTRIED, _ON_GPU + _CUDA
     ),
 }
 
@@ -158,9 +152,8 @@ def render_config(name: str = "config") -> str:
     if name not in _VARIANTS:
         raise RepositoryError(f"expected a configuration of {config_names()}, got {name!r}")
     variant = _VARIANTS[name]
-    return Template(_TEMPLATE + "".join(variant.parts)).substitute(
-        how=variant.how,
-        backend=variant.backend,
+    return Template(_TEMPLATE + variant.sections).substitute(
+        variant._asdict(),
         model=MODEL_NAME,
         max_batch_size=MAX_BATCH_SIZE,
         input=INPUT_NAME,
@@ -185,10 +178,8 @@ def ensure_config(repository: Path) -> None:
     Raises:
         RepositoryError: if the folder cannot be written.
     """
-    for name in config_names():
-        path = config_path(repository, name)
-        try:
+    with writing(repository):
+        for name in config_names():
+            path = config_path(repository, name)
             if not path.is_file():
                 write_whole(path, render_config(name).encode())
-        except OSError as error:
-            raise unwritable(repository, error) from error

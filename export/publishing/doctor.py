@@ -13,16 +13,16 @@ from clients.errors import EvaluatorError, ServerUnreachable
 from clients.files import read_small
 from clients.triton.protocol import model_config_pb2
 from clients.triton.served_model import check_served_model
-from export.errors import ExportError, PublishFailed
+from export.errors import ExportError
 from export.graph import read_metadata
 from export.parity import compare
 from export.publishing.candidate import read_candidate
 from export.publishing.config import config_names, config_path
 from export.publishing.publish import SERVED_VERSIONS
+from export.publishing.recovery import faults
 from export.publishing.registry import Registry, is_busy
 from export.publishing.repository import (
     file_hashes,
-    leftovers,
     model_files,
     model_path,
     numbers,
@@ -30,7 +30,7 @@ from export.publishing.repository import (
     version_folder,
 )
 from export.publishing.server import READY, ModelServer
-from export.publishing.transaction import RepositoryChange
+from export.publishing.transaction import change_of
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.errors import BlobError
 from mcts_ext.versions import is_left_out, is_mistaken, version_number
@@ -66,7 +66,12 @@ def examine(repository: Path, *, url: str | None = None, key_file: Path | None =
         registry = Registry(repository)
     except ExportError as error:
         return [Finding(str(error).partition("; ")[0], str(error).partition("; ")[2])]
-    findings = [*_configurations(repository), *_folders(repository), *_versions(repository, registry)]
+    findings = [
+        *_configurations(repository),
+        *(Finding(what, MEND) for what, _ in faults(repository, registry)),
+        *_names(repository),
+        *_files(repository, registry),
+    ]
     if url is not None:
         findings += _server(repository, registry, url, key_file)
     return findings
@@ -79,7 +84,7 @@ def set_right(repository: Path, *, url: str | None = None, key_file: Path | None
         BlobError: if the repository cannot be changed now, or the server fails to load it.
     """
     require_repository(repository)
-    with RepositoryChange(repository, url, key_file=key_file) as change:
+    with change_of(repository, url, key_file=key_file) as change:
         if change.server is not None:
             change.server.load()
 
@@ -98,9 +103,7 @@ def _configurations(repository: Path) -> Iterator[Finding]:
             yield Finding(f"{path} is invalid: {text}", "remove it; the next publish writes a new one")
 
 
-def _folders(repository: Path) -> Iterator[Finding]:
-    for path in leftovers(repository):
-        yield Finding(f"{path} was left by a command that was killed", MEND)
+def _names(repository: Path) -> Iterator[Finding]:
     for path in sorted((repository / MODEL_NAME).iterdir()):
         if path.is_dir() and is_left_out(path.name):
             renamed = path.with_name(path.name.lstrip("0") or "0")
@@ -113,46 +116,36 @@ def _folders(repository: Path) -> Iterator[Finding]:
             )
 
 
-def _versions(repository: Path, registry: Registry) -> Iterator[Finding]:
-    present = numbers(repository)
-    for version in present:
+def _files(repository: Path, registry: Registry) -> Iterator[Finding]:
+    """Check the files of versions that are published, or not in the registry; recovery removes all others."""
+    for version in numbers(repository):
         folder, entry = version_folder(repository, version), registry.get(version)
-        remove = f"blobzero unpublish {version} removes it"
-        if not model_files(folder):
-            yield Finding(f"{folder} contains no model", remove)
+        if entry is not None and entry.state != "published":
             continue
+        remove, files = f"blobzero unpublish {version} removes it", model_files(folder)
+        if not files and entry is None:
+            yield Finding(f"{folder} contains no model", remove)
         try:
-            for path in model_files(folder):
+            for path in files:
                 read_metadata(path)
         except ExportError as error:
             yield Finding(str(error).partition("; ")[0], remove)
             continue
-        if entry is None:
-            yield Finding(f"version {version} is not in the registry", MEND)
-        elif entry.state == "publishing":
-            yield Finding(f"version {version} was being published when its command was killed", MEND)
-        elif entry.state != "published":
-            yield Finding(f"version {version} is {entry.state} in the registry, but its folder is there", MEND)
-        elif entry.files != file_hashes(folder):
+        if files and entry is not None and entry.files != file_hashes(folder):
             yield Finding(
                 f"{folder} was modified after publishing: a file's SHA-256 differs from the registry's",
                 f"publish its source again ({entry.source or 'unknown'}), then: {remove}",
             )
-    for entry in registry:
-        if entry.version not in present and entry.state in ("publishing", "published"):
-            yield Finding(f"version {entry.version} is {entry.state} in the registry, but has no folder", MEND)
 
 
 def _server(repository: Path, registry: Registry, url: str, key_file: Path | None) -> Iterator[Finding]:
     wanted = registry.published()[-SERVED_VERSIONS:]
     with ModelServer(url, key_file=key_file) as server:
         try:
-            server.require_live()
-            states = server.states()
-        except (EvaluatorError, PublishFailed) as error:
-            cause = error.__cause__ if isinstance(error, PublishFailed) else error
-            what, _, mend = str(cause).rpartition("; ")
-            if isinstance(cause, ServerUnreachable):
+            states = server.live_states()
+        except EvaluatorError as error:
+            what, _, mend = str(error).rpartition("; ")
+            if isinstance(error, ServerUnreachable):
                 mend = f"blobzero serve --repository {shlex.quote(str(repository))}, or use another --url"
             yield Finding(what, mend)
             return
@@ -173,7 +166,7 @@ def _answers(repository: Path, server: ModelServer, version: int) -> Iterator[Fi
     mend = "publish it again; if that fails as well, check the server's log"
     try:
         candidate = read_candidate({path.name: path}, source="")
-        report = compare(candidate.expected, server.ask(candidate.rows, version=version)[0])
+        report = compare(candidate.examples.expected, server.ask(candidate.examples.rows, version=version)[0])
         report.require(candidate.tolerance, what=f"answers of version {version} at {server.url}")
     except BlobError as error:
         yield Finding(str(error).partition("; ")[0], mend)

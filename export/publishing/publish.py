@@ -11,7 +11,8 @@ from export.precisions import FILE_NAMES
 from export.publishing.candidate import ExportOptions, build_candidate, read_candidate
 from export.publishing.config import ensure_config
 from export.publishing.repository import model_files, model_path, numbers, require_repository, version_folder, versions
-from export.publishing.transaction import OnStep, PublishReport, RepositoryChange, retire
+from export.publishing.transaction import OnStep, PublishReport, change_of, retire
+from export.variants import variant_of
 from mcts_ext.errors import InvalidConfig
 from training.checkpoint import describe, load_checkpoint
 from training.network import BlobNet, create_network
@@ -47,23 +48,33 @@ def publish(
         BlobError: on any failure; the previous version stays current and no new one is left on disk.
     """
     options = options or ExportOptions()
-    _check_keep(keep)
-    file = _exported_file(source)
-    if file is None:
-        network, info = load_checkpoint(source) if isinstance(source, Path) else (source, describe(source, seed=seed))
-    with RepositoryChange(repository, url, on_step, key_file=key_file) as change:
-        serving = change.server.serving() if change.server else None
-        needed = None if serving is None else _file_of(serving.backend)
-        folder = change.work_folder("export")
-        if file is not None:
-            _require(needed, set(file), url)
-            candidate = read_candidate(file, source=str(source))
-        else:
-            _require(needed, {FILE_NAMES[form] for form in options.formats}, url)
-            origin = str(source) if isinstance(source, Path) else f"untrained, preset {info.preset}"
-            options = replace(options, on_gpu=serving is not None and serving.on_gpu)
-            candidate = build_candidate(network, info, folder, source=origin, options=options)
-        return change.bring_in(candidate, keep=keep)
+    if keep is not None and keep < SERVED_VERSIONS:
+        raise InvalidConfig(f"expected --keep of at least {SERVED_VERSIONS}, the number of served versions, got {keep}")
+    files: dict[str, Path] = {}
+    if not isinstance(source, Path):
+        network, info = source, describe(source, seed=seed)
+        origin = f"untrained, preset {info.preset}"
+    elif source.suffix in (".onnx", ".pt"):
+        files[variant_of(source).file_name] = source
+    else:
+        network, info = load_checkpoint(source)
+        origin = str(source)
+    with change_of(repository, url, on_step, key_file=key_file) as change:
+        backend, on_gpu = change.server.serving() if change.server else (None, False)
+        names = set(files) or {FILE_NAMES[form] for form in options.formats}
+        needed = FILE_NAMES["torchscript" if backend == "pytorch" else "onnx"]
+        if backend is not None and needed not in names:
+            raise PublishFailed(
+                f"expected {needed}, required by the server at {url}, got {', '.join(sorted(names))}; "
+                "choose other --formats, or serve with another --config-name"
+            )
+        with change.building() as folder:
+            if files:
+                candidate = read_candidate(files, source=str(source))
+            else:
+                options = replace(options, on_gpu=on_gpu)
+                candidate = build_candidate(network, info, folder, source=origin, options=options)
+            return change.bring_in(candidate, folder, keep=keep)
 
 
 def rollback(
@@ -87,7 +98,7 @@ def rollback(
         BlobError: as `publish`; RepositoryError: if there is no such version.
     """
     require_repository(repository)
-    with RepositoryChange(repository, url, on_step, key_file=key_file) as change:
+    with change_of(repository, url, on_step, key_file=key_file) as change:
         published = change.registry.published()
         current = change.registry.get(published[-1]) if published else None
         if version is None:
@@ -105,10 +116,10 @@ def rollback(
             raise RepositoryError(f"expected a version other than the current one, got {version}; choose another")
         entry = change.registry.get(version)
         assert entry is not None
-        change.work_folder("export")
-        files = {path.name: path for path in model_files(version_folder(repository, version))}
-        candidate = read_candidate(files, source=entry.source)
-        return change.bring_in(candidate, same_as=entry.origin)
+        with change.building() as folder:
+            files = {path.name: path for path in model_files(version_folder(repository, version))}
+            candidate = read_candidate(files, source=entry.source)
+            return change.bring_in(candidate, folder, same_as=entry.origin)
 
 
 def unpublish(repository: Path, version: int, *, url: str | None = None, key_file: Path | None = None) -> None:
@@ -118,7 +129,7 @@ def unpublish(repository: Path, version: int, *, url: str | None = None, key_fil
         RepositoryError: if there is no such version, or it is the current one.
     """
     require_repository(repository)
-    with RepositoryChange(repository, url, key_file=key_file) as change:
+    with change_of(repository, url, key_file=key_file) as change:
         published = change.registry.published()
         present = numbers(repository)
         if version not in present:
@@ -148,31 +159,5 @@ def ensure_model(repository: Path, *, preset: str = "reference", seed: int = 0) 
     return present[-1]
 
 
-def _exported_file(source: Path | BlobNet) -> dict[str, Path] | None:
-    """Return an exported file by its name in a version's folder, or None; raises InvalidModel if it is invalid."""
-    if not isinstance(source, Path) or source.suffix not in (".onnx", ".pt"):
-        return None
-    read_metadata(source)
-    return {FILE_NAMES["onnx" if source.suffix == ".onnx" else "torchscript"]: source}
-
-
 def _listing(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
-
-
-def _file_of(backend: str) -> str:
-    """Return the name of the file that a backend reads."""
-    return FILE_NAMES["torchscript" if backend == "pytorch" else "onnx"]
-
-
-def _require(needed: str | None, present: set[str], url: str | None) -> None:
-    if needed is not None and needed not in present:
-        raise PublishFailed(
-            f"expected {needed}, required by the server at {url}, got {', '.join(sorted(present))}; "
-            "choose other --formats, or serve with another --config-name"
-        )
-
-
-def _check_keep(keep: int | None) -> None:
-    if keep is not None and keep < SERVED_VERSIONS:
-        raise InvalidConfig(f"expected --keep of at least {SERVED_VERSIONS}, the number of served versions, got {keep}")

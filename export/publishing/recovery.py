@@ -1,27 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recovery of folders and registry after a killed command; the first step of every change.
+"""What killed commands leave behind, and its repair, which is the first step of every change.
 
-| state | action |
+| state | repair |
 | --- | --- |
 | partially written or removed folders and files | remove them |
 | `publishing` in the registry: the load was not confirmed | withdraw: remove the folder, reload the server |
+| `published`, but the model is missing | mark as `unpublished` |
 | `withdrawn` or `unpublished`, but the folder exists | finish the removal |
-| `published`, but the folder is missing | mark as `unpublished` |
 | a version's folder that is not in the registry | register it as published, with its file's metadata |
+
+`mend` repairs what `faults` finds; `blobzero doctor` only shows it.
 """
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from export.errors import InvalidModel
+from export.errors import ExportError
 from export.graph import read_metadata
 from export.publishing.registry import Entry, Registry, now
 from export.publishing.repository import (
     file_hashes,
+    leftovers,
     model_files,
     model_path,
     numbers,
+    remove_leftover,
     remove_version,
-    sweep,
     version_folder,
 )
 from export.publishing.server import ModelServer
@@ -29,26 +34,38 @@ from export.publishing.server import ModelServer
 INTERRUPTED = "the command that published it was interrupted"
 
 
+def faults(
+    repository: Path, registry: Registry, *, key_file: Path | None = None
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Yield each state of the table that is found: its description, and its repair, to be called under the lock."""
+    for path in leftovers(repository):
+        yield f"{path} was left by a command that was killed", partial(remove_leftover, path)
+    for entry in list(registry):
+        folder, named = version_folder(repository, entry.version), f"version {entry.version}"
+        missing = f"{named} is {entry.state} in the registry, but has no folder"
+        if entry.state == "publishing":
+            what = f"{named} was being published when its command was killed" if folder.exists() else missing
+            yield what, partial(_take_back, repository, registry, entry, key_file)
+        elif entry.state == "published" and not model_files(folder):
+            what = f"{folder} contains no model" if folder.exists() else missing
+            yield what, partial(registry.put, entry.become("unpublished", note="its folder was gone"))
+        elif entry.state != "published" and folder.exists():
+            what = f"{named} is {entry.state} in the registry, but its folder is there"
+            yield what, partial(remove_version, repository, entry.version)
+    for number in numbers(repository):
+        if registry.get(number) is None and (found := _registered(repository, number)):
+            yield f"version {number} is not in the registry", partial(registry.put, found)
+
+
 def mend(repository: Path, *, key_file: Path | None = None) -> Registry:
-    """Recover folders and registry, under the lock; return the registry.
+    """Repair all faults, under the lock; return the registry.
 
     Raises:
         RepositoryError: if the folder cannot be written, or the registry cannot be read.
     """
     registry = Registry(repository)
-    sweep(repository)
-    for entry in list(registry):
-        folder_exists = version_folder(repository, entry.version).exists()
-        if entry.state == "publishing":
-            withdraw(repository, registry, entry, reason=INTERRUPTED)
-            _reload(entry.url, key_file)
-        elif entry.state == "published" and not model_files(version_folder(repository, entry.version)):
-            registry.put(entry.become("unpublished", note="its folder was gone"))
-        elif entry.state != "published" and folder_exists:
-            remove_version(repository, entry.version)
-    for version in numbers(repository):
-        if registry.get(version) is None and (adopted := _adopt(repository, version)):
-            registry.put(adopted)
+    for _, repair in faults(repository, registry, key_file=key_file):
+        repair()
     return registry
 
 
@@ -58,21 +75,19 @@ def withdraw(repository: Path, registry: Registry, entry: Entry, *, reason: str)
     registry.put(entry.become("withdrawn", note=reason))
 
 
-def _adopt(repository: Path, version: int) -> Entry | None:
-    """Return an entry for an unregistered folder, or None if its file does not match the contract."""
-    folder = version_folder(repository, version)
-    if not model_files(folder):
-        return None
+def _take_back(repository: Path, registry: Registry, entry: Entry, key_file: Path | None) -> None:
+    """Withdraw a version whose command was killed, and make its server unload it, if that still runs."""
+    withdraw(repository, registry, entry, reason=INTERRUPTED)
+    if entry.url is not None:
+        with ModelServer(entry.url, key_file=key_file) as server:
+            server.load_until_done(within_s=0.0)
+
+
+def _registered(repository: Path, version: int) -> Entry | None:
+    """Return an entry for an unregistered folder, or None if it holds no model of the contract."""
     try:
         properties = read_metadata(model_path(repository, version))
-    except InvalidModel:
+    except ExportError:
         return None
-    note = "found in the repository"
-    return Entry(version, "published", now(), files=file_hashes(folder), properties=properties, note=note)
-
-
-def _reload(url: str | None, key_file: Path | None) -> None:
-    """Make a server unload withdrawn versions, if it still runs."""
-    if url is not None:
-        with ModelServer(url, key_file=key_file) as server:
-            server.load_until_done(within_s=0.0)
+    hashes = file_hashes(version_folder(repository, version))
+    return Entry(version, "published", now(), files=hashes, properties=properties, note="found in the repository")

@@ -11,17 +11,16 @@ publishing ── loaded by the server ──> published ── unpublish, --kee
 Numbers are never reused. The current version is the highest published one, which a server uses by default.
 """
 
-import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from clients.files import read_json, reason, write_whole
-from clients.lock import FolderBusy, FolderUnwritable, is_held, sole_writer
-from export.errors import RegistryError, RepositoryBusy, unwritable
+from clients.files import read_json, reason, write_json
+from clients.lock import is_held, sole_writer
+from export.errors import RegistryError, writing
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import LAST_VERSION
 
@@ -75,7 +74,6 @@ class Registry:
 
     def __init__(self, repository: Path) -> None:
         self.path = repository / FILE
-        self._repository = repository
         self._entries = _read(self.path)
 
     def __iter__(self) -> Iterator[Entry]:
@@ -94,37 +92,22 @@ class Registry:
         """Return the highest number ever used; 0 before the first."""
         return max(self._entries, default=0)
 
-    def put(self, *entries: Entry) -> None:
-        """Write entries atomically.
+    def put(self, entry: Entry) -> None:
+        """Write an entry atomically.
 
         Raises:
             RepositoryError: if the file cannot be written; it and this object are unchanged.
         """
-        after = {**self._entries, **{entry.version: entry for entry in entries}}
+        after = {**self._entries, entry.version: entry}
         text = {"model": MODEL_NAME, "versions": [_plain(after[version]) for version in sorted(after)]}
-        try:
-            write_whole(self.path, (json.dumps(text, indent=2) + "\n").encode())
-        except OSError as error:
-            raise unwritable(self._repository, error) from error
+        with writing(self.path.parent):
+            write_json(self.path, text)
         self._entries = after
 
 
-@contextmanager
-def exclusive(repository: Path) -> Iterator[None]:
-    """Lock a repository for changes.
-
-    Raises:
-        RepositoryBusy: if another process holds the lock.
-        RepositoryError: if the folder cannot be written.
-    """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(sole_writer(repository, lock=LOCK, advice="try again when it is done"))
-        except FolderBusy as error:
-            raise RepositoryBusy(str(error)) from error
-        except FolderUnwritable as error:
-            raise unwritable(repository, error.__cause__ or error) from error
-        yield
+def exclusive(repository: Path) -> AbstractContextManager[None]:
+    """Lock a repository for changes; raises as `sole_writer`."""
+    return sole_writer(repository, lock=LOCK, advice="try again when it is done")
 
 
 def is_busy(repository: Path) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from clients.files import reason, sync
-from export.errors import RepositoryError, unwritable
+from export.errors import RepositoryError, writing
 from export.precisions import FILE_NAMES
 from mcts_ext.contract import MODEL_NAME
 from mcts_ext.versions import version_number
@@ -38,16 +38,15 @@ def require_repository(repository: Path) -> None:
         )
 
 
-def versions(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
+def versions(repository: Path) -> list[int]:
     """Return the versions with a model file, oldest first; empty without a repository."""
-    folder = repository / model
-    return [n for n in numbers(repository, model=model) if model_files(folder / str(n))]
+    return [n for n in numbers(repository) if model_files(version_folder(repository, n))]
 
 
-def numbers(repository: Path, *, model: str = MODEL_NAME) -> list[int]:
+def numbers(repository: Path) -> list[int]:
     """Return the numbers of all folders named like a version, whatever they contain, ascending."""
     try:
-        names = [path.name for path in (repository / model).iterdir()]
+        names = [path.name for path in (repository / MODEL_NAME).iterdir()]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -94,12 +93,11 @@ def incoming(repository: Path) -> Iterator[Path]:
     """Create an empty folder in which to build the next version; it is removed afterwards."""
     folder = repository / _INCOMING
     try:
-        (repository / MODEL_NAME).mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        yield folder
-    except OSError as error:
-        raise unwritable(repository, error) from error
+        with writing(repository):
+            (repository / MODEL_NAME).mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -131,24 +129,20 @@ def rename_in(repository: Path, folder: Path, version: int) -> None:
     target = version_folder(repository, version)
     if target.exists():
         raise RepositoryError(f"expected an unused version, got {version}, which {repository} has; publish again")
-    try:
+    with writing(repository):
         folder.rename(target)
         sync(target.parent)
-    except OSError as error:
-        raise unwritable(repository, error) from error
 
 
 def remove_version(repository: Path, version: int) -> None:
     """Remove a version's folder atomically, if it exists."""
     folder = version_folder(repository, version)
     outgoing = repository / f"{_OUTGOING}{version}"
-    try:
+    with writing(repository):
         if folder.exists():
             shutil.rmtree(outgoing, ignore_errors=True)
             folder.rename(outgoing)
             sync(folder.parent)
-    except OSError as error:
-        raise unwritable(repository, error) from error
     shutil.rmtree(outgoing, ignore_errors=True)
 
 
@@ -158,12 +152,9 @@ def leftovers(repository: Path) -> list[Path]:
     return sorted({path for pattern in patterns for path in repository.glob(pattern)})
 
 
-def sweep(repository: Path) -> list[Path]:
-    """Remove the leftovers; return their paths."""
-    paths = leftovers(repository)
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    return paths
+def remove_leftover(path: Path) -> None:
+    """Remove one of the `leftovers`."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

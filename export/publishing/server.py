@@ -2,9 +2,8 @@
 """Client of Triton's control API for publishing: load the repository, list loaded versions, evaluate positions."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from clients.triton.channel import key_metadata
 from clients.triton.connection import Connection
 from clients.triton.evaluator import TritonEvaluator
 from clients.triton.protocol import model_config_pb2, service_pb2
-from export.errors import PublishFailed
 from export.parity import Answers
 from mcts_ext.contract import MODEL_NAME
 
@@ -26,38 +24,30 @@ _ROWS_AT_A_TIME: Final = 256
 READY: Final = "READY"
 
 
-@dataclass(frozen=True)
-class ServingMode:
-    """How a server runs the model."""
-
-    backend: str
-    on_gpu: bool
-
-
-class ModelServer:
+class ModelServer(Connection):
     """Connection to the control API of one server, with the key found by `clients.keys.find_key`."""
 
     def __init__(self, url: str, *, key_file: Path | None = None) -> None:
-        self.url = url
         self._key = key_metadata(url, key_file)
-        self._connection = Connection(url)
+        super().__init__(url)
 
-    def require_live(self) -> None:
-        """Raise `PublishFailed` unless the server responds and accepts the key, before an export that takes minutes."""
-        try:
-            self._call("ServerLive", service_pb2.ServerLiveRequest(), timeout_s=5.0)
-            self.states()  # requires the key, like a load
-        except EvaluatorError as error:
-            raise PublishFailed(f"{error}; nothing was changed") from error
+    def live_states(self) -> dict[int, str]:
+        """Return the `states`, which require the key, of a server that responds at once.
 
-    def serving(self) -> ServingMode | None:
-        """Return how the model is served, or None if it is not loaded."""
+        Raises:
+            EvaluatorError: if it does not, or refuses the key.
+        """
+        self._call("ServerLive", service_pb2.ServerLiveRequest(), timeout_s=5.0)
+        return self.states()
+
+    def serving(self) -> tuple[str | None, bool]:
+        """Return the backend that serves the model, None if none does, and whether it runs on a GPU."""
         try:
             config = self.config()
         except ModelNotFound:
-            return None
+            return None, False
         gpu = model_config_pb2.ModelInstanceGroup.KIND_GPU
-        return ServingMode(config.backend, any(group.kind == gpu for group in config.instance_group))
+        return config.backend, any(group.kind == gpu for group in config.instance_group)
 
     def config(self) -> Any:
         """Return the configuration of the served model, a `ModelConfig` message.
@@ -68,7 +58,7 @@ class ModelServer:
         request = service_pb2.ModelConfigRequest(name=MODEL_NAME)
         return self._call("ModelConfig", request, timeout_s=ANSWER_TIMEOUT_S).config
 
-    def load(self, *, config: str | None = None, timeout_s: float = LOAD_TIMEOUT_S) -> None:
+    def load(self, *, config: str | None = None) -> None:
         """Make the server load the model from the repository, with its configuration or `config` (JSON).
 
         Raises:
@@ -77,7 +67,7 @@ class ModelServer:
         request = service_pb2.RepositoryModelLoadRequest(model_name=MODEL_NAME)
         if config is not None:
             request.parameters["config"].string_param = config
-        self._call("RepositoryModelLoad", request, timeout_s=timeout_s)
+        self._call("RepositoryModelLoad", request, timeout_s=LOAD_TIMEOUT_S)
 
     def load_until_done(self, *, within_s: float) -> bool:
         """Load with retries, because a killed server may be restarting; return whether it succeeded."""
@@ -113,20 +103,7 @@ class ModelServer:
             self.url, model_version=pinned, request_timeout_s=ANSWER_TIMEOUT_S, server_timeout_s=0.0
         ) as evaluator:
             parts = [evaluate(evaluator, rows[i : i + _ROWS_AT_A_TIME]) for i in range(0, len(rows), _ROWS_AT_A_TIME)]
-        answers = Answers(
-            np.concatenate([part.logits for part in parts]), np.concatenate([part.values for part in parts])
-        )
-        return answers, parts[-1].model_version
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return Answers.of_batches((part.logits, part.values) for part in parts), parts[-1].model_version
 
     def _call(self, method: str, request: Any, *, timeout_s: float) -> Any:
-        return self._connection.call(method, request, model=MODEL_NAME, timeout_s=timeout_s, metadata=self._key)
+        return self.call(method, request, model=MODEL_NAME, timeout_s=timeout_s, metadata=self._key)

@@ -12,12 +12,11 @@ lock ─ mend ─ export ─ announce ─ rename ─ load ─ ask ─ mark ─ r
 On any failure the previous version stays current and served, and nothing else is lost.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from clients.errors import EvaluatorError
 from clients.files import json_object
@@ -67,75 +66,42 @@ class PublishReport:
     """Versions removed by retention."""
 
 
+@dataclass(frozen=True)
 class RepositoryChange:
-    """Context manager of one locked change of a repository.
+    """A change in progress, under the lock; made by `change_of`."""
 
-    Args:
-        repository: model repository; missing configurations are written.
-        url: endpoint of a server that serves it, or None.
-        on_step: called with each of `STEPS` before it is taken.
-        key_file: file with the key of the server's control API, if it requires one.
+    repository: Path
+    registry: Registry
+    server: ModelServer | None
+    on_step: OnStep
 
-    Raises:
-        BlobError: on entering, if the repository cannot be changed now.
-    """
+    @contextmanager
+    def building(self) -> Iterator[Path]:
+        """Create a temporary folder in the repository for the files of a new version."""
+        self.on_step("export")
+        with incoming(self.repository) as folder:
+            yield folder
 
-    def __init__(
-        self,
-        repository: Path,
-        url: str | None,
-        on_step: OnStep = lambda step: None,
-        *,
-        key_file: Path | None = None,
-    ) -> None:
-        self.repository = repository
-        self.on_step = on_step
-        self.server = None if url is None else ModelServer(url, key_file=key_file)
-        self._key_file = key_file
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(self.server or nullcontext())
-            if self.server is not None:
-                self.server.require_live()
-            self.on_step("lock")
-            stack.enter_context(exclusive(self.repository))
-            self.on_step("mend")
-            self.registry: Registry = mend(self.repository, key_file=self._key_file)
-            ensure_config(self.repository)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def work_folder(self, step: str) -> Path:
-        """Create a temporary folder in the repository that exists as long as the change."""
-        self.on_step(step)
-        self._work = self._stack.enter_context(incoming(self.repository))
-        return self._work
-
-    def bring_in(self, candidate: Candidate, *, same_as: int | None = None, keep: int | None = None) -> PublishReport:
-        """Take all steps after the export."""
+    def bring_in(
+        self, candidate: Candidate, folder: Path, *, same_as: int | None = None, keep: int | None = None
+    ) -> PublishReport:
+        """Take all steps after the export, within `building`, which gives the folder."""
         repository, registry, server = self.repository, self.registry, self.server
-        folder = gather(self._work, candidate.files)
+        assembled = gather(folder, candidate.files)
         version = 1 + max(registry.last_number(), *numbers(repository), 0)
         if version > LAST_VERSION:
             raise RepositoryError(
                 f"expected an unused version number, got {LAST_VERSION} in {repository}, the largest Triton supports; "
                 "publish to another repository"
             )
-        properties = read_metadata(model_files(folder)[0])
+        properties = read_metadata(model_files(assembled)[0])
         entry = Entry(
             version,
             "publishing",
             now(),
             source=candidate.source,
             same_as=same_as,
-            files=file_hashes(folder),
+            files=file_hashes(assembled),
             properties={key: value for key, value in properties.items() if key != PARITY_KEY},
             parity=_parity(properties),
             url=None if server is None else server.url,
@@ -145,7 +111,7 @@ class RepositoryChange:
         served = None
         try:
             self.on_step("rename")
-            rename_in(repository, folder, version)
+            rename_in(repository, assembled, version)
             if server is not None:
                 served = self._load_and_ask(server, version, candidate)
             self.on_step("mark")
@@ -161,17 +127,21 @@ class RepositoryChange:
         return PublishReport(version, version_folder(repository, version), candidate, served, same_as, removed)
 
     def _load_and_ask(self, server: ModelServer, version: int, candidate: Candidate) -> ParityReport:
+        examples = candidate.examples
         try:
             self.on_step("load")
             server.load()
             self.on_step("ask")
-            served = compare(candidate.expected, server.ask(candidate.rows, version=version)[0])
+            served = compare(examples.expected, server.ask(examples.rows, version=version)[0])
             served.require(candidate.tolerance, what="the server's answers")
-            current = server.ask(candidate.rows[:1], version=None)[1]
+            current = server.ask(examples.rows[:1], version=None)[1]
+            if current != version:
+                raise EvaluatorError(f"answers of version {current}")
         except EvaluatorError as error:
-            raise PublishFailed(_did_not_take(server.url, version, str(error))) from error
-        if current != version:
-            raise PublishFailed(_did_not_take(server.url, version, f"answers of version {current}"))
+            raise PublishFailed(
+                f"expected the server at {server.url} to load and serve {MODEL_NAME} version {version}, got: {error}; "
+                "the version was withdrawn: check the server's log and that it serves this repository"
+            ) from error
         return served
 
     def _go_back(self, entry: Entry, error: BaseException) -> None:
@@ -183,18 +153,38 @@ class RepositoryChange:
             self.server.load_until_done(within_s=COMEBACK_S)
 
 
+@contextmanager
+def change_of(
+    repository: Path, url: str | None, on_step: OnStep = lambda step: None, *, key_file: Path | None = None
+) -> Iterator[RepositoryChange]:
+    """Lock a repository for one change, after recovering from killed commands and writing missing configurations.
+
+    Args:
+        url: endpoint of a server that serves the repository, or None.
+        key_file: file with the key of the server's control API, if it requires one.
+
+    Raises:
+        BlobError: if the repository cannot be changed now.
+    """
+    with nullcontext() if url is None else ModelServer(url, key_file=key_file) as server:
+        if server is not None:  # before an export, which takes minutes
+            try:
+                server.live_states()
+            except EvaluatorError as error:
+                raise PublishFailed(f"{error}; nothing was changed") from error
+        on_step("lock")
+        with exclusive(repository):
+            on_step("mend")
+            registry = mend(repository, key_file=key_file)
+            ensure_config(repository)
+            yield RepositoryChange(repository, registry, server, on_step)
+
+
 def retire(repository: Path, registry: Registry, version: int, *, note: str) -> None:
     """Remove a version, first from the registry, so that the next command can finish an interrupted removal."""
     entry = registry.get(version) or Entry(version, "unpublished", now())
     registry.put(entry.become("unpublished", note=note))
     remove_version(repository, version)
-
-
-def _did_not_take(url: str, version: int, got: str) -> str:
-    return (
-        f"expected the server at {url} to load and serve {MODEL_NAME} version {version}, got: {got}; "
-        "the version was withdrawn: check the server's log and that it serves this repository"
-    )
 
 
 def _parity(properties: Mapping[str, str]) -> dict[str, float]:

@@ -79,23 +79,21 @@ def check_network(network: Network, config: Mapping[str, Any]) -> None:
             )
 
 
-def parameter(args: Mapping[str, str], key: str, default: str, *, choices: Sequence[str] = ()) -> str:
+def parameter(config: Mapping[str, Any], key: str, default: str, *, choices: Sequence[str] = ()) -> str:
     """Return one `parameters` entry of `config.pbtxt`."""
-    entries = json.loads(args["model_config"]).get("parameters", {})
-    value = str(entries.get(key, {}).get("string_value", default)).strip()
+    value = str(config.get("parameters", {}).get(key, {}).get("string_value", default)).strip()
     if choices and value not in choices:
         known = ", ".join(choices)
         raise ValueError(f"expected parameter {key} to be one of {known}, got {value!r}; correct config.pbtxt")
     return value
 
 
-def thread_count(args: Mapping[str, str]) -> int:
+def thread_count(config: Mapping[str, Any]) -> int:
     """Return the parameter `threads`; 0, the default, divides the available cores among the instances."""
-    text = parameter(args, "threads", "0")
+    text = parameter(config, "threads", "0")
     if not text.isdecimal():
         raise ValueError(f"expected parameter threads to be a whole number, got {text!r}; correct config.pbtxt")
-    groups = json.loads(args["model_config"]).get("instance_group", [])
-    instances = sum(int(group.get("count", 1)) for group in groups)
+    instances = sum(int(group.get("count", 1)) for group in config.get("instance_group", []))
     return int(text) or max(1, len(os.sched_getaffinity(0)) // max(1, instances))
 
 
@@ -129,7 +127,7 @@ class BatchingModel:
     FILE = "model.onnx"
     """Name of a version's file."""
 
-    def load(self, path: Path, args: Mapping[str, str]) -> tuple[Network, str]:
+    def load(self, path: Path, config: Mapping[str, Any], n_threads: int) -> tuple[Network, str]:
         """Load the file; return the network and a description of its arithmetic. Defined by each backend."""
         raise NotImplementedError
 
@@ -147,16 +145,15 @@ class BatchingModel:
         self.max_rows = max(1, int(config["max_batch_size"]))
         path = Path(args["model_repository"]) / args["model_version"] / self.FILE
         try:
-            self.network, how = self.load(path, args)
+            self.network, how = self.load(path, config, thread_count(config))
             check_network(self.network, config)
             # Warm up before serving, so that memory does not grow and no request pays for a new shape.
             for n_rows in self.sizes():
                 self.network.run(np.zeros((n_rows, *self.network.row_shape), self.network.dtype))
         except Exception as error:  # Triton reports the first line only
             text = " ".join(str(error).split())
-            where = "/".join(
-                (args["model_name"], *path.parts[-2:])
-            )  # the parent folders may be links in the server's private folder
+            # Without its parent folders, which may be links in the server's private folder.
+            where = "/".join((args["model_name"], *path.parts[-2:]))
             raise ValueError(f"cannot serve {where}: {text}") from error
         self.known_outputs = frozenset(self.network.output_names)
         pb.Logger.log_info(f"{args['model_name']} version {args['model_version']}: {how}")

@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from blobzero.cli import main
-from export.errors import InvalidModel, RegistryError, RepositoryBusy, RepositoryError
+from clients.lock import FolderBusy
+from export.errors import InvalidModel, RegistryError, RepositoryError
 from export.graph import read_metadata
 from export.precisions import PRECISIONS
 from export.publishing.candidate import ExportOptions, build_candidate
@@ -121,7 +122,7 @@ def test_a_version_does_not_change_with_the_file_it_came_from(tmp_path: Path, fi
 def test_one_of_two_publishers_wins_and_the_other_is_told(repository: Path, files: list[Path]) -> None:
     with exclusive(repository):
         for attempt in (lambda: publish(files[0], repository=repository), lambda: rollback(repository)):
-            with pytest.raises(RepositoryBusy, match=f"got process {os.getpid()} on"):
+            with pytest.raises(FolderBusy, match=f"got process {os.getpid()} on"):
                 attempt()
         assert [finding.what for finding in examine(repository)] == [
             f"{repository} is being changed by another command"

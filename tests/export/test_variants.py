@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from export.errors import ExportError, InvalidModel, ParityFailed
-from export.graph import metadata_of, read_metadata
+from export.graph import annotate, metadata_of, read_metadata
 from export.parity import Answers, compare
 from export.positions import sample_rows
 from export.precisions import FILE_NAMES, PRECISIONS, VARIANTS, Variant
 from export.torchscript import METADATA_FILE
-from export.variants import annotate, build, evaluate, run_torch, variant_of
+from export.variants import build, evaluate, run_torch, variant_of
 from mcts_ext.contract import OBSERVATION_BYTES, OBSERVATION_VERSION
 from tests.support.models import rename_output, state_property
 from training.checkpoint import describe

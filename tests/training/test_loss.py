@@ -12,8 +12,7 @@ from mcts_ext.legal import legal_actions, seats_in_round
 from mcts_ext.observe import observation
 from tests.support.positions import SHAPES, deal, playout
 from training.config import TrainConfig
-from training.learner import learning_rate
-from training.loss import losses
+from training.learner import learning_rate, losses
 
 
 def test_legal_actions_are_those_of_the_rules() -> None:

@@ -81,8 +81,10 @@ def test_what_a_run_leaves_behind(whole: tuple[Path, TrainReport], records: Path
     network, info = load_checkpoint(report.checkpoint)
     assert (info.step, info.preset, info.seed) == (123, "small", 0)
     state = load_state(out / STATE)
-    assert all(torch.equal(tensor, state.group("ema")[name]) for name, tensor in network.state_dict().items())
-    assert any(not torch.equal(tensor, state.group("network")[name]) for name, tensor in network.state_dict().items())
+    assert all(torch.equal(tensor, state.tensors[f"ema.{name}"]) for name, tensor in network.state_dict().items())
+    assert any(
+        not torch.equal(tensor, state.tensors[f"network.{name}"]) for name, tensor in network.state_dict().items()
+    )
     assert [line["step"] for line in curve(out)] == list(range(4, 121, 4))
     assert report.metrics == read_metrics(out / METRICS)[-1]
     assert list((out / "tensorboard").glob("events.*"))
@@ -214,7 +216,7 @@ def test_losses_that_are_not_finite_end_it_and_leave_the_state(
 
 
 def infinite(logits: torch.Tensor, value: torch.Tensor, **_: Any) -> Any:
-    from training.loss import Losses
+    from training.learner import Losses
 
     total = logits.sum() * torch.inf
     return Losses(total, total, total, value.sum())

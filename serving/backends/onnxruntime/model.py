@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from mcts_ext.contract import PRECISION_KEY
-from serving.backends.common import BatchingModel, Network, thread_count
+from serving.backends.common import BatchingModel, Network
 
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
@@ -43,9 +43,8 @@ class OrtNetwork:
 class TritonPythonModel(BatchingModel):
     """Class expected by Triton."""
 
-    def load(self, path: Path, args: Mapping[str, str]) -> tuple[Network, str]:
+    def load(self, path: Path, config: Mapping[str, Any], n_threads: int) -> tuple[Network, str]:
         """See `BatchingModel`."""
-        n_threads = thread_count(args)
         network = OrtNetwork(path, n_threads=n_threads)
         stored = network.properties.get(PRECISION_KEY, "float32")
         products = "int8" if stored == "int8" else "f32"

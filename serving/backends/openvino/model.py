@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clients.precision import choose_arithmetic, cpu_flags
 from mcts_ext.contract import PRECISION_KEY, VERSION_KEY
-from serving.backends.common import BatchingModel, Network, parameter, thread_count
+from serving.backends.common import BatchingModel, Network, parameter
 
 # Importing OpenVINO would otherwise send telemetry to Google Analytics.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -88,10 +88,9 @@ class TritonPythonModel(BatchingModel):
         shapes = sorted({padded(n, 0) for n in range(1, self.max_rows + 1)})
         return [min(shape, self.max_rows) for shape in shapes]
 
-    def load(self, path: Path, args: Mapping[str, str]) -> tuple[Network, str]:
+    def load(self, path: Path, config: Mapping[str, Any], n_threads: int) -> tuple[Network, str]:
         """See `BatchingModel`."""
-        requested = parameter(args, "precision", "auto", choices=("auto", "f32", "bf16"))
-        n_threads = thread_count(args)
+        requested = parameter(config, "precision", "auto", choices=("auto", "f32", "bf16"))
         network = OpenvinoNetwork(path, requested=requested, n_threads=n_threads)
         products = "int8" if network.stored == "int8" else network.precision
         how = f"OpenVINO {ov.__version__}, {network.stored} file, matrix products in {products}, {n_threads} threads"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcts_ext.contract import PRECISION_KEY
-from serving.backends.common import BatchingModel, Network, thread_count
+from serving.backends.common import BatchingModel, Network
 
 METADATA_FILE = "metadata.json"
 """File in the archive with the properties as a JSON object."""
@@ -62,9 +62,8 @@ class TritonPythonModel(BatchingModel):
 
     FILE = "model.pt"
 
-    def load(self, path: Path, args: Mapping[str, str]) -> tuple[Network, str]:
+    def load(self, path: Path, config: Mapping[str, Any], n_threads: int) -> tuple[Network, str]:
         """See `BatchingModel`."""
-        n_threads = thread_count(args)
-        network = TorchNetwork(path, config=json.loads(args["model_config"]), n_threads=n_threads)
+        network = TorchNetwork(path, config=config, n_threads=n_threads)
         stored = network.properties.get(PRECISION_KEY, "float32")
         return network, f"PyTorch {network.torch.__version__}, {stored} file, {n_threads} threads"
