@@ -280,7 +280,7 @@ class LoopRun:
         """Play one match unless its file exists; return its result."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
         command = python_command(
-            "blobzero.supervised", "match", f"version:{version}", opponent,
+            "clients.starter", "blobzero.cli", "match", f"version:{version}", opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             *flags(self.settings.search_of_matches(), PLAYER_SEARCH),
