@@ -31,11 +31,13 @@ def plain_console(*, stderr: bool = False, is_wide: bool = False, is_colored: bo
 
 
 def new_table(title: str | None, *headings: str, left: Collection[str] = (), **style: Any) -> Table:
-    """Return a table of numbers, aligned right and never broken, but for the columns of words named in `left`."""
+    """Return a table of numbers, aligned right and never broken; only the columns of words, in `left`, wrap."""
     table = Table(title=title, **style)
     for heading in headings:
-        is_words = heading in left
-        table.add_column(heading, justify="left" if is_words else "right", no_wrap=not is_words)
+        if heading in left:
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

@@ -44,7 +44,7 @@ from clients.selfplay.sizing import Auto, choose_size
 from mcts_ext.config import check_seed
 from mcts_ext.errors import BlobError, InvalidConfig
 from ui.console import plain_console
-from ui.next_step import flags, quoted
+from ui.next_step import flags, propose, quoted
 from ui.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> in
                 run.say("interrupted; the same command resumes" + ("" if config.url else ". Waiting for Triton to end"))
                 return INTERRUPTED
     run.say(f"finished {settings.generations} generations in {config.out}")
-    run.say(f"next     blobzero report {quoted(config.out)}   or   blobzero play --repository {quoted(run.models)}")
+    table = f"blobzero play --repository {quoted(run.models)}"
+    propose(run.console, f"blobzero report {quoted(config.out)}", table)
     return 0
 
 
@@ -115,7 +116,8 @@ class LoopRun:
         self.metrics = metrics or LoopMetrics(CollectorRegistry())
         self.settings = settings
         self._recorded: RecordedRounds | None = None
-        self.say = plain_console(stderr=True).print
+        self.console = plain_console(stderr=True)
+        self.say = self.console.print
 
     def result(self, generation: int) -> Path:
         """Return the file that marks a generation as finished."""

@@ -22,7 +22,7 @@ from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
 from ui.console import plain_console
 from ui.figures import PAGE
-from ui.next_step import quoted
+from ui.next_step import propose, quoted
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def report(config: ReportConfig) -> int:
         write_whole(config.run / "report.html", page.encode(errors="replace"))
     console = plain_console(stderr=True)
     console.print(f"written  {config.run}/report.html")
-    console.print(f"next     blobzero play --repository {quoted(config.run / 'models')}")
+    propose(console, f"blobzero play --repository {quoted(config.run / 'models')}")
     return 0
 
 

@@ -12,7 +12,7 @@ from clients.selfplay.folder import RunFolder
 from clients.selfplay.telemetry import History
 from ui.console import facts
 from ui.figures import new_figure, plain, png, thousands
-from ui.next_step import quoted
+from ui.next_step import propose, quoted
 
 
 def rates(history: History) -> str:
@@ -32,7 +32,7 @@ def tell(console: Console, summary: dict[str, Any], folder: RunFolder, *, is_par
     console.print(f"summary  {folder.summary}")
     if not is_part:
         more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
-        console.print(f"next     the same command with {more} continues in the same folder")
+        propose(console, f"the same command with {more} continues in the same folder")
 
 
 def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from blobzero.arguments import Range
 from blobzero.stack.compose import Member, compose, has_gpu, members_of
 from mcts_ext.errors import InvalidConfig
 from ui.console import new_table, plain_console
+from ui.next_step import propose
 
 Project = Annotated[Path, tyro.conf.arg(help="Checkout that contains compose.yaml.")]
 TOP = "docker compose exec trainer blobzero top --url triton:8002 selfplay:9100 localhost:9100"
@@ -87,7 +88,7 @@ def up(config: UpConfig) -> int:
     with compose("start the stack", config.project, cpu=cpu, profiles=profiles) as docker:
         docker.compose.up(detach=True, wait=True, build=config.build, scales=scales)
         _show(console, members_of(docker))
-    console.print(f"next     blobzero logs --follow   or   {TOP}")
+    propose(console, "blobzero logs --follow", TOP)
     return 0
 
 

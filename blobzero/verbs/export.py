@@ -11,7 +11,7 @@ from rich.console import Console
 
 from export.precisions import Format, Precision
 from ui.console import new_table, plain_console
-from ui.next_step import quoted
+from ui.next_step import propose, quoted
 
 if TYPE_CHECKING:
     from export.exporter import EngineResult, ExportReport
@@ -79,7 +79,7 @@ def tell(console: Console, report: "ExportReport") -> None:
         flags = f"--precision {report.fastest.variant.precision}"
         if report.fastest.variant.format != "onnx":
             flags = f"--formats {report.fastest.variant.format} {flags}"
-        console.print(f"next     blobzero publish {quoted(report.checkpoint)} {flags}")
+        propose(console, f"blobzero publish {quoted(report.checkpoint)} {flags}")
 
 
 def _cells(result: "EngineResult") -> list[str]:

@@ -36,6 +36,7 @@ CONTESTANTS: Final = (
     f"Two or more players of {KNOWN}; a searching player may have the suffix @DxK, its own determinizations and "
     "simulations."
 )
+SCORE: Final = "score\nper round"
 LOOK_EVERY = 16
 """Deals between two evaluations of the sequential test."""
 
@@ -88,7 +89,7 @@ def match(config: MatchConfig) -> int:
 
 
 def _run(config: MatchConfig, specs: list[PlayerSpec]) -> int:
-    console = plain_console(stderr=True)
+    console = plain_console(stderr=True, is_wide=True)
     counts, results = MatchCounts(), list[DealResult]()
     watched, was_interrupted = config.stop_when_decided, False
     with contextlib.ExitStack() as stack:
@@ -212,7 +213,7 @@ def _export(checkpoint: Path, path: Path) -> None:
 def _tell(console: Console, outcome: dict[str, Any]) -> None:
     """Print the result as tables."""
     title = f"{outcome['deals']:,} deals of seed {outcome['seed']} in {outcome['seconds']:.1f} s"
-    table = new_table(title, "player", "score per round", "95%", "bids made", "rounds", "", left=("player", ""))
+    table = new_table(title, "player", SCORE, "95%", "bids made", "rounds", "", left=("player", ""), box=None)
     for player in outcome["players"]:
         table.add_row(
             player["name"], f"{player['score_per_round']:.2f}", _span(player["score_interval"], 2),
@@ -220,8 +221,8 @@ def _tell(console: Console, outcome: dict[str, Any]) -> None:
         )  # fmt: skip
     console.print(table)
     title = f"differences ({outcome['interval']} 95% intervals)"
-    headings = ("first", "second", "score per round", "95%", "Elo", "95%", "decided")
-    table = new_table(title, *headings, left=headings[:2])
+    words = ("first", "second")
+    table = new_table(title, *words, SCORE, "95%", "Elo", "95%", "decided", left=words, box=None)
     for pair in outcome["pairs"]:
         difference, points = pair["difference"], pair["elo"]
         table.add_row(

@@ -13,7 +13,7 @@ from blobzero.verbs.publish import DOING, RepositoryFlags, tell, untold
 from export.publishing.registry import Entry, Registry
 from export.publishing.repository import numbers, require_repository
 from ui.console import plain_console
-from ui.next_step import in_repository
+from ui.next_step import in_repository, propose
 
 LINE: Final = "{:>3}  {:<12}  {:<13}{:>9}{:>8}{:>10}  {}"
 HEADINGS: Final = ("no.", "state", "file", "step", "KL", "same top", "since")
@@ -93,7 +93,7 @@ def models(config: ModelsConfig) -> int:
     if n_hidden:
         console.print(f"{n_hidden} more were withdrawn or unpublished: --all")
     there = in_repository(config.repository)
-    console.print(f"next     blobzero rollback{there}, blobzero unpublish VERSION{there}, blobzero doctor{there}")
+    propose(console, f"blobzero rollback{there}", f"blobzero unpublish VERSION{there}", f"blobzero doctor{there}")
     return 0
 
 
@@ -136,7 +136,7 @@ def unpublish(config: UnpublishConfig) -> int:
     console.print(f"version {config.version} is removed from {config.repository}")
     if config.url is None:
         console.print(untold(config.repository))
-    console.print(f"next     blobzero models{in_repository(config.repository)}")
+    propose(console, f"blobzero models{in_repository(config.repository)}")
     return 0
 
 

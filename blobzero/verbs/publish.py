@@ -12,7 +12,7 @@ from rich.console import Console
 from export.precisions import Precision
 from mcts_ext.errors import InvalidConfig
 from ui.console import plain_console
-from ui.next_step import in_repository
+from ui.next_step import in_repository, propose
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import
     from export.publishing.transaction import PublishReport
@@ -116,12 +116,13 @@ def tell(console: Console, report: "PublishReport", *, repository: Path, as_json
     lines.append(f"  positions: {candidate.positions}")
     if report.removed:
         lines.append(f"  removed old versions: {', '.join(map(str, report.removed))}")
+    console.print("\n".join(lines))
     there = in_repository(repository)
     if report.served is None:
-        lines.append(untold(repository))
-    serve = f"blobzero serve{there}   or   blobzero selfplay{there}"
-    lines.append(f"next     {serve if report.served is None else f'blobzero models{there}'}")
-    console.print("\n".join(lines))
+        console.print(untold(repository))
+        propose(console, f"blobzero serve{there}", f"blobzero selfplay{there}")
+    else:
+        propose(console, f"blobzero models{there}")
     if as_json:
         outcome = {
             "version": report.version,

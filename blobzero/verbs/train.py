@@ -12,7 +12,7 @@ import tyro
 from blobzero.arguments import Range
 from training.config import TrainConfig
 from ui.console import facts, plain_console
-from ui.next_step import quoted
+from ui.next_step import propose, quoted
 from ui.progress import ticker
 from ui.stopping import INTERRUPTED, stop_signals
 
@@ -60,9 +60,9 @@ def train(command: TrainCommand) -> int:
     if report.reason == "stopped":
         console.print("stopped; the same command resumes")
     board = f"tensorboard --logdir {quoted(command.out / 'tensorboard')}"
-    console.print(f"curve       {board}   (numbers: {command.out / 'metrics.jsonl'})")
-    console.print(f"checkpoint  {report.checkpoint}")
-    console.print(f"next        blobzero publish {quoted(report.checkpoint)}")
+    console.print(f"curve    {board}   (numbers: {command.out / 'metrics.jsonl'})")
+    console.print(f"written  {report.checkpoint}")
+    propose(console, f"blobzero publish {quoted(report.checkpoint)}")
     if command.json:
         print(json.dumps(asdict(report), default=str))
     return INTERRUPTED if report.reason == "stopped" else 0
