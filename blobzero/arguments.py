@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Validation of arguments common to all verbs, before anything is created or started."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,14 @@ LARGEST: Final = 1e9
 """Upper limit of seconds, minutes and rates: 30 years; gRPC and the kernel still accept it."""
 
 
+@dataclass(frozen=True)
+class Range:
+    """Annotation of a flag with its smallest and its largest value."""
+
+    low: float
+    high: float
+
+
 def check_arguments(verb: str, config: Any) -> None:
     """Reject numbers, seeds and paths that are out of range or unusable.
 
@@ -27,6 +35,9 @@ def check_arguments(verb: str, config: Any) -> None:
         value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
         if isinstance(value, float) and not 0 <= value <= LARGEST:  # also false for NaN
             raise InvalidConfig(f"expected {flag} in 0..{LARGEST:.0f}, got {value:g}")
+        for bounds in getattr(field.type, "__metadata__", ()):
+            if isinstance(bounds, Range) and isinstance(value, int | float) and not bounds.low <= value <= bounds.high:
+                raise InvalidConfig(f"expected {flag} in {bounds.low}..{bounds.high}, got {value}")
         if field.name == "seed" and isinstance(value, int):
             check_seed(value, what=flag)
         if field.name == "url" and isinstance(value, str):

@@ -66,6 +66,7 @@ VERBS: Final = {
     "scale": Verb("blobzero.stack.verbs", "change the number of self-play containers"),
 }
 
+HELP: Final = ("-h", "--help")
 EXTRA_OF: Final = {
     **dict.fromkeys(("torch", "onnx", "safetensors"), "train"),
     **dict.fromkeys(("openvino", "onnxruntime"), "local"),
@@ -80,8 +81,10 @@ EXTRA_OF: Final = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; return the exit status."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in HELP and rest:  # `--help VERB` is `VERB --help`
+        name, rest = rest[0], [name]
     with guarded() as output:
-        if name in ("-h", "--help"):
+        if name in HELP:
             print(_help())
             return output.status(0, is_result=True)
         if name not in VERBS:

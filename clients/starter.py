@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runner of child processes that do not outlive their parent: `python -m clients.starter clients.selfplay.worker`.
+"""Runner of child processes that do not outlive their parent: `python -m clients.starter MODULE [ARGUMENTS]`.
 
+The modules are workers, or `blobzero.cli` with a verb that is part of another one.
 Standard input is a pipe whose other end the parent holds. Once it closes, for whatever reason, the process has
 `PARTING_S` to end by itself. The watch starts before the module's imports, which take seconds on a busy machine.
 """
@@ -36,4 +37,4 @@ def _watch() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_watch, daemon=True).start()
-    runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)

@@ -21,10 +21,8 @@ class SearchConfig:
 
     determinizations: int = 3
     """Number of determinizations per decision, each with its own tree (D)."""
-    candidates: int = 0
-    """Number of candidate deals from which the determinizations are resampled, weighted by the probability that the
-    network gives to the other seats' bids and plays so far; 0 draws the determinizations uniformly. Costs one
-    evaluation per candidate and earlier choice of another seat."""
+    candidates: int = 0  # costs one evaluation per candidate and earlier choice of another seat
+    """Number of candidate deals, resampled by the probability of the others' moves so far; 0 draws deals uniformly."""
     simulations: int = 30
     """Number of simulations per tree after its root is expanded (K)."""
     leaves_per_tree: int = 1
@@ -34,8 +32,7 @@ class SearchConfig:
     fpu_reduction: float = 0.1
     """First-play urgency (FPU): an unvisited child gets its parent's value minus this."""
     even_root: bool = False
-    """Visit the root's actions equally often and use PUCT only below the root, so that every tree values every action
-    once there are as many simulations as actions. Needs `q_scale`: the visit distribution is uniform."""
+    """Visit the root's actions equally often, with PUCT below the root only; needs `q_scale`, as visits are uniform."""
     dirichlet_alpha: float = 1.0
     """Concentration of the Dirichlet root noise (alpha)."""
     dirichlet_fraction: float = 0.25

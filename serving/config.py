@@ -33,16 +33,13 @@ class ServerConfig:
     """Port of the Prometheus metrics; a free port by default."""
 
     log_file: Path | None = None
-    """File to which the server's log is appended; by default a temporary file, removed with the server unless its path
-    was shown."""
+    """File to which the server's log is appended; by default a temporary one, removed unless its path was shown."""
 
     config_name: str | None = None
     """Use `configs/NAME.pbtxt` instead of `config.pbtxt`."""
 
     key_file: Path | None = None
-    """File with the key of the control API, which loads models; publish and doctor take the same file. By default a key
-    is generated for this start, and your own commands on this machine find it. Other users of the machine can read
-    either key in the server's arguments unless /proc is mounted with hidepid."""
+    """File with the key of the control API; by default one is generated, which your commands on this machine find."""
 
     start_timeout_s: float = 60.0
     """Maximum time from the start of the server to its first response."""

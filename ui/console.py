@@ -5,7 +5,7 @@ import contextlib
 import csv
 import io
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -15,24 +15,39 @@ PLAIN_WIDTH: Final = 140
 """Of wide tables where there is no terminal."""
 
 
-def plain_console(*, stderr: bool = False, is_wide: bool = False) -> Console:
-    """Return a console without markup: paths and messages may contain `[/models/x]` or `:cat:`.
+def plain_console(*, stderr: bool = False, is_wide: bool = False, is_colored: bool = True) -> Console:
+    """Return a console without markup, since paths may contain `[/models/x]` or `:cat:`, that wraps no lines itself.
 
     Args:
         stderr: print to standard error; standard output is for programs.
         is_wide: at least PLAIN_WIDTH columns, except on a terminal.
+        is_colored: use colors on a terminal.
     """
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    force = None if is_colored else False
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True, force_terminal=force)
     if is_wide and not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
     return console
 
 
-def new_table(title: str, *headings: str, left: Collection[str] = ()) -> Table:
-    """Return a table of numbers; columns are right-aligned except those named in `left`."""
-    table = Table(title=title)
+def new_table(title: str | None, *headings: str, left: Collection[str] = (), **style: Any) -> Table:
+    """Return a table of numbers, aligned right and never broken; only the columns of words, in `left`, wrap."""
+    table = Table(title=title, **style)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
+        if heading in left:
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def facts(title: str, rows: Iterable[tuple[str, str]], **style: Any) -> Table:
+    """Return a table of names and their values; `style` is passed to rich's Table."""
+    table = Table(title=title, show_header=False, **style)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -6,6 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 
 def command_line(verb: str, config: Any) -> str:
     """Return `blobzero VERB` with the flags of all fields that differ from their defaults, without --json.
@@ -29,6 +31,11 @@ def flags(config: Any, default: Any = None) -> list[str]:
         else:
             words += [f"--{name}", *map(_word, value if isinstance(value, tuple) else (value,))]
     return words
+
+
+def propose(console: Console, *commands: str) -> None:
+    """Print the command that comes next, or the choice of several."""
+    console.print(f"next     {'   or   '.join(commands)}")
 
 
 def quoted(path: Path) -> str:

@@ -23,7 +23,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from prometheus_client import CollectorRegistry
 from blobzero.loop.config import LoopSettings, load_settings
 from blobzero.loop.recorded import RecordedRounds, wait_for_rounds
 from blobzero.monitor.metrics import LoopMetrics, serve_metrics
+from blobzero.server import named_or_own
 from blobzero.verbs.selfplay import SelfPlayConfig, selfplay
 from clients.arena.match import seed_of
 from clients.arena.players import PLAYER_SEARCH
@@ -43,7 +44,7 @@ from clients.selfplay.sizing import Auto, choose_size
 from mcts_ext.config import check_seed
 from mcts_ext.errors import BlobError, InvalidConfig
 from ui.console import plain_console
-from ui.next_step import flags, quoted
+from ui.next_step import flags, propose, quoted
 from ui.stopping import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class LoopConfig:
 
     preset: str = "demo"
     """`demo` (minutes on two cores), `reference` (5 million rounds), or a TOML file."""
-    out: Path = field(default_factory=lambda: Path("data/loop"))
+    out: Path = Path("data/loop")
     """Folder for everything: models, records, training, matches."""
     seed: int | Auto = "auto"
     """Seed of weights, deals, training and matches; `auto` draws one and stores it in the folder."""
@@ -99,7 +100,8 @@ def _run(config: LoopConfig, settings: LoopSettings, metrics: LoopMetrics) -> in
                 run.say("interrupted; the same command resumes" + ("" if config.url else ". Waiting for Triton to end"))
                 return INTERRUPTED
     run.say(f"finished {settings.generations} generations in {config.out}")
-    run.say(f"next     blobzero report {quoted(config.out)}   or   blobzero play --repository {quoted(run.models)}")
+    table = f"blobzero play --repository {quoted(run.models)}"
+    propose(run.console, f"blobzero report {quoted(config.out)}", table)
     return 0
 
 
@@ -114,11 +116,8 @@ class LoopRun:
         self.metrics = metrics or LoopMetrics(CollectorRegistry())
         self.settings = settings
         self._recorded: RecordedRounds | None = None
-        self._console = plain_console(stderr=True)
-
-    def say(self, text: str) -> None:
-        """Print one line."""
-        self._console.print(text, soft_wrap=True)
+        self.console = plain_console(stderr=True)
+        self.say = self.console.print
 
     def result(self, generation: int) -> Path:
         """Return the file that marks a generation as finished."""
@@ -140,19 +139,19 @@ class LoopRun:
         check_preset(self.settings.network)
         path = self.out / "loop.json"
         try:
+            found = read_json(path) if path.exists() else None
             if self.config.seed == "auto":
-                found = read_json(path)["seed"] if path.exists() else secrets.randbits(31)
-                self.seed = check_seed(found, what=f"the seed in {path}")
+                seed = secrets.randbits(31) if found is None else found["seed"]
+                self.seed = check_seed(seed, what=f"the seed in {path}")
             wanted = json.loads(json.dumps({"settings": asdict(self.settings), "seed": self.seed}))
             for folder in ("selfplay", "matches", "generations", "logs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
-            found = read_json(path) if path.exists() else wanted
-            write_json(path, wanted if found == wanted else found)
+            write_json(path, wanted if found is None else found)  # also tells whether the folder can be written
         except InvalidConfig as error:
             raise LoopError(f"{error}; choose another --out") from error
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise LoopError(f"expected to write or resume {path}, got {reason(error)}; choose another --out") from error
-        if found != wanted:
+        if found is not None and found != wanted:
             different = next(key for key in wanted if wanted[key] != found.get(key))
             raise LoopError(f"expected the same {different} as in {path}, got another; choose another --out")
         ensure_model(self.models, preset=self.settings.network, seed=self.seed)
@@ -162,14 +161,9 @@ class LoopRun:
     @contextlib.contextmanager
     def server(self) -> Iterator[str]:
         """Yield the address of the configured server, or of a watched Triton started here."""
-        if self.config.url is not None:
-            yield self.config.url
-            return
-        from serving.embedded import own_server  # the server is an optional dependency
-
-        with own_server(self.models, say=self.say, log_file=self.out / "logs" / "triton.log") as triton:
-            self.say(f"Triton answers at {triton.url}, metrics at {triton.metrics_url}")
-            yield triton.url
+        log_file = self.out / "logs" / "triton.log"
+        with named_or_own(self.config.url, self.models, say=self.say, log_file=log_file) as (url, _):
+            yield url
 
     def play(self, generation: int, url: str) -> int:
         """Play one generation, or wait for its records; return the exit status."""
@@ -287,7 +281,7 @@ class LoopRun:
         """Play one match unless its file exists; return its result."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
         command = python_command(
-            "blobzero.supervised", "match", f"version:{version}", opponent,
+            "clients.starter", "blobzero.cli", "match", f"version:{version}", opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             *flags(self.settings.search_of_matches(), PLAYER_SEARCH),

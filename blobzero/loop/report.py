@@ -4,10 +4,10 @@
 import base64
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import numpy as np
 import tyro
@@ -22,7 +22,9 @@ from mcts_ext.contract import AT_DEALER, AT_N_CARDS, AT_N_PLAYERS
 from mcts_ext.errors import BlobError
 from ui.console import plain_console
 from ui.figures import PAGE
-from ui.next_step import quoted
+from ui.next_step import propose, quoted
+
+T = TypeVar("T")
 
 REFERENCE_ROUNDS: Final = 5_000_000
 """Total rounds of the preset `reference`."""
@@ -54,45 +56,34 @@ class Section:
 
 def report(config: ReportConfig) -> int:
     """Write `<run>/report.html` and `<run>/report/*.png`; return the exit status."""
-    generations = _read_generations(config.run)
-    metrics = _read_lines(config.run / "train" / "metrics.jsonl")
+    generations = [_read(path, read_json) for path in sorted((config.run / "generations").glob("*.json"))]
+    if not generations:
+        run = f"run blobzero loop --out {quoted(config.run)}"
+        raise ReportError(f"expected a finished generation in {config.run}, got none; {run}")
+    path = config.run / "train" / "metrics.jsonl"
+    metrics = _read(path, _json_lines) if path.exists() else []
     sections = list(_sections(config.run, generations, metrics))
     folder = config.run / "report"
-    try:
-        with sole_writer(folder):
-            for section in sections:
-                write_whole(folder / f"{section.name}.png", section.picture)
-            page = PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
-            write_whole(config.run / "report.html", page.encode(errors="replace"))
-    except OSError as error:
-        raise ReportError(f"expected to write {config.run}/report.html, got {reason(error)}; free space") from error
+    with sole_writer(folder):
+        for section in sections:
+            write_whole(folder / f"{section.name}.png", section.picture)
+        page = PAGE.format(title=html.escape(f"BlobZero: {config.run.name}"), body=_body(generations, sections))
+        write_whole(config.run / "report.html", page.encode(errors="replace"))
     console = plain_console(stderr=True)
-    console.print(f"written  {config.run}/report.html", soft_wrap=True)
-    console.print(f"next     blobzero play --repository {quoted(config.run / 'models')}", soft_wrap=True)
+    console.print(f"written  {config.run}/report.html")
+    propose(console, f"blobzero play --repository {quoted(config.run / 'models')}")
     return 0
 
 
-def _read_generations(run: Path) -> list[dict[str, Any]]:
-    generations = []
-    for path in sorted((run / "generations").glob("*.json")):
-        try:
-            generations.append(read_json(path))
-        except (OSError, ValueError) as error:
-            raise ReportError(
-                f"expected a generation's result at {path}, got {reason(error)}; run the loop again"
-            ) from error
-    if not generations:
-        raise ReportError(f"expected a finished generation in {run}, got none; run blobzero loop --out {quoted(run)}")
-    return generations
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, parse: Callable[[Path], T]) -> T:
     try:
-        return [json_object(line) for line in read_small(path).splitlines()]
-    except FileNotFoundError:
-        return []
+        return parse(path)
     except (OSError, ValueError) as error:
-        raise ReportError(f"expected JSON lines in {path}, got {reason(error)}; run the loop again") from error
+        raise ReportError(f"expected JSON in {path}, got {reason(error)}; run the loop again") from error
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json_object(line) for line in read_small(path).splitlines()]
 
 
 def _sections(
@@ -170,9 +161,8 @@ def _body(generations: Sequence[Mapping[str, Any]], sections: Sequence[Section])
     parts = [_summary(generations)]
     for section in sections:
         data = base64.b64encode(section.picture).decode()
-        parts.append(
-            f'<h2>{html.escape(section.heading)}</h2><img alt="{section.name}" src="data:image/png;base64,{data}">'
-        )
+        parts.append(f"<h2>{html.escape(section.heading)}</h2>")
+        parts.append(f'<img alt="{section.name}" src="data:image/png;base64,{data}">')
         parts.append(f'<p class="note">{html.escape(section.note)}</p>' if section.note else "")
     return "\n".join(parts)
 

@@ -1,126 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Terminal display of a self-play run: live table and final summary."""
+"""What a self-play run shows: its rates while it plays, and at the end a summary and a chart."""
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.console import Console
 
 from clients.files import write_whole
 from clients.selfplay.folder import RunFolder
 from clients.selfplay.telemetry import History
-from ui.console import plain_console
+from ui.console import facts
 from ui.figures import new_figure, plain, png, thousands
-from ui.next_step import quoted
-
-PLAIN_INTERVAL_S = 10.0
-"""Interval of progress lines without a terminal."""
+from ui.next_step import propose, quoted
 
 
-class Display:
-    """Shows lines, a live table and a summary; without a terminal, lines only."""
-
-    def __init__(self, *, to_stderr: bool) -> None:
-        self.console = plain_console(stderr=to_stderr)
-        self._live: Live | None = None
-        self._progress: Progress | None = None
-        self._next_line_s = PLAIN_INTERVAL_S
-
-    def say(self, text: str) -> None:
-        """Print one line."""
-        self.console.print(text, soft_wrap=True)
-
-    @contextlib.contextmanager
-    def live(self, rounds: int, minutes: float | None) -> Iterator[None]:
-        """Show progress while the body runs."""
-        limit = f", at most {minutes:g} min" if minutes is not None else ""
-        self.say(f"playing {rounds} rounds{limit}")
-        if not self.console.is_terminal:
-            yield
-            return
-        self._progress = Progress(
-            TextColumn("rounds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-            console=self.console,
-        )  # fmt: skip
-        self._progress.add_task("rounds", total=rounds)
-        with Live(self._progress, console=self.console, refresh_per_second=4) as self._live:
-            yield
-        self._live = None
-
-    def update(self, history: History) -> None:
-        """Show the latest sample."""
-        total = history.total
-        if self._live is not None and self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=int(total.rounds))
-            self._live.update(Group(self._progress, _rates(history)))
-        elif total.seconds >= self._next_line_s:
-            self._next_line_s = total.seconds + PLAIN_INTERVAL_S
-            rows = total.server.mean_execution_rows
-            self.say(
-                f"{total.seconds:6.0f} s  {int(total.rounds)} rounds  {total.rounds_per_min:.0f} rounds/min  "
-                f"{total.evaluations_per_s:,.0f} evaluations/s" + (f"  {rows:.0f} rows/execution" if rows else "")
-            )
-
-    def summary(self, summary: dict[str, Any], folder: RunFolder, *, is_part: bool) -> None:
-        """Show the final table, the paths and, unless part of another verb, the next command."""
-        table = Table(title="self-play", show_header=False)
-        table.add_column(style="bold")
-        table.add_column(justify="right")
-        for name, text in _summary_rows(summary):
-            table.add_row(name, text)
-        self.console.print(table)
-        self.say(f"records  {folder.shards}  ({summary['records']:,} decisions added)")
-        self.say(f"picture  {folder.picture}")
-        self.say(f"summary  {folder.summary}")
-        if not is_part:
-            more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
-            self.say(f"next     the same command with {more} continues in the same folder")
+def rates(history: History) -> str:
+    """Return the rates of the last ten seconds in one line."""
+    recent = history.recent()
+    line = f"{recent.rounds_per_min:,.0f} rounds/min  {recent.evaluations_per_s:,.0f} evaluations/s"
+    server = recent.server
+    if not server.mean_execution_rows:
+        return line
+    return (
+        f"{line}  {server.mean_execution_rows:.0f} rows/execution  queue {server.queue_ms:.1f} ms  "
+        f"compute {server.compute_ms:.1f} ms"
+    )
 
 
-def _rates(history: History) -> Table:
-    """Return the live table: the last ten seconds and the whole run."""
-    recent, total = history.recent(), history.total
-    table = Table()
-    for heading in ("", "rounds/min", "evaluations/s", "rows/execution", "queue ms", "compute ms"):
-        table.add_column(heading, justify="right")
-    for name, sample in (("last 10 s", recent), ("total", total)):
-        rows = sample.server.mean_execution_rows
-        table.add_row(
-            name,
-            f"{sample.rounds_per_min:,.0f}",
-            f"{sample.evaluations_per_s:,.0f}",
-            f"{rows:.0f}" if rows else "-",
-            f"{sample.server.queue_ms:.1f}",
-            f"{sample.server.compute_ms:.1f}",
-        )
-    return table
+def tell(console: Console, summary: dict[str, Any], folder: RunFolder, *, is_part: bool) -> None:
+    """Print the final table, the paths and, unless part of another verb, the next command."""
+    console.print(facts("self-play", _facts(summary)))
+    console.print(f"records  {folder.shards}  ({summary['records']:,} decisions added)")
+    console.print(f"picture  {folder.picture}")
+    console.print(f"summary  {folder.summary}")
+    if not is_part:
+        more = f"--rounds {10 * summary['config']['rounds']} --out {quoted(folder.path)}"
+        propose(console, f"the same command with {more} continues in the same folder")
 
 
-def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [
-        ("rounds", f"{summary['rounds']:,} in {summary['seconds']:.1f} s"),
-        ("rounds/min", f"{summary['rounds_per_min']:,.1f}"),
-        ("decisions searched", f"{summary['decisions']:,}"),
-        ("simulations", f"{summary['simulations']:,}"),
-        ("evaluations", f"{summary['evaluations']:,}"),
-        ("evaluations/s", f"{summary['evaluations_per_s']:,.0f}"),
-    ]
+def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "rounds", f"{summary['rounds']:,} in {summary['seconds']:.1f} s"
+    yield "rounds/min", f"{summary['rounds_per_min']:,.1f}"
+    yield "decisions searched", f"{summary['decisions']:,}"
+    yield "simulations", f"{summary['simulations']:,}"
+    yield "evaluations", f"{summary['evaluations']:,}"
+    yield "evaluations/s", f"{summary['evaluations_per_s']:,.0f}"
     if summary["mean_execution_rows"]:
-        rows.append(("rows per execution", f"{summary['mean_execution_rows']:.0f}"))
-        rows.append(("queue, compute", f"{summary['queue_ms']:.1f} ms, {summary['compute_ms']:.1f} ms"))
-    rows.append(("CPU of the workers", f"{summary['client_cpu_s']:.1f} s"))
+        yield "rows per execution", f"{summary['mean_execution_rows']:.0f}"
+        yield "queue, compute", f"{summary['queue_ms']:.1f} ms, {summary['compute_ms']:.1f} ms"
+    yield "CPU of the workers", f"{summary['client_cpu_s']:.1f} s"
     if summary["server_cpu_s"] is not None:
-        rows.append(("CPU of the server", f"{summary['server_cpu_s']:.1f} s"))
+        yield "CPU of the server", f"{summary['server_cpu_s']:.1f} s"
     if summary["model_version"] is not None:
-        rows.append(("model version", str(summary["model_version"])))
+        yield "model version", str(summary["model_version"])
     if summary["restarts"]:
-        rows.append(("workers restarted", str(summary["restarts"])))
-    return rows
+        yield "workers restarted", str(summary["restarts"])
 
 
 def draw(history: History, path: Path, *, title: str) -> None:

@@ -8,6 +8,7 @@ import urllib.error
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from clients.address import join_url, split_url
@@ -82,66 +83,57 @@ class MetricsDelta:
     """Change of the metrics of several endpoints, each over its own span. Sums run over all series of a name."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
-        self._spans = list(spans)
+        self._series = [
+            (name, dict(labels), value, _rate(span, (name, labels), value))
+            for span in spans
+            for (name, labels), value in span.last.values.items()
+        ]
 
     def has(self, name: str) -> bool:
         """Return whether any endpoint has the metric."""
-        return bool(self.values(name))
+        return bool(self._values(name, {}))
 
     def rate(self, name: str, **labels: str) -> float:
         """Return the increase of a counter per second; a counter that decreased was reset to 0."""
-        total = 0.0
-        for span in self._spans:
-            seconds = span.last.at - span.first.at
-            for series, value in span.last.values.items():
-                if seconds > 0 and _matches(series, name, labels):
-                    before = span.first.values.get(series, 0.0)
-                    total += (value - before if value >= before else value) / seconds
-        return total
-
-    def values(self, name: str, **labels: str) -> list[float]:
-        """Return the latest values of all series."""
-        return [v for span in self._spans for series, v in span.last.values.items() if _matches(series, name, labels)]
+        return sum(rate for metric, own, _, rate in self._series if metric == name and labels.items() <= own.items())
 
     def total(self, name: str, **labels: str) -> float:
         """Return the sum of the latest values."""
-        return sum(self.values(name, **labels))
+        return sum(self._values(name, labels))
 
     def mean(self, name: str, **labels: str) -> float | None:
         """Return the mean of the latest values, or None."""
-        values = self.values(name, **labels)
+        values = self._values(name, labels)
         return sum(values) / len(values) if values else None
 
     def last(self, name: str, **labels: str) -> float | None:
         """Return the maximum of the latest values, or None."""
-        return max(self.values(name, **labels), default=None)
+        return max(self._values(name, labels), default=None)
 
     def label_values(self, name: str, label: str) -> list[str]:
         """Return the values of a label, sorted."""
-        series = (labels for span in self._spans for metric, labels in span.last.values if metric == name)
-        return sorted({value for labels in series for key, value in labels if key == label})
+        return sorted({own[label] for metric, own, _, _ in self._series if metric == name and label in own})
 
     def quantile(self, share: float, name: str) -> float | None:
         """Return a quantile of a histogram over the span, interpolated like Prometheus's `histogram_quantile`.
 
         None without observations; the highest finite bound if it lies beyond.
         """
-        bounds = sorted({float(bound) for bound in self.label_values(f"{name}_bucket", "le")})
-        below = [self._bucket(f"{name}_bucket", bound) for bound in bounds]
-        if not below or below[-1] <= 0:
+        below: dict[float, float] = {}
+        for metric, own, _, rate in self._series:
+            if metric == f"{name}_bucket":
+                bound = float(own["le"])
+                below[bound] = below.get(bound, 0.0) + rate
+        bounds = sorted(below)
+        if not bounds or below[bounds[-1]] <= 0:
             return None
-        wanted = share * below[-1]
-        low, low_count = 0.0, 0.0
-        for bound, count in zip(bounds, below, strict=True):
-            if count >= wanted:
-                return low if math.isinf(bound) else low + (bound - low) * (wanted - low_count) / (count - low_count)
-            low, low_count = bound, count
-        return None
+        wanted, highest = share * below[bounds[-1]], max(filter(math.isfinite, bounds), default=0.0)
+        return float(np.interp(wanted, [0, *(below[b] for b in bounds)], np.minimum([0, *bounds], highest)))
 
-    def _bucket(self, name: str, bound: float) -> float:
-        texts = [text for text in self.label_values(name, "le") if float(text) == bound]
-        return sum(self.rate(name, le=text) for text in texts)
+    def _values(self, name: str, labels: Mapping[str, str]) -> list[float]:
+        return [value for metric, own, value, _ in self._series if metric == name and labels.items() <= own.items()]
 
 
-def _matches(series: Series, name: str, labels: Mapping[str, str]) -> bool:
-    return series[0] == name and all(item in series[1] for item in labels.items())
+def _rate(span: Span, series: Series, value: float) -> float:
+    seconds, before = span.last.at - span.first.at, span.first.values.get(series, 0.0)
+    return (value - before if value >= before else value) / seconds if seconds > 0 else 0.0

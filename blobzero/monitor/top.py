@@ -5,18 +5,19 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from string import Formatter
+from typing import Annotated, Any, Final
 
-import tyro
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from blobzero.arguments import Range
 from blobzero.monitor.scrape import EndpointAway, MetricsDelta, Scrape, Span, scrape, whole_url
-from mcts_ext.errors import InvalidConfig
-from ui.console import plain_console
+from ui.console import facts, plain_console
 
 WINDOW_S = 10.0
 """Window of the rates: rounds end in waves, and workers report once a second."""
@@ -28,11 +29,11 @@ class TopConfig:
 
     url: tuple[str, ...] = ("127.0.0.1:8002", "127.0.0.1:9100")
     """Metrics endpoints, HOST:PORT each, in any order: of Triton, of `selfplay --metrics`, of `loop --metrics`."""
-    interval: float = 2.0
+    interval: Annotated[float, Range(0.1, 3600)] = 2.0
     """Seconds between two readings."""
     once: bool = False
     """Take two readings, print one table and exit; the default if standard output is not a terminal."""
-    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    json: bool = False
     """Take two readings and print one line of JSON."""
 
 
@@ -67,8 +68,6 @@ class Endpoint:
 
 def top(config: TopConfig) -> int:
     """Show the metrics; return the exit status: with `once` or `json`, 1 if no endpoint responded."""
-    if not 0.1 <= config.interval <= 3600:
-        raise InvalidConfig(f"expected --interval in 0.1..3600, got {config.interval}")
     endpoints = [Endpoint(url) for url in config.url]
     if config.once or config.json or not sys.stdout.isatty():
         return _once(endpoints, config)
@@ -117,6 +116,7 @@ def figures(change: MetricsDelta) -> dict[str, Any]:
 
 
 def _selfplay(change: MetricsDelta) -> dict[str, Any]:
+    failures = _by_label(change.rate, change, "blobzero_request_failures_total", "kind")
     return {
         "workers": int(change.total("blobzero_workers")),
         "rounds_per_min": 60 * change.rate("blobzero_rounds_total"),
@@ -125,11 +125,7 @@ def _selfplay(change: MetricsDelta) -> dict[str, Any]:
         "latency_p99_s": change.quantile(0.99, "blobzero_request_seconds"),
         "cores": change.rate("blobzero_client_cpu_seconds_total"),
         "model_version": _whole(change.last("blobzero_model_version")),
-        "failures_per_s": {
-            kind: rate
-            for kind in change.label_values("blobzero_request_failures_total", "kind")
-            if (rate := change.rate("blobzero_request_failures_total", kind=kind))
-        },
+        "failures_per_s": {kind: rate for kind, rate in failures.items() if rate},
         "retries_per_s": change.rate("blobzero_request_retries_total"),
         "worker_restarts": int(change.total("blobzero_worker_restarts_total")),
         "rounds": int(change.total("blobzero_rounds_total")),
@@ -138,6 +134,7 @@ def _selfplay(change: MetricsDelta) -> dict[str, Any]:
 
 def _server(change: MetricsDelta) -> dict[str, Any]:
     rows, requests = change.rate("nv_inference_count"), change.rate("nv_inference_request_success")
+    versions = _by_label(change.rate, change, "nv_inference_count", "version")
     computed_us = sum(change.rate(f"nv_inference_compute_{part}_duration_us") for part in ("input", "infer", "output"))
     return {
         "evaluations_per_s": rows,
@@ -149,30 +146,28 @@ def _server(change: MetricsDelta) -> dict[str, Any]:
         "failures_per_s": change.rate("nv_inference_request_failure"),
         "cpu": change.mean("nv_cpu_utilization"),
         "gpu": change.mean("nv_gpu_utilization"),
-        "versions": [
-            int(version)
-            for version in change.label_values("nv_inference_count", "version")
-            if change.rate("nv_inference_count", version=version)
-        ],
+        "versions": [int(version) for version, rate in versions.items() if rate],
     }
 
 
 def _training(change: MetricsDelta) -> dict[str, Any]:
+    publishes = _by_label(change.total, change, "blobzero_publishes_total", "outcome")
     return {
         "generation": _whole(change.last("blobzero_generation")),
         "step": _whole(change.last("blobzero_train_step")),
         "policy_loss": change.last("blobzero_train_loss", part="policy"),
         "value_loss": change.last("blobzero_train_loss", part="value"),
         "window": _whole(change.last("blobzero_window_positions")),
-        "publishes": {
-            outcome: int(change.total("blobzero_publishes_total", outcome=outcome))
-            for outcome in change.label_values("blobzero_publishes_total", "outcome")
-        },
-        "match_difference": {
-            opponent: change.last("blobzero_match_difference", opponent=opponent, bound="mean")
-            for opponent in change.label_values("blobzero_match_difference", "opponent")
-        },
+        "publishes": {outcome: int(count) for outcome, count in publishes.items()},
+        "match_difference": _by_label(change.last, change, "blobzero_match_difference", "opponent", bound="mean"),
     }
+
+
+def _by_label(
+    figure: Callable[..., float | None], change: MetricsDelta, name: str, label: str, **labels: str
+) -> dict[str, Any]:
+    """Return a figure of a metric by the values of one of its labels."""
+    return {value: figure(name, **{label: value}, **labels) for value in change.label_values(name, label)}
 
 
 def _ratio(part: float, whole: float) -> float | None:
@@ -183,71 +178,59 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
+_ROWS: Final = {
+    "selfplay": {
+        "rounds/min": "{rounds_per_min:,.0f}",
+        "evaluations/s": "{evaluations_per_s:,.0f}",
+        "latency: p50, p99": "{latency_p50_s:ms}, {latency_p99_s:ms}",
+        "workers, cores": "{workers}, {cores:.1f}",
+        "model version": "{model_version}",
+        "failures/s": "{failures_per_s:.1f}",
+        "retries/s": "{retries_per_s:.1f}",
+        "workers restarted": "{worker_restarts}",
+        "rounds so far": "{rounds:,}",
+    },
+    "server": {
+        "evaluations/s": "{evaluations_per_s:,.0f}",
+        "rows per execution": "{execution_rows:.0f}",
+        "queue, compute": "{queue_s:ms}, {compute_s:ms}",
+        "requests/s, pending": "{requests_per_s:,.0f}, {pending}",
+        "failures/s": "{failures_per_s:.1f}",
+        "CPU, GPU": "{cpu:.0%}, {gpu:.0%}",
+        "active versions": "{versions}",
+    },
+    "training": {
+        "generation, step": "{generation}, {step}",
+        "loss: policy, value": "{policy_loss:.4f}, {value_loss:.4f}",
+        "window": "{window:,}",
+        "publishes": "{publishes}",
+        "score difference per round": "{match_difference:+.2f}",
+    },
+}
+"""Format of each row, by part and name."""
+
+
+class _Cells(Formatter):
+    """Formats figures: `ms` for seconds in milliseconds, `-` for what is missing, all entries of a dict or a list."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        if isinstance(value, dict):
+            return ", ".join(f"{key} {self.format_field(one, spec)}" for key, one in value.items()) or "-"
+        if isinstance(value, list):
+            return ", ".join(self.format_field(one, spec) for one in value) or "-"
+        if value is None:
+            return "-"
+        return f"{1000 * value:.1f} ms" if spec == "ms" else f"{value:{spec}}"
+
+
 def _page(endpoints: list[Endpoint]) -> Group:
     """Return tables of all figures, and a line for each endpoint that does not respond."""
     parts: list[Table | Text] = []
     for name, part in figures(_change(endpoints)).items():
         if part is not None:
-            table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-            table.add_column(style="bold")
-            table.add_column(justify="right")
-            for row, text in _ROWS[name](part):
-                table.add_row(row, text)
-            parts += [table, Text()]
+            rows = ((row, _Cells().format(cell, **part)) for row, cell in _ROWS[name].items())
+            parts += [facts(name, rows, title_justify="left", box=None, padding=(0, 2, 0, 0)), Text()]
     parts += [Text(f"{e.url} does not answer: {e.reason}", style="red") for e in endpoints if e.reason]
     if all(e.reason for e in endpoints):
         parts.append(Text("use --url HOST:PORT; blobzero serve shows the address of its metrics"))
     return Group(*parts)
-
-
-def _selfplay_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("rounds/min", f"{found['rounds_per_min']:,.0f}"),
-        ("evaluations/s", f"{found['evaluations_per_s']:,.0f}"),
-        ("latency: p50, p99", f"{_ms(found['latency_p50_s'])}, {_ms(found['latency_p99_s'])}"),
-        ("workers, cores", f"{found['workers']}, {found['cores']:.1f}"),
-        ("model version", _text(found["model_version"])),
-        ("failures/s", ", ".join(f"{kind} {rate:.1f}" for kind, rate in found["failures_per_s"].items()) or "0"),
-        ("retries/s", f"{found['retries_per_s']:.1f}"),
-        ("workers restarted", _text(found["worker_restarts"])),
-        ("rounds so far", f"{found['rounds']:,}"),
-    ]
-
-
-def _server_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("evaluations/s", f"{found['evaluations_per_s']:,.0f}"),
-        ("rows per execution", "-" if found["execution_rows"] is None else f"{found['execution_rows']:.0f}"),
-        ("queue, compute", f"{_ms(found['queue_s'])}, {_ms(found['compute_s'])}"),
-        ("requests/s, pending", f"{found['requests_per_s']:,.0f}, {found['pending']}"),
-        ("failures/s", f"{found['failures_per_s']:.1f}"),
-        ("CPU, GPU", f"{_share(found['cpu'])}, {_share(found['gpu'])}"),
-        ("active versions", ", ".join(map(str, found["versions"])) or "-"),
-    ]
-
-
-def _training_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    losses = ("-" if found[name] is None else f"{found[name]:.4f}" for name in ("policy_loss", "value_loss"))
-    differences = (f"{opponent} {mean:+.2f}" for opponent, mean in found["match_difference"].items())
-    return [
-        ("generation, step", f"{_text(found['generation'])}, {_text(found['step'])}"),
-        ("loss: policy, value", ", ".join(losses)),
-        ("window", "-" if found["window"] is None else f"{found['window']:,}"),
-        ("publishes", ", ".join(f"{outcome} {count}" for outcome, count in found["publishes"].items())),
-        ("score difference per round", ", ".join(differences) or "-"),
-    ]
-
-
-_ROWS = {"selfplay": _selfplay_rows, "server": _server_rows, "training": _training_rows}
-
-
-def _text(value: int | None) -> str:
-    return "-" if value is None else str(value)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f}%"
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1000 * seconds:.1f} ms"

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,6 +27,7 @@ from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.deals import hand_sizes
 from mcts_ext.names import SUITS
 from mcts_ext.rules import Round
+from ui.console import plain_console
 
 OPPONENTS: Final = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus")
 PERSON: Final = 0
@@ -61,8 +61,7 @@ class Seat:
     """The human player, as a `SeatPlayer` and a `Watcher` (clients/arena/game.py)."""
 
     def __init__(self, *, name: str, n_players: int, analyze: Callable[[Round], Analysis]) -> None:
-        both = sys.stdin.isatty() and sys.stdout.isatty()
-        self._console = Console(highlight=False, markup=False, emoji=False, force_terminal=None if both else False)
+        self._console = plain_console(is_colored=sys.stdin.isatty())
         self._echo = not sys.stdin.isatty()
         if hasattr(sys.stdin, "reconfigure"):
             sys.stdin.reconfigure(errors="replace")  # a stray byte is an input error, not a traceback
@@ -100,7 +99,7 @@ class Seat:
         else:
             self._console.print(Text(f"\n  {label:<8}", "dim"), end="")
         for mover, move in moves:
-            self._console.print(Text(f"  {self._names[mover]} ", "dim"), move, sep="", end="", soft_wrap=True)
+            self._console.print(Text(f"  {self._names[mover]} ", "dim"), move, sep="", end="")
         self._is_line_open = True
         if not table.is_bidding and not table.tricks:
             self._end_line()
@@ -118,15 +117,9 @@ class Seat:
         scores = table.scores()
         self._totals = [total + score for total, score in zip(table.totals, scores, strict=True)]
         grid = self._grid("", "bid", "tricks", "score", "points")
-        for seat, name in enumerate(self._names):
-            made = table.bids[seat] == table.tricks_won[seat]
-            grid.add_row(
-                Text(name, "bold" if seat == PERSON else ""),
-                str(table.bids[seat]),
-                str(table.tricks_won[seat]),
-                Text(f"+{scores[seat]}" if made else "0", "bold green" if made else "red"),
-                str(self._totals[seat]),
-            )
+        for seat, (bid, tricks) in enumerate(zip(table.bids, table.tricks_won, strict=True)):
+            score = Text(f"+{scores[seat]}", "bold green") if bid == tricks else Text("0", "red")
+            grid.add_row(self._name(seat), str(bid), str(tricks), score, str(self._totals[seat]))
         self._print("\n  The round is over.", "")
         self._console.print(grid)
 
@@ -187,7 +180,7 @@ class Seat:
         return "Your card: " if self._is_led(table) else "You lead; your card: "
 
     def _ask(self, question: str) -> str:
-        self._console.print(Text(f"  {question}", "bold"), end="", soft_wrap=True)
+        self._console.print(Text(f"  {question}", "bold"), end="")
         try:
             answer = input().strip().lower()
         except EOFError:
@@ -223,18 +216,13 @@ class Seat:
         """Print all bids, tricks and points, the dealer and the first seat."""
         grid = self._grid("", "bid", "tricks", "points")
         grid.add_column(style="dim")
-        for seat, name in enumerate(self._names):
-            bid = table.bids[seat]
+        for seat, bid in enumerate(table.bids):
             notes = ["deals"] * (seat == table.dealer)
             if seat == table.seat_to_act:
                 notes.append("bids first" if table.is_bidding else "leads")
-            grid.add_row(
-                Text(name, "bold" if seat == PERSON else ""),
-                "-" if bid is None else str(bid),
-                "-" if table.is_bidding else str(table.tricks_won[seat]),
-                str(table.totals[seat]),
-                ", ".join(notes),
-            )
+            tricks = "-" if table.is_bidding else str(table.tricks_won[seat])
+            points = str(table.totals[seat])
+            grid.add_row(self._name(seat), "-" if bid is None else str(bid), tricks, points, ", ".join(notes))
         self._print()
         self._console.print(grid)
 
@@ -273,6 +261,9 @@ class Seat:
             return Text("none")
         return Text(f"{self._symbols[table.trump]} {SUIT_NAMES[table.trump]}", SUIT_STYLES[table.trump])
 
+    def _name(self, seat: int) -> Text:
+        return Text(self._names[seat], "bold" if seat == PERSON else "")
+
     def _verb(self, seat: int, verb: str) -> str:
         name = self._names[seat]
         return f"{name} {verb}" if name == "You" else f"{name} {verb}s"
@@ -284,7 +275,7 @@ class Seat:
         return grid
 
     def _print(self, *parts: str | Text) -> None:
-        self._console.print(*parts, sep="", soft_wrap=True)
+        self._console.print(*parts, sep="")
 
     def _end_line(self) -> None:
         if self._is_line_open:

@@ -3,16 +3,16 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from python_on_whales import Container, DockerClient
-from python_on_whales.exceptions import DockerException
+from typing import TYPE_CHECKING, Final
 
 from mcts_ext.errors import BlobError
+
+if TYPE_CHECKING:  # an optional dependency
+    from python_on_whales import Container, DockerClient
 
 FILE: Final = "compose.yaml"
 CPU_FILE: Final = "compose.cpu.yaml"
@@ -42,6 +42,11 @@ class Member:
     exit_code: int
 
     @property
+    def is_cpu_triton(self) -> bool:
+        """Whether it is the server, in its variant for the CPU."""
+        return self.service == "triton" and self.image.startswith(CPU_IMAGE)
+
+    @property
     def is_well(self) -> bool:
         """Whether it is running and not unhealthy, or has finished successfully."""
         return (self.state == "running" and self.health in ("", "healthy")) or (
@@ -57,67 +62,40 @@ def has_gpu() -> bool:
     return subprocess.run([program, "-L"], capture_output=True, check=False).stdout.startswith(b"GPU")
 
 
-class ComposeStack:
-    """Stack of a checkout.
+@contextmanager
+def compose(
+    action: str, folder: Path, *, cpu: bool = False, profiles: Sequence[str] = PROFILES
+) -> Iterator["DockerClient"]:
+    """Yield Docker for the stack of a checkout and an action such as "stop the stack".
 
     Args:
+        action: what it is used for, for errors.
         folder: folder of the compose files.
         cpu: do not use a GPU; matters for creating containers, not for listing or stopping them.
         profiles: Compose profiles; containers of other profiles are neither listed nor stopped.
 
     Raises:
-        StackError: if the compose files, Docker or Compose v2 are missing, or the engine does not respond.
+        StackError: if the compose files, Docker or Compose v2 are missing, the engine does not answer, or Docker fails.
     """
+    from python_on_whales import DockerClient
+    from python_on_whales.exceptions import DockerException
 
-    def __init__(self, folder: Path, *, cpu: bool, profiles: Sequence[str] = PROFILES) -> None:
-        files: list[str | Path] = [folder / FILE, *([folder / CPU_FILE] if cpu else [])]
-        for file in files:
-            if not Path(file).is_file():
-                raise StackError(f"expected {file}, got no file; run this in a checkout, or pass it (--project)")
-        self._docker = DockerClient(compose_files=files, compose_profiles=list(profiles))
-        _require_docker("compose", "version", expected="Docker with Compose v2", advice="install both")
-        _require_docker("version", expected="a Docker engine that answers", advice="start it, or set DOCKER_HOST")
-
-    def up(self, *, scales: Mapping[str, int], build: bool = False) -> None:
-        """Start missing containers and wait until all health checks pass; Compose shows the progress."""
-        with _docker_errors("start the stack"):
-            self._docker.compose.up(detach=True, wait=True, build=build, scales=dict(scales))
-
-    def scale(self, service: str, n: int) -> None:
-        """Set the number of containers of a service; running ones are kept."""
-        with _docker_errors(f"scale {service}"):
-            self._docker.compose.up([service], detach=True, recreate=False, scales={service: n})
-
-    def down(self, *, timeout_s: int, volumes: bool = False) -> None:
-        """Stop all services in order and remove the containers, and the volumes if requested."""
-        with _docker_errors("stop the stack"):
-            self._docker.compose.down(timeout=timeout_s, volumes=volumes, remove_orphans=True)
-
-    def members(self) -> list[Member]:
-        """Return all containers, including stopped ones, by service and name."""
-        with _docker_errors("list the stack"):
-            members = [_member(container) for container in self._docker.compose.ps(all=True)]
-        return sorted(members, key=lambda member: (member.service, member.name))
-
-    def runs_on_cpu(self) -> bool:
-        """Return whether the existing Triton container is the CPU variant."""
-        return any(member.image.startswith(CPU_IMAGE) for member in self.members() if member.service == "triton")
-
-    def logs(self, services: list[str], *, follow: bool, tail: int) -> Iterator[bytes]:
-        """Yield lines of the containers' logs, of all services by default."""
-        with _docker_errors("read the logs"):
-            for _, line in self._docker.compose.logs(services, follow=follow, tail=str(tail), stream=True):
-                yield line
-
-
-@contextmanager
-def _docker_errors(action: str) -> Iterator[None]:
-    """Convert Docker's errors to StackError."""
+    files: list[str | Path] = [folder / FILE, *([folder / CPU_FILE] if cpu else [])]
+    for file in files:
+        if not Path(file).is_file():
+            raise StackError(f"expected {file}, got no file; run this in a checkout, or pass it (--project)")
+    _require_docker("compose", "version", expected="Docker with Compose v2", advice="install both")
+    _require_docker("version", expected="a Docker engine that answers", advice="start it, or set DOCKER_HOST")
     try:
-        yield
+        yield DockerClient(compose_files=files, compose_profiles=list(profiles))
     except DockerException as error:
         got = _last_line(error.stderr) or f"status {error.return_code}, for the reason above"
         raise StackError(f"expected Docker to {action}, got {got}; see blobzero status and blobzero logs") from error
+
+
+def members_of(docker: "DockerClient") -> list[Member]:
+    """Return all containers, including stopped ones, by service and name."""
+    return sorted(map(_member, docker.compose.ps(all=True)), key=lambda member: (member.service, member.name))
 
 
 def _require_docker(*words: str, expected: str, advice: str) -> None:
@@ -139,7 +117,7 @@ def _last_line(text: str | bytes | None) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _member(container: Container) -> Member:
+def _member(container: "Container") -> Member:
     state, ports = container.state, container.network_settings.ports or {}
     return Member(
         name=container.name,

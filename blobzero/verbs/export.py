@@ -2,18 +2,16 @@
 """`blobzero export`: export a checkpoint in several variants, compare each with PyTorch, and time it."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, get_args
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from export.precisions import Format, Precision
-from ui.console import plain_console
-from ui.next_step import quoted
+from ui.console import new_table, plain_console
+from ui.next_step import propose, quoted
 
 if TYPE_CHECKING:
     from export.exporter import EngineResult, ExportReport
@@ -22,8 +20,6 @@ COLUMNS: Final = (
     "variant", "engine", "rows/s", "(range)", "x float32", "policy KL", "p99", "max", "same top", "value off", "max",
     "",
 )  # fmt: skip
-WIDTH: Final = 140
-"""Width of the table without a terminal."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class ExportConfig:
 
 def export(config: ExportConfig) -> int:
     """Export; return the exit status."""
-    console = plain_console(stderr=True)
+    console = plain_console(stderr=True, is_wide=True)
     with console.status("starting") as status:
         from export.exporter import export_variants  # PyTorch takes seconds to import
 
@@ -63,37 +59,27 @@ def export(config: ExportConfig) -> int:
         )
     tell(console, report)
     if config.json:
-        json.dump(report.to_json(), sys.stdout, indent=2)
-        print()
+        print(json.dumps(report.to_json(), indent=2))
     were_named = bool(config.formats or config.precisions)
     return 1 if not report.files or (were_named and report.refused) else 0
 
 
 def tell(console: Console, report: "ExportReport") -> None:
     """Print the report."""
-    if not console.is_terminal:
-        console.width = WIDTH
-    console.print(_table(report))
-    lines = [f"refused  {variant}: {why}" for variant, why in report.refused.items()]
-    lines.append(f"compared with PyTorch in float32; positions: {report.positions}")
-    lines.append(f"timed    in this process, {report.threads} threads; fastest: within tolerance, of its engine")
-    lines.append(f"files    {report.out}")
+    table = new_table(None, *COLUMNS, left=("variant", "engine", ""), box=None, pad_edge=False)
+    for result in report.served:
+        table.add_row(*_cells(result), style="green" if result.is_fastest else "red" if result.speed is None else "")
+    console.print(table)
+    for variant, why in report.refused.items():
+        console.print(f"refused  {variant}: {why}")
+    console.print(f"compared with PyTorch in float32; positions: {report.positions}")
+    console.print(f"timed    in this process, {report.threads} threads; fastest: within tolerance, of its engine")
+    console.print(f"files    {report.out}")
     if report.fastest is not None:
         flags = f"--precision {report.fastest.variant.precision}"
         if report.fastest.variant.format != "onnx":
             flags = f"--formats {report.fastest.variant.format} {flags}"
-        lines.append(f"next     blobzero publish {quoted(report.checkpoint)} {flags}")
-    for line in lines:
-        console.print(line, soft_wrap=True)
-
-
-def _table(report: "ExportReport") -> Table:
-    table = Table(box=None, pad_edge=False)
-    for i, name in enumerate(COLUMNS):
-        table.add_column(name, justify="right" if 2 <= i < len(COLUMNS) - 1 else "left", no_wrap=True)
-    for result in report.served:
-        table.add_row(*_cells(result), style="green" if result.is_fastest else "red" if result.speed is None else "")
-    return table
+        propose(console, f"blobzero publish {quoted(report.checkpoint)} {flags}")
 
 
 def _cells(result: "EngineResult") -> list[str]:

@@ -8,7 +8,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,37 +17,37 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
+from blobzero.arguments import Range
+from blobzero.server import Say, ServerFlags
 from clients.arena.match import DealResult, MatchCounts, Player, play
 from clients.arena.players import KNOWN, PLAYER_SEARCH, Networks, PlayerSpec, open_player, parse
 from clients.arena.rating import Estimate, anytime_estimate, decided_after, elo, estimate
 from clients.connect import EvaluatorConfig
-from clients.files import reason, write_json
+from clients.files import write_json
 from clients.lock import sole_writer_of
 from clients.provenance import machine
 from mcts_ext.config import DealConfig, SearchConfig
-from mcts_ext.contract import MODEL_NAME
-from mcts_ext.errors import BlobError, InvalidConfig
-from ui.console import plain_console
+from mcts_ext.errors import InvalidConfig
+from ui.console import new_table, plain_console
+from ui.progress import ticker
+from ui.stopping import INTERRUPTED
 
-PLAIN_INTERVAL_S = 10.0
-"""Interval of progress lines without a terminal."""
 CONTESTANTS: Final = (
     f"Two or more players of {KNOWN}; a searching player may have the suffix @DxK, its own determinizations and "
     "simulations."
 )
+SCORE: Final = "score\nper round"
 LOOK_EVERY = 16
 """Deals between two evaluations of the sequential test."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchConfig:
+class MatchConfig(ServerFlags):
     """Play a match of duplicate deals: every player plays every hand, and differences have confidence intervals."""
 
     contestants: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(help=CONTESTANTS)]]
-    deals: int = 1000
+    deals: Annotated[int, Range(1, 10**9)] = 1000
     """Number of deals; each is played once per player."""
     seed: int = 0
     """Seed of deals, seatings and searches; the same seed gives the same match."""
@@ -58,17 +58,9 @@ class MatchConfig:
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = PLAYER_SEARCH
     stop_when_decided: bool = False
     """Stop as soon as the difference of the first two players is decided, by an anytime-valid interval."""
-    url: str | None = None
-    """HOST:PORT of a Triton server's gRPC endpoint; by default one is started if a player needs it."""
-    repository: Path = Path("model_repo")
-    """Model repository of the server started here, and of versions that the server does not serve."""
-    model: str = MODEL_NAME
-    """Name of the model."""
-    server_timeout: float = 60.0
-    """Seconds to retry while the server is unavailable."""
     out: Path | None = None
     """Write the result to this JSON file."""
-    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    json: bool = False
     """Print the result as JSON on standard output."""
 
     def deal(self) -> DealConfig:
@@ -82,17 +74,11 @@ class MatchConfig:
         """
         if len(self.contestants) < 2:
             raise InvalidConfig(f"expected at least two players, got {len(self.contestants)}; add another")
-        if not 1 <= self.deals <= 10**9:
-            raise InvalidConfig(f"expected --deals in 1..1000000000, got {self.deals}")
         self.deal()
         specs = [parse(text) for text in self.contestants]
         if max(self.players) > 7 and any(spec.is_openspiel for spec in specs):
             raise InvalidConfig(f"expected at most 7 seats with ismcts, got {max(self.players)}")
         return specs
-
-
-class UnwritableResult(BlobError):
-    """The result's file cannot be written."""
 
 
 def match(config: MatchConfig) -> int:
@@ -104,55 +90,44 @@ def match(config: MatchConfig) -> int:
 
 
 def _run(config: MatchConfig, specs: list[PlayerSpec]) -> int:
-    console = plain_console(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
+    console = plain_console(stderr=True, is_wide=True)
     counts, results = MatchCounts(), list[DealResult]()
-    was_interrupted = False
+    watched, was_interrupted = config.stop_when_decided, False
     with contextlib.ExitStack() as stack:
-        networks = _networks(config, specs, stack, say)
+        networks = _networks(config, specs, stack, console.print)
         players = [open_player(spec, search=config.search, networks=networks) for spec in specs]
+        tick = stack.enter_context(ticker(console, "deals", total=config.deals))
         start = time.monotonic()
         try:
-            with _progress(console, config.deals) as show:
-                for result in play(players, config.deal(), deals=config.deals, seed=config.seed, counts=counts):
-                    results.append(result)
-                    if config.stop_when_decided and len(results) % LOOK_EVERY == 0:
-                        end = decided_after(_differences(results, 0, 1))
-                        if end is not None:
-                            del results[end:]
-                            break
-                    show(results, config.stop_when_decided)
+            for result in play(players, config.deal(), deals=config.deals, seed=config.seed, counts=counts):
+                results.append(result)
+                if watched and len(results) % LOOK_EVERY == 0:
+                    end = decided_after(_differences(results, 0, 1))
+                    if end is not None:
+                        del results[end:]
+                        break
+                tick(len(results), lambda: f"difference {_estimate(_differences(results, 0, 1), watched)}")
         except KeyboardInterrupt:
             was_interrupted = True
         seconds = time.monotonic() - start
     if not results:
-        say("interrupted before the first deal was complete")
-        return 130
-    outcome = summarize(players, results, watched=config.stop_when_decided)
+        console.print("interrupted before the first deal was complete")
+        return INTERRUPTED
+    outcome = summarize(players, results, watched=watched)
     outcome |= {
         "seed": config.seed,
         "seconds": round(seconds, 3),
-        "decisions": counts.decisions,
-        "evaluations": counts.evaluations,
-        "requests": counts.requests,
+        **asdict(counts),
         "interrupted": was_interrupted,
         "machine": machine(),
         "config": json.loads(json.dumps(asdict(config), default=str)),
     }
-    if config.out is not None:
-        try:
-            write_json(config.out, outcome)
-        except OSError as error:
-            raise UnwritableResult(
-                f"expected to write {config.out}, got {reason(error)}; choose another --out"
-            ) from error
     _tell(console, outcome)
+    if config.out is not None:
+        write_json(config.out, outcome)
     if config.json:
         print(json.dumps(outcome))
-    return 130 if was_interrupted else 0
+    return INTERRUPTED if was_interrupted else 0
 
 
 def summarize(players: Sequence[Player], results: Sequence[DealResult], *, watched: bool) -> dict[str, Any]:
@@ -191,9 +166,7 @@ def summarize(players: Sequence[Player], results: Sequence[DealResult], *, watch
             for i, player in enumerate(players)
         ],
         "deals": len(results),
-        "difference": pairs[0]["difference"],
-        "elo": pairs[0]["elo"],
-        "decided": pairs[0]["decided"],
+        **{name: pairs[0][name] for name in ("difference", "elo", "decided")},
         "interval": "anytime" if watched else "fixed",
         "pairs": pairs,
     }
@@ -212,21 +185,16 @@ def _plain(interval: Estimate) -> dict[str, float | None]:
     return {name: round(value, 4) if math.isfinite(value) else None for name, value in asdict(interval).items()}
 
 
-def _networks(
-    config: MatchConfig, specs: Sequence[PlayerSpec], stack: contextlib.ExitStack, say: Callable[[str], None]
-) -> Networks:
+def _networks(config: MatchConfig, specs: Sequence[PlayerSpec], stack: contextlib.ExitStack, say: Say) -> Networks:
     """Return the players' networks; starts a server and exports checkpoints if necessary."""
-    url = config.url or ""
-    checkpoints = {spec.path for spec in specs if spec.path.suffix == ".safetensors"}
     exported: dict[Path, Path] = {}
-    for path in sorted(checkpoints):
+    for path in sorted({spec.path for spec in specs if spec.path.suffix == ".safetensors"}):
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-match-"))
         exported[path] = Path(folder) / "model.onnx"
         _export(path, exported[path])
-    if not url and any(spec.needs_server for spec in specs):
-        from serving.embedded import own_server  # the server is an optional dependency
-
-        url = stack.enter_context(own_server(config.repository, say=say, model=config.model)).url
+    url = config.url or ""
+    if any(spec.needs_server for spec in specs):
+        url, _ = stack.enter_context(config.server(say))
     server = EvaluatorConfig(url=url, model=config.model, server_timeout_s=config.server_timeout)
     return Networks(server, repository=config.repository, exported=exported, stack=stack, on_event=say)
 
@@ -244,47 +212,19 @@ def _export(checkpoint: Path, path: Path) -> None:
     build(network, Variant("onnx", "float32"), path, metadata=metadata_of(info), calibration=nothing)
 
 
-@contextlib.contextmanager
-def _progress(console: Console, deals: int) -> Iterator[Callable[[Sequence[DealResult], bool], None]]:
-    """Show the deals and the current difference: a progress bar on a terminal, otherwise lines."""
-    next_s = time.monotonic() + (0.25 if console.is_terminal else PLAIN_INTERVAL_S)
-    progress = Progress(
-        TextColumn("deals"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False), console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-    task = progress.add_task("", total=deals)
-
-    def show(results: Sequence[DealResult], watched: bool) -> None:
-        nonlocal next_s
-        now = time.monotonic()
-        if now < next_s:
-            return
-        text = f"difference {_estimate(_differences(results, 0, 1), watched)}"
-        if console.is_terminal:
-            next_s = now + 0.25
-            progress.update(task, completed=len(results), description=text)
-        else:
-            next_s = now + PLAIN_INTERVAL_S
-            console.print(f"{len(results):8} of {deals} deals  {text}", soft_wrap=True)
-
-    with progress:
-        yield show
-
-
 def _tell(console: Console, outcome: dict[str, Any]) -> None:
     """Print the result as tables."""
-    table = Table(title=f"{outcome['deals']:,} deals of seed {outcome['seed']} in {outcome['seconds']:.1f} s")
-    for heading in ("player", "score per round", "95%", "bids made", "rounds", ""):
-        table.add_column(heading, justify="left" if heading in ("player", "") else "right")
+    title = f"{outcome['deals']:,} deals of seed {outcome['seed']} in {outcome['seconds']:.1f} s"
+    table = new_table(title, "player", SCORE, "95%", "bids made", "rounds", "", left=("player", ""), box=None)
     for player in outcome["players"]:
         table.add_row(
             player["name"], f"{player['score_per_round']:.2f}", _span(player["score_interval"], 2),
             f"{100 * player['bid_made_rate']:.1f}%", f"{player['rounds']:,}", player["what"],
         )  # fmt: skip
     console.print(table)
-    table = Table(title=f"differences ({outcome['interval']} 95% intervals)")
-    for heading in ("first", "second", "score per round", "95%", "Elo", "95%", "decided"):
-        table.add_column(heading, justify="left" if heading in ("first", "second") else "right")
+    title = f"differences ({outcome['interval']} 95% intervals)"
+    words = ("first", "second")
+    table = new_table(title, *words, SCORE, "95%", "Elo", "95%", "decided", left=words, box=None)
     for pair in outcome["pairs"]:
         difference, points = pair["difference"], pair["elo"]
         table.add_row(

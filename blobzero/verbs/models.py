@@ -2,82 +2,55 @@
 """`blobzero models`, `rollback`, `unpublish`, `doctor`: management of published versions."""
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import tyro
-from rich.table import Table
-from rich.text import Text
 
-from blobzero.verbs.publish import DOING, tell, untold
+from blobzero.verbs.publish import DOING, RepositoryFlags, tell, untold
 from export.publishing.registry import Entry, Registry
 from export.publishing.repository import numbers, require_repository
 from ui.console import plain_console
-from ui.next_step import in_repository
+from ui.next_step import in_repository, propose
 
-COLUMNS: Final = ("no.", "state", "file", "step", "KL", "same top", "since", "source", "server")
-NUMBERS: Final = ("no.", "step", "KL", "same top")
+LINE: Final = "{:>3}  {:<12}  {:<13}{:>9}{:>8}{:>10}  {}"
+HEADINGS: Final = ("no.", "state", "file", "step", "KL", "same top", "since")
 
 
-@dataclass(frozen=True)
-class ModelsConfig:
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig(RepositoryFlags):
     """List the versions of the model repository: the current one, their origins, their parity with PyTorch."""
 
-    repository: Path = Path("model_repo")
-    """Model repository."""
-    url: str | None = None
-    """HOST:PORT of a server: also show its state of each version."""
-    key_file: Path | None = None
-    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     all: bool = False
     """Also list withdrawn and unpublished versions, with the reason."""
     json: bool = False
     """Print one JSON object instead of the table."""
 
 
-@dataclass(frozen=True)
-class RollbackConfig:
+@dataclass(frozen=True, kw_only=True)
+class RollbackConfig(RepositoryFlags):
     """Make an earlier version's network current again, under a new number."""
 
     version: Annotated[int | None, tyro.conf.Positional] = None
     """Version to restore; by default the network before the current one."""
-    repository: Path = Path("model_repo")
-    """Model repository."""
-    url: str | None = None
-    """HOST:PORT of a server on this repository; it loads the version and its outputs are compared."""
-    key_file: Path | None = None
-    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     json: bool = False
     """Also print the outcome as one JSON object."""
 
 
-@dataclass(frozen=True)
-class UnpublishConfig:
+@dataclass(frozen=True, kw_only=True)
+class UnpublishConfig(RepositoryFlags):
     """Remove a version, other than the current one, from the model repository."""
 
     version: Annotated[int, tyro.conf.Positional]
     """Version to remove."""
-    repository: Path = Path("model_repo")
-    """Model repository."""
-    url: str | None = None
-    """HOST:PORT of a server on this repository; it unloads the version."""
-    key_file: Path | None = None
-    """File with the key of that server's control API, if it requires one (serve --key-file)."""
 
 
-@dataclass(frozen=True)
-class DoctorConfig:
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig(RepositoryFlags):
     """Check repository, registry and server for inconsistencies, and show how to repair them."""
 
-    repository: Path = Path("model_repo")
-    """Model repository."""
-    url: str | None = None
-    """HOST:PORT of a server that serves it."""
-    key_file: Path | None = None
-    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     mend: bool = False
     """Repair what killed commands left, and make the server reload the repository."""
     json: bool = False
@@ -104,41 +77,37 @@ def models(config: ModelsConfig) -> int:
             {**asdict(entry), "current": entry.version == current, "server": states.get(entry.version)}
             for entry in shown
         ]
-        json.dump({"repository": str(config.repository), "current": current, "versions": rows}, sys.stdout, indent=2)
-        print()
+        print(json.dumps({"repository": str(config.repository), "current": current, "versions": rows}, indent=2))
         return 0
-    table = Table(title=f"{config.repository}", title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for name in COLUMNS if config.url else COLUMNS[:-1]:
-        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name not in ("source", "server"))
-    for entry in shown:
-        cells = _cells(entry, is_current=entry.version == current)
-        table.add_row(*cells, *([states.get(entry.version, "not loaded")] if config.url else []))
     console = plain_console()
-    console.print(table)
+    console.print(config.repository)
+    console.print(LINE.format(*HEADINGS), style="bold")
+    for entry in shown:
+        is_current = entry.version == current
+        console.print(_line(entry, is_current=is_current), style="bold green" if is_current else None)
+        source = entry.source if entry.same_as is None else f"version {entry.same_as}: {entry.source}"
+        note = f" ({entry.note})" if entry.note else ""
+        served = f"; server: {states.get(entry.version, 'not loaded')}" if config.url else ""
+        console.print(f"     {source}{note}{served}")
     n_hidden = sum(1 for _ in registry) - len(known)
     if n_hidden:
         console.print(f"{n_hidden} more were withdrawn or unpublished: --all")
     there = in_repository(config.repository)
-    console.print(
-        f"next     blobzero rollback{there}, blobzero unpublish VERSION{there}, blobzero doctor{there}", soft_wrap=True
-    )
+    propose(console, f"blobzero rollback{there}", f"blobzero unpublish VERSION{there}", f"blobzero doctor{there}")
     return 0
 
 
-def _cells(entry: "Entry", *, is_current: bool) -> list[str | Text]:
-    state = "current" if is_current else entry.state
+def _line(entry: Entry, *, is_current: bool) -> str:
     kl, top = entry.parity.get("mean_policy_kl"), entry.parity.get("same_top_action")
-    source = entry.source if entry.same_as is None else f"version {entry.same_as}: {entry.source}"
-    return [
-        str(entry.version),
-        Text(state, "bold green" if is_current else ""),
+    return LINE.format(
+        entry.version,
+        "current" if is_current else entry.state,
         f"{' '.join(Path(name).suffix[1:] for name in entry.files)} {entry.properties.get('precision', '')}",
         entry.properties.get("step", "?"),
         "?" if kl is None else f"{kl:.1g}",
         "?" if top is None else f"{100 * top:.1f}%",
         entry.at[5:16].replace("T", " "),
-        f"{source} ({entry.note})" if entry.note else source,
-    ]
+    )
 
 
 def rollback(config: RollbackConfig) -> int:
@@ -164,10 +133,10 @@ def unpublish(config: UnpublishConfig) -> int:
 
     publishing.unpublish(config.repository, config.version, url=config.url, key_file=config.key_file)
     console = plain_console(stderr=True)
-    console.print(f"version {config.version} is removed from {config.repository}", soft_wrap=True)
+    console.print(f"version {config.version} is removed from {config.repository}")
     if config.url is None:
-        console.print(untold(config.repository), soft_wrap=True)
-    console.print(f"next     blobzero models{in_repository(config.repository)}", soft_wrap=True)
+        console.print(untold(config.repository))
+    propose(console, f"blobzero models{in_repository(config.repository)}")
     return 0
 
 
@@ -184,17 +153,17 @@ def doctor(config: DoctorConfig) -> int:
     if config.json:
         remaining, repaired = ([asdict(finding) for finding in group] for group in (findings, mended))
         outcome = {"repository": str(config.repository), "findings": remaining, "mended": repaired}
-        json.dump(outcome, sys.stdout, indent=2)
-        print()
+        print(json.dumps(outcome, indent=2))
         return 1 if findings else 0
     console = plain_console()
     for finding in mended:
-        console.print(f"repaired: {finding.what}", soft_wrap=True)
+        console.print(f"repaired: {finding.what}")
     if config.mend and config.url is not None:
-        console.print(f"{config.url} has reloaded the repository", soft_wrap=True)
+        console.print(f"{config.url} has reloaded the repository")
     for finding in findings:
-        console.print(Text(finding.what, "yellow"), f"\n    {finding.mend}", sep="", soft_wrap=True)
+        console.print(finding.what, style="yellow")
+        console.print(f"    {finding.mend}")
     if not findings:
         with_server = "" if config.url is None else f" and {config.url}"
-        console.print(f"{config.repository}{with_server}: no problems found", soft_wrap=True)
+        console.print(f"{config.repository}{with_server}: no problems found")
     return 1 if findings else 0

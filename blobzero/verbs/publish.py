@@ -2,7 +2,6 @@
 """`blobzero publish`: publish a network as the next version in the model repository, as a transaction."""
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -13,7 +12,7 @@ from rich.console import Console
 from export.precisions import Precision
 from mcts_ext.errors import InvalidConfig
 from ui.console import plain_console
-from ui.next_step import in_repository
+from ui.next_step import in_repository, propose
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import
     from export.publishing.transaction import PublishReport
@@ -31,8 +30,20 @@ DOING: Final = {
 }
 
 
-@dataclass(frozen=True)
-class PublishConfig:
+@dataclass(frozen=True, kw_only=True)
+class RepositoryFlags:
+    """Flags of the verbs that read or change a model repository."""
+
+    repository: Path = Path("model_repo")
+    """Model repository."""
+    url: str | None = None
+    """HOST:PORT of a running server on this repository; it is asked for its state, and follows each change."""
+    key_file: Path | None = None
+    """File with the key of that server's control API, if it requires one (serve --key-file)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishConfig(RepositoryFlags):
     """Export a network, compare it with PyTorch, and publish it in the model repository as the next version."""
 
     source: Annotated[Path | None, tyro.conf.Positional] = None
@@ -41,19 +52,12 @@ class PublishConfig:
     """Preset of a new network: `reference` (4.9M parameters) or `small` (for tests and laptops)."""
     seed: int = 0
     """Seed of a new network's weights."""
-    repository: Path = Path("model_repo")
-    """Model repository."""
     formats: tuple[Literal["onnx", "torchscript"], ...] = ("onnx",)
     """Formats in the version's folder; the backend of the server's configuration reads one of them."""
     precision: Literal["auto"] | Precision = "auto"
-    """Precision of the matrix products; `auto` chooses float16 if the server (--url) runs on a GPU, int8 if it is the
-    fastest on this processor, and float32 otherwise or if the parity check of those fails."""
+    """Precision of the matrix products; `auto`: float16 for a server on a GPU, else int8 if fastest, else float32."""
     records: Path | None = None
     """Folder of recorded positions for comparison and calibration; by default the newest run under data/."""
-    url: str | None = None
-    """HOST:PORT of a server on this repository; it loads the version and its outputs are compared."""
-    key_file: Path | None = None
-    """File with the key of that server's control API, if it requires one (serve --key-file)."""
     keep: int | None = None
     """Number of newest versions to keep; all by default."""
     if_absent: bool = False
@@ -73,7 +77,7 @@ def publish(config: PublishConfig) -> int:
 
     present = versions(config.repository)
     if config.if_absent and present:
-        console.print(f"{config.repository} has version {present[-1]} already; nothing to do", soft_wrap=True)
+        console.print(f"{config.repository} has version {present[-1]} already; nothing to do")
         return 0
     from export.publishing import publish as publishing
     from export.publishing.candidate import ExportOptions
@@ -112,13 +116,13 @@ def tell(console: Console, report: "PublishReport", *, repository: Path, as_json
     lines.append(f"  positions: {candidate.examples.source}")
     if report.removed:
         lines.append(f"  removed old versions: {', '.join(map(str, report.removed))}")
+    console.print("\n".join(lines))
     there = in_repository(repository)
     if report.served is None:
-        lines.append(untold(repository))
-    serve = f"blobzero serve{there}   or   blobzero selfplay{there}"
-    lines.append(f"next     {serve if report.served is None else f'blobzero models{there}'}")
-    for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(untold(repository))
+        propose(console, f"blobzero serve{there}", f"blobzero selfplay{there}")
+    else:
+        propose(console, f"blobzero models{there}")
     if as_json:
         outcome = {
             "version": report.version,
@@ -131,5 +135,4 @@ def tell(console: Console, report: "PublishReport", *, repository: Path, as_json
             "served": None if report.served is None else asdict(report.served),
             "removed": report.removed,
         }
-        json.dump(outcome, sys.stdout, indent=2)
-        print()
+        print(json.dumps(outcome, indent=2))

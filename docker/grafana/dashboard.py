@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes dashboards/blobzero.json: run it after a change. Every panel answers the question that stands over it.
+"""Generator of dashboards/blobzero.json: run it after a change. Each panel's description is the question it answers.
 
-Built with Grafana's own types (grafana-foundation-sdk), so a field that Grafana does not know cannot get in. Rates are
-taken over `$__rate_interval`, which Grafana chooses by
-the zoom; rounds end in waves, so theirs are over a minute and more.
+It uses Grafana's own types (grafana-foundation-sdk), so fields unknown to Grafana are rejected. Rates are taken over
+`$__rate_interval`, which depends on the zoom; for rounds, which end in waves, it is at least a minute.
 """
 
 from dataclasses import dataclass
@@ -33,82 +32,82 @@ class Panel:
     unit: str = "short"
     least_step: str = ""
     on_the_right: str = ""
-    """The legend with an axis of its own."""
+    """Legend that has its own axis, on the right."""
     from_zero: bool = True
 
 
 PLAY: Final = (
-    Panel("Rounds a minute", "How fast are records made?", {
+    Panel("Rounds per minute", "How fast does self-play produce records?", {
         "{{instance}}": f"60 * sum by (instance) (rate(blobzero_rounds_total{R}))",
     }, least_step="1m"),
-    Panel("Evaluations a second", "How much does the server answer, and how much of it does self-play ask?", {
-        "self-play asks": f"sum(rate(blobzero_evaluations_total{R}))",
-        "Triton answers": f"sum(rate(nv_inference_count{R}))",
+    Panel("Evaluations per second", "How many rows does the server evaluate, and how many of them for self-play?", {
+        "sent by self-play": f"sum(rate(blobzero_evaluations_total{R}))",
+        "evaluated by Triton": f"sum(rate(nv_inference_count{R}))",
     }),
     Panel("Execution batch size", "Does the server fill its batches?", {
-        "rows in an execution": "blobzero:execution_rows:mean1m",
+        "rows per execution": "blobzero:execution_rows:mean1m",
     }),
-    Panel("Queue against compute", "Does a request wait longer than it computes? Then more workers bring nothing.", {
-        "waits": "blobzero:queue_seconds:mean1m",
-        "computes": "blobzero:compute_seconds:mean1m",
+    Panel("Queue and compute time", "Do requests wait longer than they are computed? Then more workers do not help.", {
+        "queue": "blobzero:queue_seconds:mean1m",
+        "compute": "blobzero:compute_seconds:mean1m",
     }, unit="s"),
-    Panel("Requests in Triton", "How many requests wait for their turn?", {
+    Panel("Pending requests", "How many requests wait in Triton's queue?", {
         "pending": "sum(nv_inference_pending_request_count)",
     }),
-    Panel("Latency at the client", "How long does a worker wait for an answer, network and server together?", {
-        "half": f"histogram_quantile(0.5, {LATENCY})",
-        "9 of 10": f"histogram_quantile(0.9, {LATENCY})",
-        "99 of 100": f"histogram_quantile(0.99, {LATENCY})",
+    Panel("Latency at the client", "How long does a worker wait for a response, including the network?", {
+        "p50": f"histogram_quantile(0.5, {LATENCY})",
+        "p90": f"histogram_quantile(0.9, {LATENCY})",
+        "p99": f"histogram_quantile(0.99, {LATENCY})",
     }, unit="s"),
-    Panel("Utilisation of the server", "Is the GPU busy, or, without one, the CPU?", {
+    Panel("Server utilization", "Is the GPU busy, or the CPU if there is no GPU?", {
         "CPU": "avg(nv_cpu_utilization)",
         "GPU {{gpu_uuid}}": "avg by (gpu_uuid) (nv_gpu_utilization)",
         "GPU memory {{gpu_uuid}}":
             "sum by (gpu_uuid) (nv_gpu_memory_used_bytes) / sum by (gpu_uuid) (nv_gpu_memory_total_bytes)",
     }, unit="percentunit"),
-    Panel("Workers", "How many processes play, and how many cores do they keep busy?", {
+    Panel("Workers", "How many self-play processes are there, and how many cores do they use?", {
         "workers": "sum(blobzero_workers)",
         "cores": f"sum(rate(blobzero_client_cpu_seconds_total{R}))",
     }),
-    Panel("Errors and retries", "Does anything fail, and is it made good?", {
+    Panel("Errors and retries", "What fails, and is it retried?", {
         "{{kind}}": f"sum by (kind) (rate(blobzero_request_failures_total{R}))",
-        "sent again": f"sum(rate(blobzero_request_retries_total{R}))",
+        "retries": f"sum(rate(blobzero_request_retries_total{R}))",
         "Triton: {{reason}}": f"sum by (reason) (rate(nv_inference_request_failure{R}))",
-        "workers started again": f"sum(rate(blobzero_worker_restarts_total{R}))",
+        "worker restarts": f"sum(rate(blobzero_worker_restarts_total{R}))",
     }),
 )  # fmt: skip
 LEARN: Final = (
-    Panel("Model version", "Which network plays, and since when?", {
+    Panel("Model version", "Which network is used for self-play, and since when?", {
         "{{instance}}": "max by (instance) (blobzero_model_version)",
     }, from_zero=False),
-    Panel("Answers by version", "Does everybody follow a swap, and how fast?", {
+    Panel("Evaluations by version", "How fast do all clients follow a version swap?", {
         "version {{version}}": f"sum by (version) (rate(nv_inference_count{R}))",
     }),
-    Panel("Losses", "Does it learn?", {
+    Panel("Losses", "Does the network learn?", {
         "policy": 'max(blobzero_train_loss{part="policy"})',
         "value": 'max(blobzero_train_loss{part="value"})',
     }, on_the_right="value", from_zero=False),
-    Panel("Matches", "Is the new network better than the one before, and than bots? Points a round, and 95%.", {
+    Panel("Matches", "Does the new network beat the previous one, and bots? Points per round, 95% intervals.", {
         "{{opponent}}, {{bound}}": "max by (opponent, bound) (blobzero_match_difference)",
     }, from_zero=False),
-    Panel("Training", "How fast does it learn, and from how many positions?", {
-        "positions a second": "max(blobzero_train_rows_per_second)",
+    Panel("Training", "How fast is training, and from how many positions does it draw?", {
+        "positions per second": "max(blobzero_train_rows_per_second)",
         "window": "max(blobzero_window_positions)",
         "recorded": "max(blobzero_positions_available)",
-    }, on_the_right="positions a second"),
-    Panel("Publishes", "Were new networks taken?", {
+    }, on_the_right="positions per second"),
+    Panel("Publishes", "Were new networks published?", {
         "{{outcome}}": "sum by (outcome) (blobzero_publishes_total)",
     }),
-    Panel("Steps and generations", "How far is it?", {
+    Panel("Steps and generations", "How far has the loop come?", {
         "step": "max(blobzero_train_step)",
         "generation": "max(blobzero_generation)",
     }, on_the_right="generation"),
 )  # fmt: skip
 NOW: Final = (
-    Panel("Answering", "How many targets of each kind answer Prometheus?", {
+    Panel("Targets up", "How many targets of each kind answer Prometheus?", {
         "{{job}}": "sum by (job) (up)",
     }),
-    Panel("Alerts", "Does anything need a person? docs/monitoring.md says what to do.", {
+    Panel("Alerts", "Does anything need attention? docs/monitoring.md says what to do.", {
         "{{alertname}}": f'sum by (alertname) ({FIRING}) or '
                          f'label_replace(vector(0), "alertname", "none", "", "") unless on () {FIRING}',
     }),
@@ -148,7 +147,7 @@ def _figure(panel: Panel) -> stat.Panel:
 
 
 def build() -> str:
-    """The dashboard as JSON."""
+    """Return the dashboard as JSON."""
     board = dashboard.Dashboard("BlobZero").uid("blobzero").refresh("5s").time("now-30m", "now").timezone("browser")
     for number, panel in enumerate(NOW, 1):
         board = board.with_panel(_figure(panel).id(number))

@@ -40,46 +40,46 @@ output [
   { name: "$policy" data_type: TYPE_FP32 dims: [ $n_actions ] },
   { name: "$value" data_type: TYPE_FP32 dims: [ $n_seats ] }
 ]
-# What the bytes of an observation mean: a client or a file of another version is refused.
+# Meaning of the bytes of an observation; clients and model files of another version are rejected.
 parameters { key: "observation_version" value: { string_value: "$observation_version" } }
-# Two versions answer at once, so a match can pin one (--model-version) while others follow the newest, and a swap never
-# takes away the version that clients ask for. An explicit load starts the new one and leaves the one before alone.
+# Two versions are served at once, so that a match can pin one while other clients follow the latest, and a swap never
+# removes the version that clients use. Loading a new version does not reload the previous one.
 version_policy { latest { num_versions: 2 } }
-# Requests that wait while a batch runs go together into the next one; none waits for a batch to fill.
+# Requests that arrive while a batch is computed form the next batch; no request waits for a batch to fill.
 dynamic_batching { }
 """
 
 _ON_CPU: Final = """\
-# max_batch_size: rows/s of two threads in int8 at 64, 256, 512, 1,024 and 2,048 rows were 75k, 90k, 96k, 95k and 100k.
-# While one instance takes its batch in and hands its answers out the other computes. On two cores, one thread each
-# gave 72k evaluations/s in self-play where one instance with two threads gave 66k: threads of one batch wait for
-# each other.
+# max_batch_size: with 64, 256, 512, 1,024 and 2,048 rows, two threads in int8 computed 75k, 90k, 96k, 95k and 100k
+# rows/s. While one instance receives a batch or returns results, the other computes. In self-play on two cores, two
+# instances with one thread each reached 72k evaluations/s, one instance with two threads 66k, since the threads of one
+# batch wait for each other.
 instance_group [ { count: 2 kind: KIND_CPU } ]
-# 0: the cores the server may use, shared among the instances.
+# Threads per instance; 0 divides the server's cores among the instances.
 parameters { key: "threads" value: { string_value: "0" } }
 """
 
 _OPENVINO: Final = """\
-# NVIDIA's own backend looks for model.xml unless told. It answers full batches only (issue 7363 of Triton's server),
-# so in NVIDIA's container serve onnxruntime.pbtxt; the backend here takes any batch.
+# NVIDIA's backend looks for model.xml by default. It only answers full batches (issue 7363 of Triton's server), so use
+# onnxruntime.pbtxt in NVIDIA's container; our backend accepts batches of any size.
 default_model_filename: "model.onnx"
-# Of what the file leaves in floating point: all of a float32 file, little of an int8 one. auto: bfloat16 where the
-# processor multiplies matrices in it (AMX) or the file asks for it, float32 elsewhere. On a processor without AMX one
-# thread gave 12.3k rows/s in bfloat16, 19.1k in float32, and 50k with an int8 file (preset reference, 512 rows).
+# Precision of the operations that the file leaves in floating point: all of a float32 file, few of an int8 file. auto:
+# bfloat16 if the processor has AMX or the file is bfloat16, otherwise float32. On a processor without AMX, one thread
+# computed 12.3k rows/s in bfloat16, 19.1k in float32, and 50k with an int8 file (preset reference, 512 rows).
 parameters { key: "precision" value: { string_value: "auto" } }
 """
 
 _TORCHSCRIPT: Final = """\
-# The file is model.pt, the default name. Its `forward` takes `$input` and returns ($policy, $value): TorchScript
-# has no names for outputs, so they are taken in the order in which they stand above.
-# Of NVIDIA's backend: no bookkeeping for gradients. The one here has none either.
+# The file is model.pt, the default name. Its `forward` takes `$input` and returns ($policy, $value): outputs of
+# TorchScript have no names, so they are matched in the order in which they are declared above.
+# Makes NVIDIA's backend omit the bookkeeping for gradients; our backend always does.
 parameters { key: "INFERENCE_MODE" value: { string_value: "true" } }
 """
 
 _ON_GPU: Final = """\
-# On each GPU: while one instance copies rows in or answers out, the other computes.
+# On each GPU, one instance computes while the other copies its rows or results.
 instance_group [ { count: 2 kind: KIND_GPU } ]
-# An instance serves once it has answered the smallest and the largest batch: kernels loaded, memory taken.
+# An instance is ready once it has computed the smallest and the largest batch, which loads kernels and takes memory.
 model_warmup [
   { name: "one row" batch_size: 1
     inputs { key: "$input" value: { data_type: TYPE_UINT8 dims: [ $n_bytes ] zero_data: true } } },
@@ -89,29 +89,29 @@ model_warmup [
 """
 
 _TENSORRT: Final = """\
-# TensorRT builds its engine when the file is loaded, and computes in the types that the file holds: publish float16.
-# No precision_mode: TensorRT 11 has no such flag, and what asks it for FP16 gets float32 without a word. Not int8.
-# CUDA graphs stay off: `optimization { cuda { graphs } }` is read by NVIDIA's TensorRT backend alone, and ONNX
-# Runtime's `trt_cuda_graph_enable` replays one graph whatever the shape, where dynamic batches have many shapes.
+# TensorRT builds its engine when the file is loaded, and computes in the file's types, so publish float16, not int8.
+# precision_mode is not set: TensorRT 11 has no such flag, and silently uses float32 if FP16 is requested.
+# CUDA graphs stay off: only NVIDIA's TensorRT backend reads `optimization { cuda { graphs } }`, and ONNX Runtime's
+# `trt_cuda_graph_enable` replays one graph for all shapes, while dynamic batches have many shapes.
 optimization { execution_accelerators { gpu_execution_accelerator [ {
   name: "tensorrt"
-  # One engine for every batch, tuned for a full one; without these three an engine is built anew whenever a batch is
-  # larger or smaller than all before. TensorRT must take the whole graph, casts of uint8 to int32 included (10 does).
-  # If one refuses the load with "no associated shape profiles", delete them: the warm-up then sets the range.
+  # One engine for all batch sizes, tuned for full batches. Without these three lines the engine is rebuilt whenever a
+  # batch is larger or smaller than all before. TensorRT must support the whole graph, including casts from uint8 to
+  # int32 (10 does). If loading fails with "no associated shape profiles", delete them: the warm-up then sets the range.
   parameters { key: "trt_profile_min_shapes" value: "$input:1x$n_bytes" }
   parameters { key: "trt_profile_opt_shapes" value: "$input:${max_batch_size}x$n_bytes" }
   parameters { key: "trt_profile_max_shapes" value: "$input:${max_batch_size}x$n_bytes" }
-  # No engine cache: its key leaves the weights out, so a new version would be answered with the weights of the one
-  # before (ONNX Runtime's issue 6455). The timing cache holds no weights: what it has timed is not timed again.
+  # No engine cache: its key does not include the weights, so a new version would be served with the weights of the
+  # previous one (ONNX Runtime's issue 6455). The timing cache holds no weights, only measured times.
   parameters { key: "trt_timing_cache_enable" value: "1" }
-  # Not in the model's folder, where a changed file makes Triton load every version again.
+  # Outside the model's folder, where a changed file would make Triton reload all versions.
   parameters { key: "trt_timing_cache_path" value: "/tmp" }
 } ] } }
 """
 
 _CUDA: Final = """\
-# ONNX Runtime's CUDA provider without TF32, its default, which rounds the factors of products to 10 bits. What the
-# file holds in float16 is computed in float16 here too: publish with --precision float32.
+# ONNX Runtime's CUDA provider without TF32 (the default), which rounds the factors of products to 10 bits. A float16
+# file would be computed in float16 here too, so publish with --precision float32.
 optimization { execution_accelerators { gpu_execution_accelerator [ {
   name: "cuda"
   parameters { key: "use_tf32" value: "0" }
@@ -126,15 +126,15 @@ class _Configuration(NamedTuple):
 
 
 _UNTRIED: Final = """
-# Could not be run where it was written, for want of a GPU: its keys are those of Triton's manuals, its speed and the
-# precision of its answers are unknown. Compare before use: blobzero publish --url does."""
+# Could not be run where it was written, without a GPU: the keys come from Triton's manuals, and speed and precision are
+# unknown. Check them before use; blobzero publish --url does."""
 _VARIANTS: Final[Mapping[str, _Configuration]] = {
     "config": _Configuration("openvino", "OpenVINO on the CPU.", _ON_CPU + _OPENVINO),
     "cpu": _Configuration("openvino", "OpenVINO on the CPU, as config.pbtxt does.", _ON_CPU + _OPENVINO),
     "onnxruntime": _Configuration("onnxruntime", "ONNX Runtime on the CPU.", _ON_CPU),
     "pytorch": _Configuration("pytorch", "PyTorch (TorchScript) on the CPU.", _ON_CPU + _TORCHSCRIPT),
     "gpu": _Configuration(
-        "onnxruntime", "TensorRT by ONNX Runtime, in the file's types." + _UNTRIED, _ON_GPU + _TENSORRT
+        "onnxruntime", "TensorRT through ONNX Runtime, in the file's types." + _UNTRIED, _ON_GPU + _TENSORRT
     ),
     "gpu-fp32": _Configuration(
         "onnxruntime", "ONNX Runtime on a GPU; float32 stays float32." + _UNTRIED, _ON_GPU + _CUDA

@@ -60,8 +60,7 @@ class LoadTestConfig:
     rows: int | Literal["selfplay"] = "selfplay"
     """Rows in a request; `selfplay` draws them from what self-play sends."""
     data: str = "auto"
-    """`positions` of a search, `random`, or the folder of a run whose records are sent; `auto`: positions where the
-    model takes them."""
+    """`positions` of a search, `random`, the folder of a run, or `auto`: positions if the model accepts them."""
     shape: tuple[str, ...] = ()
     """NAME:DIMENSIONS of an input with a dimension of any size, for example tokens:128."""
     processes: int | Literal["auto"] = "auto"

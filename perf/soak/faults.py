@@ -138,7 +138,7 @@ def _model_swap(stack: Stack) -> Iterator[Inflicted]:
     seed, stack.next_seed = stack.next_seed, stack.next_seed + 1
     before = max(stack.fleet.model_versions, default=0)
     command = python_command(
-        "blobzero.supervised", "publish", "--preset", stack.preset, "--seed", str(seed),
+        "clients.starter", "blobzero.cli", "publish", "--preset", stack.preset, "--seed", str(seed),
         "--repository", str(stack.repository), "--url", stack.triton.url, "--keep", "2",
     )  # fmt: skip
     with subprocess.Popen(

@@ -27,8 +27,7 @@ class TuneConfig:
     config_name: str = "config"
     """The default: `config.pbtxt`, or the one of this name under configs/ that the server is started with (gpu)."""
     url: str | None = None
-    """HOST:PORT of the gRPC endpoint of a server of this repository that nobody else asks; without it one is started
-    here. Each trial changes what it serves; at the end it serves the repository's configuration again."""
+    """HOST:PORT of a server on this repository, whose configuration is changed meanwhile; by default one is started."""
     key_file: Path | None = None
     """Key of its control API, where it asks for one."""
     seed: int = 0

@@ -315,3 +315,12 @@ def test_a_mistyped_verb_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "blobzero: expected a verb, got selfpaly; blobzero selfplay\n"
     assert main([]) == 2
     assert capsys.readouterr().err == "blobzero: expected a verb, got none; blobzero --help lists them\n"
+
+
+def test_help_before_a_verb_is_that_verb_s_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help", "models"])
+    assert end.value.code == 0
+    assert "usage: blobzero models " in capsys.readouterr().out
+    assert main(["--help", "selfpaly"]) == 2
+    assert capsys.readouterr() == ("", "blobzero: expected a verb, got selfpaly; blobzero selfplay\n")

@@ -12,7 +12,8 @@ import pytest
 
 STARTER = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-m", "blobzero.supervised", *sys.argv[1:]], stdin=subprocess.PIPE)
+command = [sys.executable, "-m", "clients.starter", "blobzero.cli", *sys.argv[1:]]
+child = subprocess.Popen(command, stdin=subprocess.PIPE)
 time.sleep(60)
 """
 

@@ -39,7 +39,7 @@ def test_workers_take_no_modules_from_the_user_s_folder(folder: Path) -> None:
 
 
 def test_a_verb_that_is_part_of_another_takes_none_either(folder: Path) -> None:
-    child = python_command("blobzero.supervised", *MATCH)
+    child = python_command("clients.starter", "blobzero.cli", *MATCH)
     with subprocess.Popen(child, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert json.loads(running.stdout.read())["deals"] == 2
