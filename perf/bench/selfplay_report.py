@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the self-play benchmark leaves for people: a picture, a table."""
+"""Picture and table of the self-play benchmark."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +14,12 @@ Points = Sequence[Mapping[str, Any]]
 
 
 def draw(points: Points) -> bytes:
-    """Rounds/min over workers, a line a setting."""
-    figure, (axes,) = new_figure("self-play processes", "rounds a minute", height=6)
+    """Draw rounds/min over workers, a line per search."""
+    figure, (axes,) = new_figure("self-play processes", "rounds/min", height=6)
     figure.suptitle("Self-play, 4 players, 5 cards")
-    for setting in sorted({_setting(point) for point in points}):
-        line = sorted((point["workers"], point["rounds_per_min"]) for point in points if _setting(point) == setting)
-        axes.plot(*zip(*line, strict=True), "o-", label="{} x {}".format(*setting))
+    for search in sorted({_search(point) for point in points}):
+        line = sorted((point["workers"], point["rounds_per_min"]) for point in points if _search(point) == search)
+        axes.plot(*zip(*line, strict=True), "o-", label="{} x {}".format(*search))
     workers = sorted({point["workers"] for point in points})
     axes.set_xscale("log", base=2)
     axes.set_xticks(workers, list(map(str, workers)))
@@ -29,14 +29,14 @@ def draw(points: Points) -> bytes:
 
 
 def points_table(points: Points) -> Table:
-    """Every case."""
+    """Return a table with a row per case."""
     table = new_table(
-        "self-play, 4 players, 5 cards; CPU in microseconds an evaluation", "search", "workers x games", "rounds/min",
-        "evaluations/s", "rows/execution", "client", "server", "backend", "MB a worker",
+        "self-play, 4 players, 5 cards; CPU in microseconds per evaluation", "search", "workers x games", "rounds/min",
+        "evaluations/s", "rows/execution", "client", "server", "backend", "MB per worker",
     )  # fmt: skip
-    for point in sorted(points, key=lambda point: (_setting(point), point["workers"])):
+    for point in sorted(points, key=lambda point: (_search(point), point["workers"])):
         table.add_row(
-            "{} x {}".format(*_setting(point)),
+            "{} x {}".format(*_search(point)),
             f"{point['workers']} x {point['games_per_worker']}",
             f"{point['rounds_per_min']:,.0f}",
             f"{point['evaluations_per_s']:,.0f}",
@@ -47,5 +47,5 @@ def points_table(points: Points) -> Table:
     return table
 
 
-def _setting(point: Mapping[str, Any]) -> tuple[int, int]:
+def _search(point: Mapping[str, Any]) -> tuple[int, int]:
     return point["determinizations"], point["simulations"]
