@@ -31,7 +31,7 @@ from clients.triton.connection import Connection
 from clients.triton.protocol import service_pb2
 from clients.triton.served_model import check_served_model
 from perf.load.observed import ServerView, Snapshot, compare
-from perf.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic
+from perf.load.plan import Load, LoadError, NoAnswers, Patience, Target, Traffic, TransportName
 from perf.load.point import DONE, INTENDED, N_WINDOWS, Failure, Point, agree, summarize, within
 from perf.load.sender.sharedmemory import Control
 from perf.load.sender.worker import FIELDS, LAST_S, TICK_S, SenderConfig
@@ -142,20 +142,20 @@ class Generator:
         LoadError: if the requests cannot be made.
     """
 
-    def __init__(self, target: Target, traffic: Traffic) -> None:
-        self.target, self.traffic = target, traffic
+    def __init__(self, target: Target, traffic: Traffic, transport: TransportName = "grpc") -> None:
+        self.target, self.traffic, self.transport = target, traffic, transport
         self.max_batch_size = _max_batch_size(target)
         self._clients: list[_Client] = []
         self._view = ServerView(target)
         self._n_points = 0
         try:
-            allow_open_files(traffic.processes, flag="--processes")
-            for index in range(traffic.processes):
+            allow_open_files(traffic.n_processes, flag="--processes")
+            for index in range(traffic.n_processes):
                 try:
-                    self._clients.append(_Client(SenderConfig(target, self.max_batch_size, traffic, index)))
+                    self._clients.append(_Client(SenderConfig(target, transport, traffic, self.max_batch_size, index)))
                 except OSError as error:  # a limit of processes or open files
                     raise LoadError(
-                        f"expected {traffic.processes} client processes to start, got {error}; use fewer --processes"
+                        f"expected {traffic.n_processes} client processes to start, got {error}; use fewer --processes"
                     ) from error
             if not self._all_report("ready", within_s=READY_TIMEOUT_S):
                 raise LoadError(
@@ -183,15 +183,16 @@ class Generator:
             client.tell(json.dumps(order))
         self._sleep_until(start + patience.ramp + patience.warmup)
         looks, stable = self._watch(load, patience, say)
-        self._halt(self.traffic.timeout_s)
+        self._halt(self.traffic.timeout)
         self._check()
-        n_windows = 1 if patience.is_fixed else len(looks) - 1
-        looks = looks if patience.is_fixed else looks[-1 - N_WINDOWS :]
+        n_windows = len(looks) - 1 if patience.duration is None else 1
+        looks = looks[-1 - N_WINDOWS :] if patience.duration is None else looks
         first, last = looks[0], looks[-1]
         answers = self._answers()
         failures = [failure for client in self._clients for failure in client.failures]
+        reasons = {kind: text for client in self._clients for kind, text in client.reasons.items()}
         if not len(within(answers, load, first.at, last.at)):
-            why = self._reasons_in_words() or "none at all within the windows"
+            why = "; ".join(f"{kind} ({text})" for kind, text in reasons.items()) or "none at all within the windows"
             raise NoAnswers(f"expected answers from {self.target.url} at {load}, got {len(failures)} failures: {why}")
         return summarize(
             load,
@@ -199,24 +200,19 @@ class Generator:
             failures,
             start=first.at,
             end=last.at,
-            reasons=self._reasons,
+            reasons=reasons,
             client_cpu_s=[end - begin for begin, end in zip(first.cpu_s, last.cpu_s, strict=True)],
             server=compare([look.server for look in looks], seconds=last.at - first.at),
             windows=n_windows,
             stable=stable,
         )
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the clients."""
-        return [client.process.pid for client in self._clients]
-
     def close(self) -> None:
         """End the processes, and unregister the memory of any that was killed."""
         for client in self._clients:
             client.end()
         killed = [client.process.pid for client in self._clients if client.process.returncode]
-        if killed and self.traffic.transport == "shm":
+        if killed and self.transport == "shm":
             time.sleep(LAST_S)  # the server may still write into its regions
             with Connection(self.target.url) as connection:
                 control = Control(self.target, connection)
@@ -233,9 +229,6 @@ class Generator:
     def _watch(self, load: Load, patience: Patience, say: Say) -> tuple[list[_Look], bool]:
         """Return looks at the borders of all windows, or during a fixed time, and whether the last windows agree."""
         looks = [self._look()]
-        if patience.requests is not None:
-            self._await_answers(load, patience.requests)
-            return [*looks, self._look()], True
         if patience.duration is not None:
             end = looks[0].at + patience.duration
             while looks[-1].at < end - TICK_S:  # looks in between sample the GPU
@@ -257,29 +250,6 @@ class Generator:
             if len(came) and agree(rates, patience.stability) and agree(means, patience.stability):
                 return looks, True
         return looks, False
-
-    def _await_answers(self, load: Load, n_wanted: int) -> None:
-        """Wait for a number of answers; give up if none arrives for as long as a request and the next one may take."""
-        limit_s = self.traffic.timeout_s + (10 / load.rate if load.rate else 0.0)
-        first = last = len(self._answers())
-        came_at = time.monotonic()
-        while last - first < n_wanted:
-            self._sleep_until(time.monotonic() + TICK_S / 2)
-            if (n := len(self._answers())) > last:
-                last, came_at = n, time.monotonic()
-            elif time.monotonic() - came_at > limit_s:
-                raise NoAnswers(
-                    f"expected {n_wanted:,} answers from {self.target.url} at {load}, got {last - first:,}, then none "
-                    f"for {limit_s:g} s: {self._reasons_in_words() or 'the server did not respond'}"
-                )
-
-    @property
-    def _reasons(self) -> dict[str, str]:
-        """An example of each kind of failure."""
-        return {kind: text for client in self._clients for kind, text in client.reasons.items()}
-
-    def _reasons_in_words(self) -> str:
-        return "; ".join(f"{kind} ({text})" for kind, text in self._reasons.items())
 
     def _look(self) -> _Look:
         began = time.monotonic()
@@ -321,8 +291,8 @@ def _max_batch_size(target: Target) -> int:
 
 
 def measure(
-    target: Target, traffic: Traffic, load: Load, patience: Patience | None = None, *, say: Say = lambda text: None
+    target: Target, traffic: Traffic, load: Load, patience: Patience | None = None, transport: TransportName = "grpc"
 ) -> Point:
     """Measure one point with client processes of its own; see `Generator`."""
-    with Generator(target, traffic) as generator:
-        return generator.measure(load, patience, say=say)
+    with Generator(target, traffic, transport) as generator:
+        return generator.measure(load, patience)

@@ -7,6 +7,7 @@ LoadError        the load test cannot be done
 ```
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,23 +57,28 @@ class Target:
 class Traffic:
     """The requests, and the processes that send them."""
 
-    transport: TransportName = "grpc"
     rows: int | Literal["selfplay"] = "selfplay"
-    """Rows per request; `selfplay` draws them from the sizes of self-play's requests (`rows.py`)."""
+    """Rows per request; `selfplay` draws them from the sizes of self-play's requests."""
     data: str = "positions"
     """`positions` from a search, or the folder of a run whose recorded positions are sent."""
-    processes: int = 1
-    timeout_s: float = 20.0
-    """Deadline of a request."""
+    processes: int | Literal["auto"] = "auto"
+    """Number of client processes; `auto` is one per two cores."""
+    timeout: float = 20.0
+    """Seconds after which a request has failed."""
     seed: int = 0
+    """Seed of rows, sizes and arrivals."""
+
+    @property
+    def n_processes(self) -> int:
+        return self.processes if self.processes != "auto" else max(1, len(os.sched_getaffinity(0)) // 2)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.processes <= 1024:
+        if not 1 <= self.n_processes <= 1024:
             raise InvalidConfig(f"expected 1 to 1024 client processes, got {self.processes}")
         if self.rows != "selfplay" and self.rows < 1:
             raise InvalidConfig(f"expected at least one row per request, got {self.rows}")
-        if self.timeout_s <= 0:
-            raise InvalidConfig(f"expected a timeout above 0 s, got {self.timeout_s:g}")
+        if self.timeout <= 0:
+            raise InvalidConfig(f"expected a timeout above 0 s, got {self.timeout:g}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Patience:
-    """Length of a measurement: windows until the last three agree, or a fixed time or number of answers."""
+    """Length of a measurement: windows until the last three agree, or a fixed time."""
 
     ramp: float = 0.5
     """Seconds in which the load grows to its full height."""
@@ -114,22 +120,14 @@ class Patience:
     """Largest number of windows."""
     duration: float | None = None
     """Measure for this many seconds instead of in windows."""
-    requests: int | None = None
-    """Measure until this many requests are answered instead of in windows."""
-
-    @property
-    def is_fixed(self) -> bool:
-        return self.duration is not None or self.requests is not None
 
     def __post_init__(self) -> None:
-        if not self.window > 0 or self.max_windows < 1 or not 0 < self.stability < 1:
+        if self.window <= 0 or self.max_windows < 1 or not 0 < self.stability < 1:
             raise InvalidConfig(
                 f"expected windows longer than 0 s, at least one, and a stability in 0..1, got {self.window:g} s, "
                 f"{self.max_windows} and {self.stability:g}"
             )
-        if not (self.ramp >= 0 and self.warmup >= 0):
+        if self.ramp < 0 or self.warmup < 0:
             raise InvalidConfig(f"expected a ramp and a warm-up of 0 s or more, got {self.ramp:g} and {self.warmup:g}")
-        if self.duration is not None and self.requests is not None:
-            raise InvalidConfig("expected a fixed duration or a fixed count, got both; name one")
-        if not (self.duration is None or self.duration > 0) or not (self.requests is None or self.requests > 0):
-            raise InvalidConfig("expected a duration above 0 s and a count of at least 1")
+        if self.duration is not None and self.duration <= 0:
+            raise InvalidConfig(f"expected a duration above 0 s, got {self.duration:g}")

@@ -39,13 +39,10 @@ class Server:
     requests: int
     """Number of answered requests."""
     queue_ms: float
-    """Time in the queue."""
     input_ms: float
-    """Time to gather inputs."""
+    """Time to gather inputs, in the model and to distribute outputs (three fields)."""
     infer_ms: float
-    """Time in the model."""
     output_ms: float
-    """Time to distribute outputs."""
     executions: int
     batch_sizes: Mapping[int, int]
     """Number of executions by batch size."""
@@ -69,7 +66,7 @@ class Point:
     windows: int
     """Number of windows run."""
     stable: bool
-    """Whether the last three windows agreed; true for a fixed time or count."""
+    """Whether the last three windows agreed; true for a fixed time."""
     behind: bool
     """Whether fewer requests of an open loop were completed than asked for."""
     requests: int
@@ -100,11 +97,6 @@ class Point:
             f"{self.load}: {self.requests_per_s:,.0f} requests/s, {self.rows_per_s:,.0f} rows/s, "
             f"p50 {self.p50_ms:.2f} ms, p99 {self.p99_ms:.2f} ms, {sum(self.errors.values())} errors"
         )
-
-    @property
-    def error_share(self) -> float:
-        n = sum(self.errors.values())
-        return n / max(1, n + self.requests)
 
     def quantile_ms(self, share: float) -> float:
         """Return a quantile over all requests; failures are later than any answer."""

@@ -4,11 +4,10 @@
 import contextlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import tyro
 from rich.console import Console
@@ -57,17 +56,8 @@ class LoadTestConfig:
     """Requests/s that must be reached, with the objective if there is one; otherwise the exit status is 1."""
     precision: float = 0.05
     """Precision of the highest rate, as a fraction of it."""
-    rows: int | Literal["selfplay"] = "selfplay"
-    """Rows per request; `selfplay` draws them from the sizes of self-play's requests."""
-    data: str = "positions"
-    """`positions` from a search, or the folder of a run whose recorded positions are sent."""
-    processes: int | Literal["auto"] = "auto"
-    """Number of client processes; `auto` is one per two cores."""
+    traffic: Annotated[Traffic, tyro.conf.arg(name="")] = field(default_factory=Traffic)
     patience: Annotated[Patience, tyro.conf.arg(name="")] = field(default_factory=Patience)
-    timeout: float = 20.0
-    """Seconds after which a request has failed."""
-    seed: int = 0
-    """Seed of rows, sizes and arrivals."""
     out: Path | None = None
     """Folder for JSON, CSV and pictures; by default nothing is written."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -81,8 +71,8 @@ class RateMissed(BlobError):
 def loadtest(config: LoadTestConfig) -> int:
     """Measure, report and judge; return the exit status."""
     loads, slo = _loads(config), None if config.slo is None else Slo.parse(config.slo)
-    traffics = [_traffic(config, transport) for transport in dict.fromkeys(config.transport)]
-    _check(config, slo, traffics)
+    transports = list(dict.fromkeys(config.transport))
+    _check(config, slo, transports)
     console = plain_console(stderr=config.json, is_wide=True)
     points: list[tuple[str, Point]] = []
     best_rate: float | None = None
@@ -91,16 +81,16 @@ def loadtest(config: LoadTestConfig) -> int:
         if config.out is not None:
             lock.enter_context(sole_writer(config.out))
         target = _target(config, stack, console)
-        show = stack.enter_context(progress(console, "points", total=len(loads) * len(traffics) or None))
-        generators = [stack.enter_context(Generator(target, traffic)) for traffic in traffics]
+        show = stack.enter_context(progress(console, "points", total=len(loads) * len(transports) or None))
+        generators = [stack.enter_context(Generator(target, config.traffic, one)) for one in transports]
 
         def measure(generator: Generator, load: Load) -> Point:
             patience = config.patience
             if slo is not None and load.rate is not None:
                 patience = slo.patience(patience, load.rate)
             point = generator.measure(load, patience, say=show)
-            points.append((generator.traffic.transport, point))
-            show(f"{generator.traffic.transport}, {point}", len(points), is_line=not console.is_terminal)
+            points.append((generator.transport, point))
+            show(f"{generator.transport}, {point}", len(points), is_line=not console.is_terminal)
             return point
 
         try:
@@ -141,18 +131,13 @@ def _loads(config: LoadTestConfig) -> list[Load]:
     return [Load(concurrency=int(n)) for n in found]
 
 
-def _traffic(config: LoadTestConfig, transport: TransportName) -> Traffic:
-    processes = config.processes if config.processes != "auto" else max(1, len(os.sched_getaffinity(0)) // 2)
-    return Traffic(transport, config.rows, config.data, processes, config.timeout, config.seed)
-
-
-def _check(config: LoadTestConfig, slo: Slo | None, traffics: Sequence[Traffic]) -> None:
+def _check(config: LoadTestConfig, slo: Slo | None, transports: Sequence[str]) -> None:
     """Raise InvalidConfig for settings that do not fit together, before anything is started."""
-    if not traffics:
+    if not transports:
         raise InvalidConfig("expected at least one --transport, got none; choose grpc or shm")
     if config.url is None and config.model != MODEL_NAME:
         raise InvalidConfig(f"expected --url with --model {config.model}: a server started here has only {MODEL_NAME}")
-    if slo is not None and (config.rate is not None or len(traffics) > 1):
+    if slo is not None and (config.rate is not None or len(transports) > 1):
         raise InvalidConfig("expected --slo with one --transport and without --rate, which it searches for")
     if not 0 < config.precision < 1:
         raise InvalidConfig(f"expected --precision in 0..1, got {config.precision:g}")
@@ -160,7 +145,6 @@ def _check(config: LoadTestConfig, slo: Slo | None, traffics: Sequence[Traffic])
         raise InvalidConfig(f"expected --require above 0 requests/s, got {config.require:g}")
     if slo is not None:
         least = slo.least_rate(config.patience)
-        slo.patience(config.patience, least)
         if config.require is not None and config.require < least:
             raise InvalidConfig(
                 f"expected --require of at least {least:g} requests/s, because {slo.name} is judged by "
@@ -188,7 +172,7 @@ def _search(measure: Callable[[Load], Point], slo: Slo, config: LoadTestConfig) 
     """Return the highest rate that meets the objective; a required rate is tried first."""
     first = config.require or 0.8 * measure(Load(concurrency=CAPACITY_CONCURRENCY)).requests_per_s
     least = slo.least_rate(config.patience)
-    return highest_rate(measure, slo, first=first, precision=config.precision, least=least)[0]
+    return highest_rate(measure, slo, first=first, precision=config.precision, least=least)
 
 
 def _report(console: Console, config: LoadTestConfig, results: Results) -> None:
@@ -204,7 +188,7 @@ def _report(console: Console, config: LoadTestConfig, results: Results) -> None:
     if slo is None:
         then = replace(
             config, slo="p99=20ms", transport=config.transport[:1], rate=None, require=None,
-            patience=replace(config.patience, duration=None, requests=None),
+            patience=replace(config.patience, duration=None),
         )  # fmt: skip
         why = "find the highest rate that meets this objective"
     elif best:

@@ -94,40 +94,30 @@ class Slo:
         return self.n_requests / (patience.duration or LONGEST_S)
 
     def patience(self, patience: Patience, rate: float) -> Patience:
-        """Return `patience`, or a longer one if its windows hold too few requests to judge `rate`.
-
-        Raises:
-            InvalidConfig: if its fixed number of requests is too small.
-        """
-        if patience.requests is not None and patience.requests < self.n_requests:
-            raise InvalidConfig(
-                f"expected --requests of at least {self.n_requests} to judge {self.name}, got {patience.requests}"
-            )
-        if patience.is_fixed or min(N_WINDOWS, patience.max_windows) * patience.window * rate >= self.n_requests:
+        """Return `patience`, or a longer one if its windows hold too few requests to judge `rate`."""
+        windows_s = min(N_WINDOWS, patience.max_windows) * patience.window
+        if patience.duration is not None or windows_s * rate >= self.n_requests:
             return patience
         return replace(patience, duration=self.n_requests / rate)
 
 
-def highest_rate(
-    probe: Callable[[Load], Point], slo: Slo, *, first: float, precision: float, least: float
-) -> tuple[float, list[Point]]:
+def highest_rate(probe: Callable[[Load], Point], slo: Slo, *, first: float, precision: float, least: float) -> float:
     """Search for the highest rate that meets an objective, by bisection from `first`, to a fraction `precision` of it.
 
-    Returns:
-        The rate, or 0 if the objective is missed even at `least` requests/s, and every point measured on the way.
+    Returns 0 if the objective is missed even at `least` requests/s.
 
     Raises:
         NoAnswers: if the first probes, at decreasing rates, had no answers.
     """
-    points: list[Point] = []
+    is_silent = True
     low, high = 0.0, float("inf")
     rate = max(first, least)
     for n_probes in range(1, MAX_PROBES + 1):
         try:
-            points.append(probe(Load(rate=rate)))
-            holds = slo.holds(points[-1])
+            holds = slo.holds(probe(Load(rate=rate)))
+            is_silent = False
         except NoAnswers:  # the rate may be so high that nothing is answered in time
-            if not points and n_probes == MAX_SILENT_PROBES:
+            if is_silent and n_probes == MAX_SILENT_PROBES:
                 raise
             holds = False
         if holds:
@@ -135,9 +125,9 @@ def highest_rate(
         else:
             high = rate
         if high < float("inf") and high - low <= precision * high:
-            return low, points
+            return low
         if rate == least and not low:
-            return 0.0, points
+            return 0.0
         rate = low * GROWTH if high == float("inf") else max((low + high) / 2, least)
     raise LoadError(
         f"expected {slo.name} to distinguish rates, got no result after {MAX_PROBES}; use a longer --window"

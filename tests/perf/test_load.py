@@ -112,7 +112,7 @@ def test_a_server_that_stalls_cannot_hide_in_an_open_loop() -> None:
 def test_failures_count_as_later_than_any_answer() -> None:
     point = point_of(answers_of([0.001] * 98), failures=[(0.5, 0.6, "RequestTimeout"), (0.5, 0.6, "ServerFailed")])
     assert dict(point.errors) == {"RequestTimeout": 1, "ServerFailed": 1}
-    assert point.error_share == 0.02
+    assert sum(point.errors.values()) / (sum(point.errors.values()) + point.requests) == 0.02
     assert point.quantile_ms(0.98) == pytest.approx(1.0)
     assert point.quantile_ms(0.99) == math.inf
     assert not Slo.parse("p99=20ms").holds(point)
@@ -193,23 +193,28 @@ def test_promises_are_read() -> None:
 
 @pytest.mark.parametrize("first", [3.0, 90.0, 137.0, 2000.0])
 def test_the_search_ends_at_the_highest_rate_that_holds(first: float) -> None:
+    rates: list[float] = []
+
     def probe(load: Load) -> Point:
         assert load.rate is not None
+        rates.append(load.rate)
         return point_of(answers_of([0.01 if load.rate <= 137.0 else 0.03] * 50), load=load)
 
-    best, points = highest_rate(probe, Slo.parse("p99=20ms"), first=first, precision=0.05, least=1.0)
+    best = highest_rate(probe, Slo.parse("p99=20ms"), first=first, precision=0.05, least=1.0)
     assert 137 * 0.95 <= best <= 137
-    assert points[0].load.rate == first
-    assert len(points) <= 16
+    assert rates[0] == first
+    assert len(rates) <= 16
 
 
 def test_the_search_says_zero_where_nothing_holds() -> None:
-    best, points = highest_rate(
-        lambda load: point_of(answers_of([0.5] * 9), load=load), Slo.parse("p99=20ms"),
-        first=64.0, precision=0.05, least=5.0,
-    )  # fmt: skip
-    assert best == 0.0
-    assert points[-1].load.rate == 5.0
+    rates: list[float | None] = []
+
+    def probe(load: Load) -> Point:
+        rates.append(load.rate)
+        return point_of(answers_of([0.5] * 9), load=load)
+
+    assert highest_rate(probe, Slo.parse("p99=20ms"), first=64.0, precision=0.05, least=5.0) == 0.0
+    assert rates[-1] == 5.0
 
 
 def test_a_rate_is_judged_by_enough_requests() -> None:
@@ -224,8 +229,6 @@ def test_a_rate_is_judged_by_enough_requests() -> None:
     assert slo.patience(Patience(window=2.0, max_windows=1), 50.0).duration == 6.0
     fixed = Patience(duration=1.0)
     assert slo.patience(fixed, 300.0) is fixed
-    with pytest.raises(InvalidConfig, match="expected --requests of at least 300 to judge p99, got 299"):
-        slo.patience(Patience(requests=299), 5.0)
 
 
 def test_a_rate_of_which_nothing_is_answered_does_not_hold() -> None:
@@ -235,7 +238,7 @@ def test_a_rate_of_which_nothing_is_answered_does_not_hold() -> None:
             raise NoAnswers("nothing of what was to be sent in the windows")
         return point_of(answers_of([0.01 if load.rate <= 137.0 else 0.03] * 50), load=load)
 
-    best, _ = highest_rate(probe, Slo.parse("p99=20ms"), first=1000.0, precision=0.05, least=1.0)
+    best = highest_rate(probe, Slo.parse("p99=20ms"), first=1000.0, precision=0.05, least=1.0)
     assert 137 * 0.95 <= best <= 137
     n_probes = 0
 
@@ -269,7 +272,7 @@ def test_the_knee_is_where_power_is_greatest() -> None:
         (lambda: Traffic(rows=0), "at least one row"),
         (lambda: Traffic(processes=0), "client processes"),
         (lambda: Patience(window=0), "windows"),
-        (lambda: Patience(duration=1, requests=1), "got both"),
+        (lambda: Patience(duration=0), "a duration above 0"),
         (lambda: request_sizes(Traffic(rows=5), 4, np.random.default_rng()), "at most 4 rows"),
     ],
 )
@@ -343,5 +346,5 @@ def test_rows_become_a_request_that_protobuf_reads() -> None:
 
 
 def test_a_workers_configuration_survives_its_line() -> None:
-    config = SenderConfig(Target("h:1", "m", key_file=Path("key")), 1024, Traffic("shm", 3, data="run"), 2)
+    config = SenderConfig(Target("h:1", "m", key_file=Path("key")), "shm", Traffic(3, data="run"), 1024, 2)
     assert SenderConfig.from_json(config.to_json()) == config

@@ -112,7 +112,7 @@ def test_who_asks_now_and_then_misses_one_answer(proxy: Proxy, ask: str) -> None
 def test_a_load_test_loses_what_was_in_flight_and_no_more(
     server: EmbeddedTriton, proxy: Proxy, kind: type[GrpcUnary]
 ) -> None:
-    transport = kind(Target(proxy.url, key_file=server.key_file), Traffic(rows=4, timeout_s=1.0))
+    transport = kind(Target(proxy.url, key_file=server.key_file), Traffic(rows=4, timeout=1.0))
     prepared = transport.prepare(random_rows(4, seed=0))
 
     def send(n: int) -> list[Failure | None]:

@@ -69,7 +69,7 @@ def test_the_gate_opens_and_closes(sleeper: EmbeddedTriton, capsys: pytest.Captu
 
 @pytest.mark.triton
 def test_a_sweep_is_a_gate_too(sleeper: EmbeddedTriton, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["loadtest", "--url", sleeper.url, *QUICK, "--concurrency", "2", "--requests", "60"]
+    flags = ["loadtest", "--url", sleeper.url, *QUICK, "--concurrency", "2", "--duration", "0.6"]
     assert main([*flags, "--require", "50"]) == 0
     capsys.readouterr()
     assert main([*flags, "--require", "500"]) == 1
@@ -111,9 +111,8 @@ def test_a_mistake_costs_one_line(
         (["--slo", "p99=1ms", "--rate", "5"], "expected --slo with one --transport and without --rate"),
         (["--require", "0"], "expected --require above 0"),
         (["--slo", "p99=20ms", "--require", "4"], "is judged by 300 requests; got 4; use --duration 75"),
-        (["--slo", "p90=20ms", "--requests", "20"], "expected --requests of at least 30 to judge p90"),
         (["--model", "other"], "expected --url with --model other"),
-        (["--duration", "1", "--requests", "1"], "expected a fixed duration or a fixed count"),
+        (["--duration", "0"], "expected a duration above 0 s"),
         (["--processes", "0"], "expected 1 to 1024 client processes"),
         (["--key-file", "nowhere", "--repository", "nowhere"], "expected"),
     ],

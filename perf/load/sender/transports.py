@@ -46,7 +46,7 @@ class GrpcUnary:
     """Further requests wait in the client."""
 
     def __init__(self, target: Target, traffic: Traffic) -> None:
-        self._target, self._timeout_s = target, traffic.timeout_s
+        self._target, self._timeout_s = target, traffic.timeout
         self.connection = Connection(target.url)
         self._connections = [self.connection]
         self._free: list[Connection] = []  # a connection once per further call that it can take

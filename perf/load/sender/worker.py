@@ -35,7 +35,7 @@ from typing import Any, Final
 
 from clients.triton.failures import Failure
 from mcts_ext.errors import BlobError
-from perf.load.plan import Load, Target, Traffic
+from perf.load.plan import Load, Target, Traffic, TransportName
 from perf.load.sender.rows import make_requests
 from perf.load.sender.schedule import arrivals
 from perf.load.sender.sharedmemory import SharedMemory
@@ -55,9 +55,11 @@ class SenderConfig:
     """Configuration of one process."""
 
     target: Target
-    max_batch_size: int
+    transport: TransportName
     traffic: Traffic
+    max_batch_size: int
     index: int
+    """Number of the process."""
 
     def to_json(self) -> str:
         """Serialize to one line, for `from_json`."""
@@ -131,10 +133,6 @@ class Sender:
             if intended is not None:
                 self._failures.append((intended, now, UNANSWERED))
                 self._reasons[UNANSWERED] = f"{grace_s:g} s after the last request"
-
-    @property
-    def has_news(self) -> bool:
-        return bool(self._answers or self._failures)
 
     def take(self) -> dict[str, Any]:
         """Return the results since the last call."""
@@ -224,8 +222,9 @@ def main() -> int:
 
     def tick(sender: Sender) -> None:
         while not stop.wait(TICK_S):
-            if sender.has_news:
-                report("tick", **sender.take())
+            taken = sender.take()
+            if any(taken.values()):
+                report("tick", **taken)
 
     def listen(sender: Sender) -> None:
         for line in sys.stdin:
@@ -236,10 +235,10 @@ def main() -> int:
                 report("halted")
             else:
                 load = Load(**order.pop("load"))
-                sender.begin(load, index=config.index, processes=config.traffic.processes, **order)
+                sender.begin(load, index=config.index, processes=config.traffic.n_processes, **order)
 
     def send() -> None:
-        kind = SharedMemory if config.traffic.transport == "shm" else GrpcUnary
+        kind = SharedMemory if config.transport == "shm" else GrpcUnary
         requests = make_requests(config.traffic, max_batch_size=config.max_batch_size, index=config.index)
         with contextlib.closing(kind(config.target, config.traffic)) as transport:
             sender = Sender(transport, [(len(rows), transport.prepare(rows)) for rows in requests])
