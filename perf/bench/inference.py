@@ -7,7 +7,6 @@ flight; the server may merge waiting requests, so small batches measure requests
 
 import contextlib
 import os
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -18,18 +17,17 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from clients.evaluator import Evaluator
-from clients.local import LocalEvaluator, latest_model_file
+from clients.local import LocalEvaluator
 from clients.triton.channel import open_channel
 from clients.triton.evaluator import TritonEvaluator
 from clients.triton.wire import encode_request
-from mcts_ext.contract import MODEL_NAME
 from perf.bench import served
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, interleave
 from perf.bench.served import Work
 from perf.load import Target
 from perf.load.sender.rows import search_positions
 from perf.load.sender.transports import request_head
-from serving.embedded import EmbeddedTriton, own_server
+from serving.embedded import EmbeddedTriton
 from ui.console import new_table
 
 BATCHES: Final = (1, 8, 32, 128, 512, 1024)
@@ -48,11 +46,7 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | N
     positions = search_positions(0)
     descriptions: list[str] = []
     with contextlib.ExitStack() as stack:
-        repository = stack.enter_context(served.served_repository(plan.say, path=repository))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-bench-")))
-        model = latest_model_file(repository, MODEL_NAME)
-        own = own_server(repository, say=plan.say, log_file=folder / "triton.log", is_watched=False)
-        triton = stack.enter_context(own)
+        triton, model = stack.enter_context(served.served_model(plan.say, repository))
         paths: dict[str, Evaluator] = {}
         for engine in IN_PROCESS:
             local = LocalEvaluator(model, engine=engine, threads=cores, on_event=descriptions.append)

@@ -16,6 +16,7 @@ import contextlib
 import tempfile
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,10 +27,10 @@ from typing import Any, Final
 import numpy as np
 import psutil
 from numpy.typing import NDArray
+from rich.table import Table
 
 from clients.connect import EvaluatorConfig
 from clients.files import write_whole
-from clients.local import latest_model_file
 from clients.selfplay.fleet import Fleet
 from clients.selfplay.sizing import Size, choose_size
 from clients.selfplay.worker import WorkerConfig, play
@@ -40,11 +41,11 @@ from mcts_ext.contract import MODEL_NAME
 from mcts_ext.pool import SelfPlayPool
 from perf.bench import served
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result
-from perf.bench.selfplay_report import draw, points_table
 from perf.bench.served import Work
 from perf.load.sender.rows import search_positions
-from serving.embedded import EmbeddedTriton, own_server
-from ui.console import csv_of
+from serving.embedded import EmbeddedTriton
+from ui.console import csv_of, new_table
+from ui.figures import new_figure, png
 
 HEADLINE: Final = SearchConfig(determinizations=3, simulations=30)
 ENDLESS: Final = 1_000_000
@@ -121,12 +122,9 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, pace: Pace | None =
     """Measure every case with one server."""
     pace = pace or (QUICK if plan.quick else FULL)
     with contextlib.ExitStack() as stack:
-        repository = stack.enter_context(served.served_repository(plan.say, path=repository))
+        triton, model = stack.enter_context(served.served_model(plan.say, repository))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-bench-")))
-        own = own_server(repository, say=plan.say, log_file=folder / "triton.log", is_watched=False)
-        triton = stack.enter_context(own)
         statistics = stack.enter_context(ModelStatistics(triton.url, model=MODEL_NAME))
-        version = int(latest_model_file(repository, MODEL_NAME).parent.name)
         plan.say(f"selfplay: {pace.whole_rounds} whole rounds per search")
         per_round = _evaluations_per_round(triton.url, pace)
         plan.say("selfplay: one client, playing and under pure load in turns")
@@ -146,12 +144,13 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, pace: Pace | None =
     plan.out.mkdir(parents=True, exist_ok=True)
     csv, picture = plan.out / "selfplay.csv", plan.out / "selfplay.png"
     write_whole(csv, csv_of(points))
-    write_whole(picture, draw(points))
+    write_whole(picture, _draw(points))
     return Result(
         level="selfplay",
         config={
-            "quick": plan.quick, "players": 4, "cards": 5, "model_version": version, "warm_up_s": pace.warm_up_s,
-            "window_s": pace.window_s, "pure_load_s": pace.pure_load_s, "whole_rounds": pace.whole_rounds,
+            "quick": plan.quick, "players": 4, "cards": 5, "model_version": int(model.parent.name),
+            "warm_up_s": pace.warm_up_s, "window_s": pace.window_s, "pure_load_s": pace.pure_load_s,
+            "whole_rounds": pace.whole_rounds,
         },
         repeats=MIN_REPEATS,
         figures={
@@ -161,7 +160,7 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, pace: Pace | None =
             "rows_per_s_pure_load": Figure.of([pure.rows_per_s for _, pure in pairs]),
         },
         points=points,
-        tables=[points_table(points)],
+        tables=[_table(points)],
         files=[csv, picture],
         notes=[
             f"rounds/min = 60 x evaluations/s in windows of {pace.window_s:g} s / evaluations per round, the latter "
@@ -282,3 +281,40 @@ def _point(case: FleetCase, windows: list[Work], worker_mb: float, evaluations_p
         "client_us_per_round": round(us["client"] * evaluations_per_round, 1),
         "client_mb_per_worker": round(worker_mb, 1),
     }
+
+
+def _draw(points: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw rounds/min over workers, a line per search."""
+    figure, (axes,) = new_figure("self-play processes", "rounds/min", height=6)
+    figure.suptitle("Self-play, 4 players, 5 cards")
+    for search in sorted({_search(point) for point in points}):
+        line = sorted((point["workers"], point["rounds_per_min"]) for point in points if _search(point) == search)
+        axes.plot(*zip(*line, strict=True), "o-", label="{} x {}".format(*search))
+    workers = sorted({point["workers"] for point in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(workers, list(map(str, workers)))
+    axes.set_yscale("log")
+    axes.legend()
+    return png(figure)
+
+
+def _table(points: Sequence[Mapping[str, Any]]) -> Table:
+    table = new_table(
+        "self-play, 4 players, 5 cards; CPU in microseconds per evaluation", "search", "workers x games", "rounds/min",
+        "evaluations/s", "rows/execution", "client", "server", "backend", "MB per worker",
+    )  # fmt: skip
+    for point in sorted(points, key=lambda point: (_search(point), point["workers"])):
+        table.add_row(
+            "{} x {}".format(*_search(point)),
+            f"{point['workers']} x {point['games_per_worker']}",
+            f"{point['rounds_per_min']:,.0f}",
+            f"{point['evaluations_per_s']:,.0f}",
+            f"{point['mean_execution_rows']:.0f}",
+            *(f"{point[f'{part}_us_per_evaluation']:.2f}" for part in served.PARTS),
+            f"{point['client_mb_per_worker']:.0f}",
+        )
+    return table
+
+
+def _search(point: Mapping[str, Any]) -> tuple[int, int]:
+    return point["determinizations"], point["simulations"]

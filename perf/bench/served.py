@@ -18,7 +18,7 @@ from clients.evaluator import Evaluator
 from clients.local import latest_model_file
 from mcts_ext.contract import MODEL_NAME
 from perf.bench.measure import Say
-from serving.embedded import EmbeddedTriton
+from serving.embedded import EmbeddedTriton, own_server
 
 REPOSITORY: Final = Path("model_repo")
 IN_FLIGHT: Final = 4
@@ -55,6 +55,13 @@ def us_per_row(works: Sequence[Work]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
+def served_model(say: Say, repository: Path) -> Iterator[tuple[EmbeddedTriton, Path]]:
+    """Serve a repository (`served_repository`) with Triton; yield the server and the file of its latest model."""
+    with served_repository(say, path=repository) as path, own_server(path, say=say, is_watched=False) as triton:
+        yield triton, latest_model_file(path, MODEL_NAME)
+
+
+@contextlib.contextmanager
 def served_repository(say: Say, *, path: Path = REPOSITORY) -> Iterator[Path]:
     """Yield the repository if it holds a model, otherwise a temporary one with an untrained `reference` network."""
     try:
@@ -85,14 +92,16 @@ def closed_loop(
 
     `perf.load` cannot replace this: it only knows servers, and its clients are other processes.
     """
-    starts = itertools.cycle(range(0, max(1, len(positions) - batch + 1), batch))
-    n_sent = n_answered = 0
+    starts = range(0, max(1, len(positions) - batch + 1), batch)
+    batches = itertools.cycle(positions[start : start + batch] for start in starts)
+    n_sent = IN_FLIGHT
     cpu, began = cpu_seconds(), time.monotonic()
-    while n_answered == 0 or n_answered < n_sent:
-        while n_sent - n_answered < IN_FLIGHT and (n_sent == 0 or time.monotonic() - began < seconds):
-            start = next(starts)
-            evaluator.submit(positions[start : start + batch], tag=n_sent)
-            n_sent += 1
+    for tag in range(IN_FLIGHT):
+        evaluator.submit(next(batches), tag=tag)
+    while time.monotonic() - began < seconds:
+        tag, _ = evaluator.wait()
+        evaluator.submit(next(batches), tag=tag)
+        n_sent += 1
+    for _ in range(IN_FLIGHT):
         evaluator.wait()
-        n_answered += 1
-    return Work(n_answered * batch, time.monotonic() - began, cpu_seconds() - cpu)
+    return Work(n_sent * batch, time.monotonic() - began, cpu_seconds() - cpu)
