@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Validation of arguments common to all verbs, before anything is created or started."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,8 @@ def check_arguments(verb: str, config: Any) -> None:
                 raise InvalidConfig(f"expected {flag} in {bounds.low}..{bounds.high}, got {value}")
         if field.name == "seed" and isinstance(value, int):
             check_seed(value, what=flag)
+        if is_dataclass(value):  # a group of flags
+            check_arguments(verb, value)
         if field.name == "url" and isinstance(value, str):
             split_url(value)
         if field.name == "key_file" and value is not None:

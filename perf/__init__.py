@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: levels of the system, load on a server, better settings, long runs with faults."""
+"""Measurements: benchmarks of every level, load on a server, better settings, long runs with faults."""

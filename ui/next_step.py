@@ -2,7 +2,7 @@
 """Command lines that a command proposes as the next step."""
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ def flags(config: Any, default: Any = None) -> list[str]:
     words = []
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name == "json" or value == (field.default if default is None else getattr(default, field.name)):
+        usual = field.default if default is None else getattr(default, field.name)
+        if field.name == "json" or value == usual:
             continue
         name = field.name.replace("_", "-")
-        if isinstance(value, bool):
+        if is_dataclass(value):  # a group of flags
+            words += flags(value, usual if is_dataclass(usual) else None)
+        elif isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         else:
             words += [f"--{name}", *map(_word, value if isinstance(value, tuple) else (value,))]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every claim of speed rests on: one file a level, run by `blobzero bench`."""
+"""Benchmarks behind every claim of speed: one module per level, run by `blobzero bench`."""

@@ -1,50 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the rules are: random playouts on one core beside OpenSpiel's, and determinizations in mid-round."""
+"""Speed of the rules: random playouts on one core beside OpenSpiel's, and determinizations in mid-round."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import cycle
-from typing import Final
+from typing import Final, TypeVar
 
 from mcts_ext._bench import random_playouts
 from mcts_ext._testing import determinize_many
+from mcts_ext.rules import Round
 from perf.bench import openspiel
-from perf.bench.deals import CARDS, N_MOVES, PLAYERS, deals, mid_round
-from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, figure_table, interleave, rate
+from perf.bench.deals import CARDS, N_MOVES, PLAYERS, SEED, deals, mid_round
+from perf.bench.measure import Figure, Plan, Result, Timing, figure_table, interleave, rate
 
-SEED: Final = 20
+N_DEALS: Final = 16
+N_PLAYOUTS: Final = 500
+"""Playouts from one deal before the next deal's turn, and determinizations of one position."""
+N_MID_ROUND: Final = 64
+"""Number of positions that are determinized."""
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is timed."""
-
-    repeats: int
-    seconds: float
-    """Of each case in each repeat."""
-    deals: int = 16
-    playouts: int = 500
-    """From one deal before the next deal's turn."""
-    mid_round: int = 64
-    """Positions that determinizations start from."""
+Position = TypeVar("Position")
 
 
-FULL: Final = Sizes(repeats=11, seconds=1.0)
-QUICK: Final = Sizes(repeats=MIN_REPEATS, seconds=0.4)
-
-
-def run(plan: Plan, sizes: Sizes | None = None) -> Result:
-    """Rates of one thread, in processor time, over the same deals on both sides."""
-    sizes = sizes or (QUICK if plan.quick else FULL)
+def run(plan: Plan, timing: Timing | None = None) -> Result:
+    """Measure the rates of one thread, in CPU time; both sides play the same deals."""
+    timing = timing or plan.timing
     plan.say(f"random playouts of {PLAYERS} x {CARDS} cards, {N_MOVES} moves each, beside OpenSpiel's")
+    start = deals(N_DEALS, seed=SEED)
+    states = [openspiel.dealt(one) for one in start]
+    bot = openspiel.searcher(states[0], simulations=1, c_puct=1.0, seed=SEED, rollouts=N_PLAYOUTS)
+
+    def open_spiel_playouts(_seed: int, state: object) -> float:
+        bot.mcts_search(state)
+        return N_PLAYOUTS
+
+    works = {
+        "ours": _in_turns(_playouts, start),
+        "openspiel": _in_turns(open_spiel_playouts, states),
+        "determinizations": _in_turns(_determinizations, mid_round(N_MID_ROUND, seed=SEED)),
+    }
     found = interleave(
-        {
-            "ours": partial(rate, _playouts(sizes), seconds=sizes.seconds),
-            "openspiel": partial(rate, _openspiel_playouts(sizes), seconds=sizes.seconds),
-            "determinizations": partial(rate, _determinizations(sizes), seconds=sizes.seconds),
-        },
-        repeats=sizes.repeats,
+        {name: partial(rate, work, seconds=timing.seconds) for name, work in works.items()}, repeats=timing.repeats
     )
     ours, theirs = found["ours"], found["openspiel"]
     figures = {
@@ -56,8 +52,8 @@ def run(plan: Plan, sizes: Sizes | None = None) -> Result:
     point = {name: figures[name].median for name in ("playouts_per_s", "openspiel_playouts_per_s", "ratio")}
     return Result(
         level="engine",
-        config={"players": PLAYERS, "cards": CARDS, "moves": N_MOVES, "deals": sizes.deals, "seed": SEED},
-        repeats=sizes.repeats,
+        config={"players": PLAYERS, "cards": CARDS, "moves": N_MOVES, "deals": N_DEALS, "seed": SEED},
+        repeats=timing.repeats,
         figures=figures,
         points=[{"players": PLAYERS, "cards": CARDS, **point}],
         tables=[figure_table("engine, one core", figures)],
@@ -65,36 +61,17 @@ def run(plan: Plan, sizes: Sizes | None = None) -> Result:
     )
 
 
-def _playouts(sizes: Sizes) -> Callable[[], float]:
-    """Playouts from the next deal; returns how many."""
-    tables = cycle(enumerate(deals(sizes.deals, seed=SEED)))
-
-    def work() -> float:
-        seed, table = next(tables)
-        return random_playouts(table, sizes.playouts, seed=seed) / N_MOVES
-
-    return work
+def _in_turns(work: Callable[[int, Position], float], positions: Sequence[Position]) -> Callable[[], float]:
+    """Return a function that does one unit of work on the next position, seeded with the position's index."""
+    turns = cycle(enumerate(positions))
+    return lambda: work(*next(turns))
 
 
-def _openspiel_playouts(sizes: Sizes) -> Callable[[], float]:
-    states = [openspiel.dealt(table) for table in deals(sizes.deals, seed=SEED)]
-    bot = openspiel.searcher(states[0], simulations=1, c_puct=1.0, seed=SEED, rollouts=sizes.playouts)
-    order = cycle(states)
-
-    def work() -> float:
-        bot.mcts_search(next(order))
-        return sizes.playouts
-
-    return work
+def _playouts(seed: int, position: Round) -> float:
+    return random_playouts(position, N_PLAYOUTS, seed=seed) / N_MOVES
 
 
-def _determinizations(sizes: Sizes) -> Callable[[], float]:
-    tables = cycle(enumerate(mid_round(sizes.mid_round, seed=SEED)))
-
-    def work() -> float:
-        seed, table = next(tables)
-        assert table.seat_to_act is not None  # in mid-round
-        determinize_many(table, table.seat_to_act, sizes.playouts, seed=seed)
-        return sizes.playouts
-
-    return work
+def _determinizations(seed: int, position: Round) -> float:
+    assert position.seat_to_act is not None  # in mid-round
+    determinize_many(position, position.seat_to_act, N_PLAYOUTS, seed=seed)
+    return N_PLAYOUTS

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many positions a second the served model answers, by batch size, in this process and through Triton.
+"""Positions per second of the served model, by batch size, in this process and through Triton.
 
-Every path gets the same rows and the same number of cores. Under Triton one client process keeps a few requests in
-flight; the server may merge requests that wait into one execution, so small batches measure requests, not the network.
+Every path gets the same rows and the same number of cores. With Triton, one client process keeps a few requests in
+flight; the server may merge waiting requests, so small batches measure requests rather than the network.
 """
 
 import contextlib
 import os
-import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -18,41 +17,36 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from clients.evaluator import Evaluator
-from clients.local import LocalEvaluator, latest_model_file
+from clients.local import LocalEvaluator
 from clients.triton.channel import open_channel
 from clients.triton.evaluator import TritonEvaluator
-from clients.triton.protocol import service_pb2
 from clients.triton.wire import encode_request
-from mcts_ext.contract import INPUT_NAME, MODEL_NAME, OBSERVATION_BYTES
 from perf.bench import served
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, interleave
 from perf.bench.served import Work
+from perf.load import Target
 from perf.load.sender.rows import search_positions
-from serving.embedded import EmbeddedTriton, own_server
+from perf.load.sender.transports import request_head
+from serving.embedded import EmbeddedTriton
 from ui.console import new_table
 
 BATCHES: Final = (1, 8, 32, 128, 512, 1024)
 IN_PROCESS: Final = ("openvino", "onnxruntime")
 WIRE_BATCH: Final = 512
 REST_S: Final = 0.1
-"""Between two cases: ONNX Runtime's threads spin for some 80 ms after their last batch."""
+"""Pause between two cases: ONNX Runtime's threads spin for some 80 ms after their last batch."""
 
-Case = tuple[str, int]
-"""Path and batch."""
+PathAndBatch = tuple[str, int]
 
 
 def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | None = None) -> Result:
-    """Measure every batch on every path."""
+    """Measure every batch size on every path."""
     window_s = window_s or (0.15 if plan.quick else 1.5)
     cores = len(os.sched_getaffinity(0))
     positions = search_positions(0)
     descriptions: list[str] = []
     with contextlib.ExitStack() as stack:
-        repository = stack.enter_context(served.served_repository(plan.say, path=repository))
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="blobzero-bench-")))
-        model = latest_model_file(repository, MODEL_NAME)
-        own = own_server(repository, say=plan.say, log_file=folder / "triton.log", is_watched=False)
-        triton = stack.enter_context(own)
+        triton, model = stack.enter_context(served.served_model(plan.say, repository))
         paths: dict[str, Evaluator] = {}
         for engine in IN_PROCESS:
             local = LocalEvaluator(model, engine=engine, threads=cores, on_event=descriptions.append)
@@ -60,9 +54,20 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | N
         paths["triton"] = stack.enter_context(TritonEvaluator(triton.url))
         sent, answered = bytes_per_row(triton.url, positions[:WIRE_BATCH])
         works = _measure(plan, paths, triton, positions, window_s)
-    points = [_point(case, found) for case, found in works.items()]
-    through_triton = _best([found for (path, _), found in works.items() if path == "triton"])
-    in_process = _best([found for (path, _), found in works.items() if path in IN_PROCESS])
+    rates = {case: Figure.of([work.rows_per_s for work in found]) for case, found in works.items()}
+    points = [
+        {
+            "batch": batch,
+            "path": path,
+            "rows_per_s": round(rates[path, batch].median, 1),
+            **{f"{part}_us_per_row": us for part, us in served.us_per_row(found).items()},
+        }
+        for (path, batch), found in works.items()
+    ]
+
+    def best(*names: str) -> Figure:
+        return max((rates[case] for case in rates if case[0] in names), key=lambda figure: figure.median)
+
     return Result(
         level="inference",
         config={
@@ -77,8 +82,8 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | N
         },
         repeats=MIN_REPEATS,
         figures={
-            "rows_per_s_triton": through_triton,
-            "rows_per_s_in_process": in_process,
+            "rows_per_s_triton": best("triton"),
+            "rows_per_s_in_process": best(*IN_PROCESS),
             "bytes_sent_per_row": Figure.of([sent]),
             "bytes_answered_per_row": Figure.of([answered]),
         },
@@ -88,53 +93,37 @@ def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | N
 
 
 def bytes_per_row(url: str, rows: NDArray[np.uint8]) -> tuple[float, float]:
-    """Bytes of one request with these rows, and of its answer, each divided by the rows."""
-    head = service_pb2.ModelInferRequest(model_name=MODEL_NAME)
-    head.inputs.add(name=INPUT_NAME, datatype="UINT8", shape=[len(rows), OBSERVATION_BYTES])
-    request = encode_request(head, rows)
+    """Return the bytes per row of a request and of its response."""
+    request = encode_request(request_head(Target(url), len(rows)), rows)
     with open_channel(url) as channel:
-        answer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(request, timeout=20.0)  # of bytes
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # serialized messages
+        answer = infer(request, timeout=20.0)
     return len(request) / len(rows), len(answer) / len(rows)
 
 
 def _measure(
     plan: Plan, paths: dict[str, Evaluator], triton: EmbeddedTriton, positions: NDArray[np.uint8], window_s: float
-) -> dict[Case, list[Work]]:
-    """Every case once, then all again; before that each once unmeasured, for engines prepare for a new batch size."""
+) -> dict[PathAndBatch, list[Work]]:
+    """Measure the cases in turns, after one unmeasured turn: the engines prepare for each new batch size."""
 
-    def ask(path: str, batch: int, seconds: float) -> Work:
+    def measure(path: str, batch: int, seconds: float) -> Work:
         time.sleep(REST_S)
         cpu_seconds = partial(served.own_cpu, triton if path == "triton" else None)
         return served.closed_loop(paths[path], positions, batch=batch, seconds=seconds, cpu_seconds=cpu_seconds)
 
     cases = [(path, batch) for batch in BATCHES for path in paths]
     for case in cases:
-        ask(*case, 0.0)
+        measure(*case, 0.0)
     plan.say(f"inference: {len(cases)} cases, {MIN_REPEATS} times")
-    return interleave({case: partial(ask, *case, window_s) for case in cases}, repeats=MIN_REPEATS)
-
-
-def _best(cases: list[list[Work]]) -> Figure:
-    """Of the case with the highest median."""
-    return max((Figure.of([work.rows_per_s for work in works]) for works in cases), key=lambda found: found.median)
-
-
-def _point(case: Case, works: list[Work]) -> dict[str, Any]:
-    return {
-        "batch": case[1],
-        "path": case[0],
-        "rows_per_s": round(Figure.of([work.rows_per_s for work in works]).median, 1),
-        **{f"{part}_us_per_row": us for part, us in served.us_per_row(works).items()},
-    }
+    return interleave({case: partial(measure, *case, window_s) for case in cases}, repeats=MIN_REPEATS)
 
 
 def _table(points: list[dict[str, Any]], cores: int) -> Table:
-    title = f"rows/s on {cores} cores, and CPU microseconds a row in client + server + backend"
-    table = new_table(title, "rows a request", *IN_PROCESS, "triton", "client + server + backend")
+    title = f"rows/s on {cores} cores, and CPU microseconds per row in client + server + backend"
+    table = new_table(title, "rows per request", *IN_PROCESS, "triton", "client + server + backend")
     found = {(point["path"], point["batch"]): point for point in points}
     for batch in BATCHES:
-        last = found["triton", batch]
-        split = " + ".join(f"{last[f'{part}_us_per_row']:.1f}" for part in served.PARTS)
+        split = " + ".join(f"{found['triton', batch][f'{part}_us_per_row']:.1f}" for part in served.PARTS)
         rates = [f"{found[path, batch]['rows_per_s']:,.0f}" for path in (*IN_PROCESS, "triton")]
         table.add_row(str(batch), *rates, split)
     return table

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repeating a measurement, and what stands beside every figure: machine, commit, configuration, spread."""
+"""Repeated measurements and their results, with machine, commit, configuration and spread."""
 
 import statistics
 import time
@@ -18,23 +18,40 @@ Case = TypeVar("Case")
 Found = TypeVar("Found")
 
 Say = Callable[[str], None]
-"""Takes one line of progress."""
+"""Prints a line of progress."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Number and length of the repeats of a case that is timed on one core."""
+
+    repeats: int
+    seconds: float
+    """Length of each repeat."""
+
+
+FULL: Final = Timing(repeats=11, seconds=1.0)
+QUICK: Final = Timing(repeats=MIN_REPEATS, seconds=0.4)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much a level may spend, and whom it tells."""
+    """Effort, progress output and folder of a level."""
 
     quick: bool
-    """Stay under 50 s; figures are rougher, nothing is left out that a script reads."""
+    """At most 50 s; the figures are rougher, but all that scripts read is there."""
     say: Say = print
     out: Path = Path("data/bench")
-    """Folder for what a level leaves besides its JSON."""
+    """Folder for a level's files besides its JSON."""
+
+    @property
+    def timing(self) -> Timing:
+        return QUICK if self.quick else FULL
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity, measured several times."""
+    """Median and range of one quantity over the repeats."""
 
     median: float
     low: float
@@ -42,7 +59,7 @@ class Figure:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Figure":
-        """Median and range of the repeats."""
+        """Summarize the values of the repeats."""
         return cls(statistics.median(values), min(values), max(values))
 
     def __str__(self) -> str:
@@ -51,25 +68,25 @@ class Figure:
 
 @dataclass(frozen=True)
 class Result:
-    """What a level found."""
+    """Result of a level."""
 
     level: str
     config: Mapping[str, Any]
-    """What was run: the game, sizes, seconds."""
+    """Configuration: the game, sizes, seconds."""
     repeats: int
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    """The headline, by the names that scripts read."""
+    """Headline figures, by the names that scripts read."""
     points: Sequence[Mapping[str, Any]] = ()
-    """One entry a case, values that scripts read; medians over the repeats."""
+    """Medians of each case, by the names that scripts read."""
     tables: Sequence[Table] = ()
-    """For people."""
+    """Tables for people."""
     files: Sequence[Path] = ()
-    """Left behind: CSV, pictures."""
+    """CSV and pictures written."""
     notes: Sequence[str] = ()
-    """What was not measured, and why."""
+    """Explanations of the figures, and what was not measured."""
 
     def to_json(self) -> dict[str, Any]:
-        """As one object: medians under their names, ranges under `spread`."""
+        """Return one object: medians by name, ranges under `spread`."""
         return {
             "level": self.level,
             "machine": machine(),
@@ -86,7 +103,7 @@ class Result:
 
 
 def figure_table(title: str, figures: Mapping[str, Figure]) -> Table:
-    """Figures by their names."""
+    """Return a table with a row per figure."""
     table = Table("figure", "median (range)", title=title)
     for name, figure in figures.items():
         table.add_row(name.replace("_", " "), str(figure))
@@ -94,7 +111,7 @@ def figure_table(title: str, figures: Mapping[str, Figure]) -> Table:
 
 
 def interleave(cases: Mapping[Case, Callable[[], Found]], *, repeats: int) -> dict[Case, list[Found]]:
-    """Run every case once, then all again: a machine that slows down slows all of them. What was found, by case."""
+    """Run all cases in turns, so that a machine that slows down slows all of them; return the results by case."""
     values: dict[Case, list[Found]] = {name: [] for name in cases}
     for _ in range(repeats):
         for name, run in cases.items():
@@ -103,9 +120,9 @@ def interleave(cases: Mapping[Case, Callable[[], Found]], *, repeats: int) -> di
 
 
 def rate(work: Callable[[], float], *, seconds: float) -> float:
-    """Units of work per second of processor time of this thread, repeated for at least so many seconds.
+    """Repeat `work` for at least `seconds` and return its units per second of this thread's CPU time.
 
-    `work` returns the units it did. Time that the machine gave to others does not count.
+    `work` returns the units done. Time that the machine gave to other processes does not count.
     """
     done = 0.0
     start = time.thread_time()
@@ -115,7 +132,7 @@ def rate(work: Callable[[], float], *, seconds: float) -> float:
 
 
 def commit() -> str:
-    """The commit of the code that runs, with `+` where files differ from it; "unknown" outside a checkout."""
+    """Return the commit of this code, with `+` if tracked files differ from it; "unknown" outside a checkout."""
     head = git("rev-parse", "--short=12", "HEAD")
     if head is None:
         return "unknown"
@@ -123,5 +140,5 @@ def commit() -> str:
 
 
 def _short(value: float) -> str:
-    """Three significant digits or whole numbers, with separators."""
+    """Return three significant digits or, from 100, a whole number with separators."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

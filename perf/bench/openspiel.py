@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenSpiel's C++ code on the same game, to be timed beside ours.
+"""OpenSpiel's C++ code for the same game, timed beside ours.
 
-Its Python wheel offers one evaluator in C++, random rollouts, and no way to call it but through MCTSBot; so both its
-rollouts and its search are driven by that.
+Its Python wheel has one C++ evaluator, random rollouts, which only MCTSBot can call; so both its rollouts and its
+search run through MCTSBot.
 """
 
 from typing import Any, Final
@@ -13,18 +13,19 @@ from mcts_ext.rules import Round
 MAX_MEMORY_MB: Final = 1000
 
 
-def dealt(table: Round) -> Any:
-    """OpenSpiel's state at a round of ours that has just been dealt."""
-    return deal(table.hands, dealer=table.dealer, trump=table.trump)
+def dealt(position: Round) -> Any:
+    """Return OpenSpiel's state for a fresh deal."""
+    return deal(position.hands, dealer=position.dealer, trump=position.trump)
 
 
 def searcher(state: Any, *, simulations: int, c_puct: float, seed: int, rollouts: int = 1) -> Any:
-    """A bot whose `mcts_search(state)` searches with PUCT and evaluates each leaf by `rollouts` random rollouts.
+    """Return a bot whose `mcts_search(state)` searches with PUCT and evaluates each leaf by random rollouts.
 
-    One simulation evaluates the position it is given: then it is so many rollouts and next to nothing else.
+    A single simulation evaluates the given position, so it takes hardly more time than its rollouts.
 
     Args:
         c_puct: for values in [0, 1], as ours are; OpenSpiel's are points.
+        rollouts: number of rollouts per leaf.
     """
     import pyspiel  # optional
 
@@ -36,13 +37,12 @@ def searcher(state: Any, *, simulations: int, c_puct: float, seed: int, rollouts
 
 
 def evaluated(root: Any, state: Any) -> list[Any]:
-    """The states that a search has evaluated: each once, when it was first reached, unless the round was over."""
+    """Return the states evaluated by a search: each when first reached, unless the round was over."""
     found: list[Any] = []
     waiting = [(root, state)]
     while waiting:
         node, position = waiting.pop()
-        if position.is_terminal():
-            continue
-        found.append(position)
-        waiting += [(child, position.child(child.action)) for child in node.children if child.explore_count]
+        if not position.is_terminal():
+            found.append(position)
+            waiting += [(child, position.child(child.action)) for child in node.children if child.explore_count]
     return found

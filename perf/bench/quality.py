@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several leaves in flight cost: how far the search's visits move away from those of one leaf at a time.
+"""Cost of several leaves in flight: how far the visit distribution moves away from that of a sequential search.
 
-With L leaves of a tree in flight the search chooses L times before it learns anything. Every decision of seeded rounds
-is searched with each L on the same determinizations, without root noise, and compared with the sequential search,
-whose visits also draw the move that is played. Two controls: the sequential search once more (it must differ in
-nothing), and on other determinizations (what chance alone does).
+With L leaves of a tree in flight, the search selects L times before it learns anything. Every decision of seeded rounds
+is searched with each L on the same determinizations, without root noise, and compared with the sequential search, whose
+visits also decide the moves. There are two controls: the sequential search once more, which must not differ at all, and
+one on other determinizations, which shows the effect of chance alone.
 
-A network that has learnt nothing values all moves about alike, and then it matters little how a search goes about it.
-So everything is compared with a second evaluator too: HashEvaluator, whose opinions are strong and arbitrary.
+To an untrained network all moves are about equal, so the search matters little. Therefore everything is also compared
+with HashEvaluator, whose opinions are strong and arbitrary.
 """
 
 import time
@@ -30,39 +30,38 @@ from mcts_ext.contract import MODEL_NAME
 from mcts_ext.pool import SelfPlayPool
 from mcts_ext.rules import Round
 from mcts_ext.search import Search
-from perf.bench.deals import CARDS, PLAYERS, deals
+from perf.bench.deals import CARDS, PLAYERS, SEED, deals
 from perf.bench.measure import MIN_REPEATS, Figure, Plan, Result, interleave
 from perf.bench.served import served_repository
+from ui.console import new_table
 
-SEED: Final = 20
 LEAVES: Final = (1, 4, 8, 30)
 SEQUENTIAL: Final = SearchConfig(determinizations=3, simulations=30, leaves_per_tree=1)
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much is searched, in each repeat."""
+class Workload:
+    """Number of rounds per repeat."""
 
-    repeats: int
     compared_rounds: int
-    """Whose decisions are searched in every way."""
+    """Rounds whose decisions are searched in every way."""
     played_rounds: int
-    """Side by side in self-play, for each number of leaves: the rate."""
+    """Concurrent self-play rounds for each number of leaves, to measure the rate."""
 
 
-FULL: Final = Sizes(repeats=MIN_REPEATS, compared_rounds=16, played_rounds=96)
-QUICK: Final = Sizes(repeats=MIN_REPEATS, compared_rounds=3, played_rounds=6)
+FULL: Final = Workload(compared_rounds=16, played_rounds=96)
+QUICK: Final = Workload(compared_rounds=3, played_rounds=6)
 
 
 class Difference(NamedTuple):
-    """One search beside the sequential one of the same decision."""
+    """Difference of one search from the sequential search of the same decision."""
 
     same_move: bool
-    """The most visited action is the same; the first of equals."""
+    """Whether the most visited action is the same; ties go to the first."""
     distance: float
-    """Total variation between the visit distributions: 0 where alike, 1 where disjoint."""
+    """Total variation between the visit distributions: 0 if equal, 1 if disjoint."""
     evaluations: int
-    """Positions that the search asked the network about."""
+    """Number of positions evaluated."""
 
 
 Way = int | str
@@ -72,25 +71,26 @@ WAYS: Final[tuple[Way, ...]] = (*LEAVES, CONTROL)
 
 
 def run(plan: Plan) -> Result:
-    """Measure with the repository's latest network."""
+    """Measure with the latest network of the repository."""
     with served_repository(plan.say) as repository:
         path = latest_model_file(repository, MODEL_NAME)
         with LocalEvaluator(path, on_event=plan.say) as evaluator:
             return measure(plan, QUICK if plan.quick else FULL, evaluator, network=str(path))
 
 
-def measure(plan: Plan, sizes: Sizes, evaluator: Evaluator, *, network: str) -> Result:
-    """Compare the searches and time self-play with each, on one core."""
+def measure(plan: Plan, workload: Workload, evaluator: Evaluator, *, network: str) -> Result:
+    """Compare the searches, and time self-play with each on one core."""
     judges = {"": evaluator, "opinionated_": HashEvaluator()}
     found: dict[Way, dict[str, list[list[Difference]]]] = {way: {judge: [] for judge in judges} for way in WAYS}
-    for repeat in range(sizes.repeats):
-        for judge, asked in judges.items():
-            for way, some in compare(asked, rounds=sizes.compared_rounds, seed=SEED + 1000 * repeat).items():
+    for repeat in range(MIN_REPEATS):
+        for judge, network_of_judge in judges.items():
+            seed = SEED + 1000 * repeat
+            for way, some in compare(network_of_judge, rounds=workload.compared_rounds, seed=seed).items():
                 found[way][judge].append(some)
-        plan.say(f"compared {sizes.compared_rounds} rounds, {repeat + 1} of {sizes.repeats}")
+        plan.say(f"compared {workload.compared_rounds} rounds, {repeat + 1} of {MIN_REPEATS}")
     rates = interleave(
-        {n: partial(_rounds_per_min, evaluator, leaves=n, rounds=sizes.played_rounds) for n in LEAVES},
-        repeats=sizes.repeats,
+        {n: partial(_rounds_per_min, evaluator, leaves=n, rounds=workload.played_rounds) for n in LEAVES},
+        repeats=MIN_REPEATS,
     )
     cases = {way: _figures(some) for way, some in found.items()}
     for leaves in LEAVES:
@@ -100,9 +100,9 @@ def measure(plan: Plan, sizes: Sizes, evaluator: Evaluator, *, network: str) -> 
         config={
             "players": PLAYERS, "cards": CARDS, "determinizations": SEQUENTIAL.determinizations,
             "simulations": SEQUENTIAL.simulations, "network": network, "seed": SEED,
-            "decisions": sum(map(len, found[CONTROL][""])), "played_rounds": sizes.played_rounds,
+            "decisions": sum(map(len, found[CONTROL][""])), "played_rounds": workload.played_rounds,
         },
-        repeats=sizes.repeats,
+        repeats=MIN_REPEATS,
         figures={f"control_{name}": figure for name, figure in cases[CONTROL].items()},
         points=[
             {"leaves_per_tree": leaves, **{name: figure.median for name, figure in cases[leaves].items()}}
@@ -110,72 +110,72 @@ def measure(plan: Plan, sizes: Sizes, evaluator: Evaluator, *, network: str) -> 
         ],
         tables=[_table(cases)],
         notes=[
-            "control_*: the sequential search beside itself on other determinizations",
-            "opinionated_*: with HashEvaluator; measure again with the network you train before you trade on this",
+            "control_*: the sequential search compared with itself on other determinizations",
+            "opinionated_*: with HashEvaluator; measure again with your own network before you rely on this",
             f"with {SEQUENTIAL.simulations} leaves in flight of {SEQUENTIAL.simulations} simulations the search never "
-            "leaves the root: see the positions evaluated",
-            f"rounds/min of one core, search and network together, {sizes.played_rounds} rounds side by side"
-            + ("; few rows a batch, which favours more leaves" if plan.quick else ""),
+            "leaves the root: see the number of positions evaluated",
+            f"rounds/min on one core, search and network together, {workload.played_rounds} concurrent rounds"
+            + ("; the batches are small, which favors more leaves" if plan.quick else ""),
         ],
     )  # fmt: skip
 
 
 def compare(evaluator: Evaluator, *, rounds: int, seed: int) -> dict[Way, list[Difference]]:
-    """Play rounds side by side and search each decision in every way; differences by way, a decision in each place."""
+    """Play concurrent rounds and search each decision in every way; return the differences by way, in order."""
     random = Random(seed)
     found: dict[Way, list[Difference]] = {way: [] for way in WAYS}
-    tables = deals(rounds, seed=seed)
-    while tables := [table for table in tables if _skip_forced(table)]:
-        seeds = [random.getrandbits(63) for _ in tables]
-        searches = {way: [_search(table, way, n) for table, n in zip(tables, seeds, strict=True)] for way in found}
-        sequential = [_search(table, 1, n) for table, n in zip(tables, seeds, strict=True)]
-        asked = _finish(evaluator, [*sequential, *(search for some in searches.values() for search in some)])
+    positions = deals(rounds, seed=seed)
+    while positions := [position for position in positions if _skip_forced(position)]:
+        seeded = [(position, random.getrandbits(63)) for position in positions]
+        searches = {way: [_search(*one, way) for one in seeded] for way in WAYS}
+        sequential = [_search(*one, 1) for one in seeded]
+        n_evaluated = _finish(evaluator, [*sequential, *(search for some in searches.values() for search in some)])
         for way, some in searches.items():
-            found[way] += [_difference(*pair, asked) for pair in zip(sequential, some, strict=True)]
-        for table, search in zip(tables, sequential, strict=True):
+            found[way] += [_difference(*pair, n_evaluated) for pair in zip(sequential, some, strict=True)]
+        for position, search in zip(positions, sequential, strict=True):
             visits = search.visits()
-            table.apply(random.choices(list(visits), weights=list(visits.values()))[0])
+            position.apply(random.choices(list(visits), weights=list(visits.values()))[0])
     return found
 
 
-def _skip_forced(table: Round) -> bool:
-    """Play on to a choice; False where the round ends before one."""
-    while len(legal := table.legal_actions()) == 1:
-        table.apply(legal[0])
+def _skip_forced(position: Round) -> bool:
+    """Play forced moves up to a choice; return whether there is one."""
+    while len(legal := position.legal_actions()) == 1:
+        position.apply(legal[0])
     return bool(legal)
 
 
-def _search(table: Round, way: Way, seed: int) -> Search:
+def _search(position: Round, seed: int, way: Way) -> Search:
     if isinstance(way, int):
-        return Search(table, replace(SEQUENTIAL, leaves_per_tree=way, dirichlet_fraction=0.0), seed=seed)
-    return _search(table, 1, seed + 1)
+        return Search(position, replace(SEQUENTIAL, leaves_per_tree=way, dirichlet_fraction=0.0), seed=seed)
+    return _search(position, seed + 1, 1)
 
 
 def _finish(evaluator: Evaluator, searches: list[Search]) -> dict[Search, int]:
-    """Run searches to their end, their rows in common batches; how many rows each asked for."""
-    asked = dict.fromkeys(searches, 0)
+    """Run searches to their end with common batches; return the number of positions that each evaluated."""
+    n_evaluated = dict.fromkeys(searches, 0)
     while waiting := [(search, n) for search in searches if (n := search.collect())]:
         answer = evaluate(evaluator, np.concatenate([search.observations for search, _ in waiting]))
         start = 0
         for search, n in waiting:
             search.apply(answer.logits[start : start + n], answer.values[start : start + n])
-            asked[search] += n
+            n_evaluated[search] += n
             start += n
-    return asked
+    return n_evaluated
 
 
-def _difference(sequential: Search, other: Search, asked: Mapping[Search, int]) -> Difference:
+def _difference(sequential: Search, other: Search, n_evaluated: Mapping[Search, int]) -> Difference:
     expected, got = sequential.visits(), other.visits()
     total = sum(expected.values())
     return Difference(
         same_move=max(expected, key=expected.__getitem__) == max(got, key=got.__getitem__),
         distance=sum(abs(n - got[action]) for action, n in expected.items()) / (2 * total),
-        evaluations=asked[other],
+        evaluations=n_evaluated[other],
     )
 
 
 def _rounds_per_min(evaluator: Evaluator, *, leaves: int, rounds: int) -> float:
-    """Whole rounds of self-play, all side by side, by the processor time of this process."""
+    """Play whole concurrent rounds; return their rate in CPU time of this process."""
     pool = SelfPlayPool(
         range(rounds),
         seed=SEED,
@@ -190,7 +190,7 @@ def _rounds_per_min(evaluator: Evaluator, *, leaves: int, rounds: int) -> float:
 
 
 def _figures(found: Mapping[str, list[list[Difference]]]) -> dict[str, Figure]:
-    """By the names that scripts read; each repeat's mean over its decisions."""
+    """Return the figures of a way by the names that scripts read, over each repeat's mean."""
     figures = {}
     for judge, repeats in found.items():
         figures[f"{judge}move_agreement"] = Figure.of([fmean(one.same_move for one in some) for some in repeats])
@@ -200,12 +200,11 @@ def _figures(found: Mapping[str, list[list[Difference]]]) -> dict[str, Figure]:
 
 
 def _table(cases: Mapping[Way, Mapping[str, Figure]]) -> Table:
-    table = Table(
-        "leaves in flight", "same move", "distance", "same (hash)", "distance (hash)", "positions", "rounds a minute",
-        title=f"Search of {SEQUENTIAL.determinizations} x {SEQUENTIAL.simulations} beside one leaf at a time",
-        caption="medians; distance of the visits; (hash): an arbitrary evaluator in place of the network; positions "
-        "evaluated for a decision",
+    table = new_table(
+        f"Search of {SEQUENTIAL.determinizations} x {SEQUENTIAL.simulations} compared with one leaf at a time",
+        "leaves in flight", "same move", "distance", "same (hash)", "distance (hash)", "positions", "rounds/min",
     )  # fmt: skip
+    table.caption = "medians; distance of the visits; (hash): with HashEvaluator; positions evaluated per decision"
     for way, figures in cases.items():
         agreement, distance, agreement_hash, distance_hash, evaluations, *rate = (f.median for f in figures.values())
         table.add_row(

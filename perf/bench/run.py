@@ -3,7 +3,7 @@
 
 import importlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -21,17 +21,17 @@ class BenchConfig:
     """Measure a level of the system: rules, search, inference, self-play, what batching costs in quality, or a swap."""
 
     level: Annotated[Level | Literal["all"], tyro.conf.Positional] = "all"
-    """What to measure."""
+    """Level to measure."""
     quick: bool = False
-    """At most 50 s a level; rougher figures."""
-    out: Path = field(default_factory=lambda: Path("data/bench"))
-    """Folder for the JSON of each level, CSV and pictures."""
+    """At most 50 s per level; rougher figures."""
+    out: Path = Path("data/bench")
+    """Folder for each level's JSON, CSV and pictures."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the result as JSON on standard output (a list for `all`), everything else on standard error."""
 
 
 def bench(config: BenchConfig) -> int:
-    """Measure, show and keep; the exit status."""
+    """Measure, show and write the results; return the exit status."""
     with sole_writer(config.out):
         return _run(config)
 
@@ -56,8 +56,8 @@ def _run(config: BenchConfig) -> int:
             console.print(table)
         for note in result.notes:
             say(f"note     {note}")
-        for kept in (*result.files, path):
-            say(f"written  {kept}")
+        for written in (*result.files, path):
+            say(f"written  {written}")
     if config.json:
         print(json.dumps(found if config.level == "all" else found[0]))
     return 0

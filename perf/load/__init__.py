@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Load on a Triton server: client processes that send in a closed or an open loop, and what came of it.
+"""Load tests of a Triton server: client processes that send in a closed or an open loop, and their results.
 
-`measure(target, traffic, load)` runs one point; `Generator` keeps its client processes from point to point.
+`measure(target, traffic, load)` measures one point; a `Generator` keeps its client processes from point to point.
 """
 
 from perf.load.generator import Generator, measure

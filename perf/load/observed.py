@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server says of itself under load: its statistics, its GPUs, and, on this machine, its processes."""
+"""Observation of a server under load: its statistics, its GPUs and, on this machine, the CPU time of its processes."""
 
 import http.client
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +19,7 @@ from perf.load.point import Server
 
 @dataclass(frozen=True)
 class Snapshot:
-    """At one moment."""
+    """A server at one moment; None for what is unknown."""
 
     counts: ModelCounts | None
     cpu_s: float | None
@@ -25,7 +27,7 @@ class Snapshot:
 
 
 class ServerView:
-    """Looks at one server; whatever it does not say is None, for a load test can do without."""
+    """Takes snapshots of one server."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -34,6 +36,7 @@ class ServerView:
         self._has_gpu = self.gpu() is not None
 
     def look(self) -> Snapshot:
+        """Return a snapshot."""
         try:
             counts = self._statistics.read()
         except BlobError:
@@ -41,14 +44,14 @@ class ServerView:
         return Snapshot(counts, self._cpu_s(), self.gpu() if self._has_gpu else None)
 
     def gpu(self) -> float | None:
-        """Mean of `nv_gpu_utilization`."""
+        """Return the mean of `nv_gpu_utilization`; None without such a metric."""
         try:
             page = fetch(f"http://{self._target.metrics_url}/metrics", timeout_s=1.0)
             families = list(text_string_to_metric_families(page))
         except (OSError, ValueError, http.client.HTTPException):
             return None
-        found = [one.value for family in families for one in family.samples if one.name == "nv_gpu_utilization"]
-        return sum(found) / len(found) if found else None
+        samples = [sample for family in families for sample in family.samples]
+        return _mean([sample.value for sample in samples if sample.name == "nv_gpu_utilization"])
 
     def close(self) -> None:
         self._statistics.close()
@@ -60,18 +63,19 @@ class ServerView:
             family = [self._server, *self._server.children(recursive=True)]
             times = [process.cpu_times() for process in family]
         except psutil.Error:
-            self._server = _listener(self._target.url)  # it may have been started again
+            self._server = _listener(self._target.url)  # it may have been restarted
             return None
-        return sum(one.user + one.system for one in times)
+        return sum(spent.user + spent.system for spent in times)
 
 
-def compare(first: Snapshot, last: Snapshot, *, seconds: float, gpus: list[float]) -> Server | None:
-    """What happened between two looks."""
+def compare(snapshots: Sequence[Snapshot], *, seconds: float) -> Server | None:
+    """Return the server's work from the first to the last of the snapshots; None if unknown."""
+    first, last = snapshots[0], snapshots[-1]
     if first.counts is None or last.counts is None:
         return None
     counts = last.counts - first.counts
     n = max(1, counts.requests)
-    known = None not in (first.cpu_s, last.cpu_s)
+    is_here = first.cpu_s is not None and last.cpu_s is not None
     return Server(
         requests=counts.requests,
         queue_ms=1e3 * counts.queue_s / n,
@@ -80,13 +84,17 @@ def compare(first: Snapshot, last: Snapshot, *, seconds: float, gpus: list[float
         output_ms=1e3 * counts.output_s / n,
         executions=counts.executions,
         batch_sizes=counts.batch_sizes,
-        cores=max(0.0, (last.cpu_s or 0.0) - (first.cpu_s or 0.0)) / seconds if known else None,
-        gpu=sum(gpus) / len(gpus) if gpus else None,
+        cores=max(0.0, (last.cpu_s or 0.0) - (first.cpu_s or 0.0)) / seconds if is_here else None,
+        gpu=_mean([snapshot.gpu for snapshot in snapshots[1:] if snapshot.gpu is not None]),
     )
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
 def _listener(url: str) -> psutil.Process | None:
-    """The process on this machine that listens there, if it may be looked at."""
+    """Return the process that listens at `url`; None if it is on another machine or not visible."""
     host, port = split_url(url)
     if not is_loopback(host):
         return None

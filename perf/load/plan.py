@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a load test is asked for: which server, what the requests are, how many of them, how long.
+"""Settings of a load test: the server, the requests, their number and the length of the measurement.
 
 ```
-LoadError        a load test that cannot be done
+LoadError        the load test cannot be done
 └── NoAnswers    every request of a point failed
 ```
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ TransportName = Literal["grpc", "shm"]
 
 
 class LoadError(BlobError):
-    """A load test that cannot be done."""
+    """The load test cannot be done."""
 
 
 class NoAnswers(LoadError):
@@ -29,17 +30,17 @@ class NoAnswers(LoadError):
 
 @dataclass(frozen=True)
 class Target:
-    """A server and a model."""
+    """A model on a server."""
 
     url: str
     """HOST:PORT of the gRPC endpoint."""
     model: str = MODEL_NAME
     version: str = ""
-    """A fixed version; empty for the one that the server thinks current."""
+    """Model version; empty for the server's latest."""
     metrics: str = ""
-    """HOST:PORT of the metrics; empty: the port after gRPC's, as Triton's defaults stand."""
+    """HOST:PORT of the metrics endpoint; empty for the port after that of gRPC, as in Triton's defaults."""
     key_file: Path | None = None
-    """Key of the control API, where the server restricts shared memory."""
+    """Key of the control API, for a server that restricts shared memory."""
 
     def __post_init__(self) -> None:
         split_url(self.url)
@@ -54,33 +55,35 @@ class Target:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the requests are, and who sends them."""
+    """The requests, and the processes that send them."""
 
-    transport: TransportName = "grpc"
     rows: int | Literal["selfplay"] = "selfplay"
-    """Rows in every request, or drawn from the sizes that self-play sends (`rows.py`)."""
-    data: str = "auto"
-    """`positions`: what a search asks about; `random`: numbers that suit each tensor's type; else a folder with shards.
-    `auto`: positions for a model of our contract, random for any other."""
-    shapes: tuple[str, ...] = ()
-    """NAME:3,224,224 for every input with a dimension of any size."""
-    processes: int = 1
-    timeout_s: float = 20.0
-    """Deadline of one request."""
+    """Rows per request; `selfplay` draws them from the sizes of self-play's requests."""
+    data: str = "positions"
+    """`positions` from a search, or the folder of a run whose recorded positions are sent."""
+    processes: int | Literal["auto"] = "auto"
+    """Number of client processes; `auto` is one per two cores."""
+    timeout: float = 20.0
+    """Seconds after which a request has failed."""
     seed: int = 0
+    """Seed of rows, sizes and arrivals."""
+
+    @property
+    def n_processes(self) -> int:
+        return self.processes if self.processes != "auto" else max(1, len(os.sched_getaffinity(0)) // 2)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.processes <= 1024:
+        if not 1 <= self.n_processes <= 1024:
             raise InvalidConfig(f"expected 1 to 1024 client processes, got {self.processes}")
         if self.rows != "selfplay" and self.rows < 1:
-            raise InvalidConfig(f"expected at least one row in a request, got {self.rows}")
-        if self.timeout_s <= 0:
-            raise InvalidConfig(f"expected a timeout above 0 s, got {self.timeout_s:g}")
+            raise InvalidConfig(f"expected at least one row per request, got {self.rows}")
+        if self.timeout <= 0:
+            raise InvalidConfig(f"expected a timeout above 0 s, got {self.timeout:g}")
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much: requests in flight (closed loop), or requests a second, arriving at random (open loop)."""
+    """Requests in flight (closed loop), or requests per second with random arrivals (open loop)."""
 
     concurrency: int | None = None
     rate: float | None = None
@@ -91,7 +94,7 @@ class Load:
         if self.concurrency is not None and self.concurrency < 1:
             raise InvalidConfig(f"expected a concurrency of at least 1, got {self.concurrency}")
         if self.rate is not None and not 0 < self.rate <= 1e6:
-            raise InvalidConfig(f"expected a rate in 0..1000000 requests a second, got {self.rate:g}")
+            raise InvalidConfig(f"expected a rate in 0..1000000 requests/s, got {self.rate:g}")
 
     @property
     def is_open(self) -> bool:
@@ -103,34 +106,28 @@ class Load:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long: windows until the last three agree, or one of a fixed length or count."""
+    """Length of a measurement: windows until the last three agree, or a fixed time."""
 
-    ramp_s: float = 0.5
-    """The load grows to its full height in this time."""
-    warmup_s: float = 1.0
-    """Then this long is left out."""
-    window_s: float = 2.0
+    ramp: float = 0.5
+    """Seconds in which the load grows to its full height."""
+    warmup: float = 1.0
+    """Seconds after the ramp that do not count."""
+    window: float = 2.0
+    """Seconds per window; windows are repeated until the last three agree."""
     stability: float = 0.1
-    """The last three windows lie within this share of their mean, in throughput and in mean latency."""
+    """Windows agree if their throughput and mean latency lie within this fraction of the mean."""
     max_windows: int = 10
-    duration_s: float | None = None
-    """Instead of windows: one of this length."""
-    requests: int | None = None
-    """Instead of windows: one that ends after so many answers."""
-
-    @property
-    def is_fixed(self) -> bool:
-        return self.duration_s is not None or self.requests is not None
+    """Largest number of windows."""
+    duration: float | None = None
+    """Measure for this many seconds instead of in windows."""
 
     def __post_init__(self) -> None:
-        if self.window_s <= 0 or self.max_windows < 1 or not 0 < self.stability < 1:
+        if self.window <= 0 or self.max_windows < 1 or not 0 < self.stability < 1:
             raise InvalidConfig(
-                f"expected windows of more than 0 s, at least one, and a stability in 0..1; got {self.window_s:g} s, "
+                f"expected windows longer than 0 s, at least one, and a stability in 0..1, got {self.window:g} s, "
                 f"{self.max_windows} and {self.stability:g}"
             )
-        if self.ramp_s < 0 or self.warmup_s < 0:
-            raise InvalidConfig(f"expected ramp and warm-up of 0 s or more, got {self.ramp_s:g} and {self.warmup_s:g}")
-        if self.duration_s is not None and self.requests is not None:
-            raise InvalidConfig("expected a fixed duration or a fixed count, got both; name one")
-        if (self.duration_s or 1) <= 0 or (self.requests or 1) < 1:
-            raise InvalidConfig("expected a duration above 0 s and a count of at least 1")
+        if self.ramp < 0 or self.warmup < 0:
+            raise InvalidConfig(f"expected a ramp and a warm-up of 0 s or more, got {self.ramp:g} and {self.warmup:g}")
+        if self.duration is not None and self.duration <= 0:
+            raise InvalidConfig(f"expected a duration above 0 s, got {self.duration:g}")

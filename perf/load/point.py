@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One point of a load test: what came of one load, over windows that agreed.
+"""One point of a load test: the results of one load.
 
-Latencies are kept one by one, so quantiles over windows and processes are those of all answers together, never means
-of quantiles.
+Every latency is kept, so that quantiles over windows and processes are those of all answers, never means of quantiles.
 """
 
 import math
@@ -19,35 +18,38 @@ from perf.load.plan import Load
 QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 INTENDED, DONE, LATE, ROWS = range(4)
 N_WINDOWS: Final = 3
-"""So many windows that agree make a point."""
+"""Number of windows that must agree."""
 LATE_SHARE: Final = 0.1
-"""A client that sends its p99 request later than this share of the p99 latency measures itself."""
+"""The client is a limit if its p99 lateness exceeds this fraction of the p99 latency."""
 BUSY_CORES: Final = 0.85
-"""A client process that takes more than so much of a core is the limit: Python runs on one."""
+"""A client process that uses more of a core than this is the limit: Python runs on one."""
 NOISE: Final = 3.0
-"""Standard deviations of what is under way, a number at random whose variance is its mean."""
+"""Standard deviations of the number of requests under way, a random number whose variance is its mean."""
 BACKLOG_SHARE: Final = 0.95
-"""An open loop of which less is answered meanwhile asks for more than the server can do."""
+"""The server falls behind an open loop if it completes less than this fraction meanwhile."""
+
+Failure = tuple[float, float, str]
+"""Intended send time, time of the failure, kind."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """What the server says of a point."""
+    """The server's own account of a point; times are means over requests."""
 
     requests: int
-    """Answered."""
+    """Number of answered requests."""
     queue_ms: float
-    """Means over requests, as are the next three: in the queue, gathering inputs, in the model, handing outputs out."""
     input_ms: float
+    """Time to gather inputs, in the model and to distribute outputs (three fields)."""
     infer_ms: float
     output_ms: float
     executions: int
     batch_sizes: Mapping[int, int]
-    """Executions by their rows."""
+    """Number of executions by batch size."""
     cores: float | None
-    """Processor time a second, of the server and what it started; None where it is on another machine."""
+    """CPU seconds per second of the server and its children; None if it is on another machine."""
     gpu: float | None
-    """Mean utilisation of its GPUs, 0 to 1; None where it reports none."""
+    """Mean utilization of its GPUs, 0 to 1; None if not reported."""
 
     @property
     def rows_per_execution(self) -> float:
@@ -56,17 +58,17 @@ class Server:
 
 @dataclass(frozen=True)
 class Point:
-    """One load and what came of it. Times are milliseconds, of requests that were answered."""
+    """Results of one load. Latencies are in milliseconds, over answered requests."""
 
     load: Load
     seconds: float
-    """Length of the windows that count, together."""
+    """Length of the measurement."""
     windows: int
-    """How many were run."""
+    """Number of windows run."""
     stable: bool
-    """Whether the last three agreed; True for a fixed length or count."""
+    """Whether the last three windows agreed; true for a fixed time."""
     behind: bool
-    """Whether less was answered than asked for, in an open loop."""
+    """Whether fewer requests of an open loop were completed than asked for."""
     requests: int
     requests_per_s: float
     rows_per_s: float
@@ -77,15 +79,15 @@ class Point:
     p99_ms: float
     max_ms: float
     errors: Mapping[str, int]
-    """Requests that failed, by the error of clients/errors.py that each would have been, or Unanswered."""
+    """Number of failed requests by error of clients/errors.py, or Unanswered."""
     reasons: Mapping[str, str]
-    """By kind of error, what the first said."""
+    """An example of each kind of error."""
     client_cores: float
-    """Processor time a second of all client processes."""
+    """CPU seconds per second of all client processes."""
     late_p99_ms: float
-    """How late requests of an open loop were sent."""
+    """Lateness at which requests of an open loop were sent."""
     server: Server | None
-    """None where the server did not say."""
+    """None if the server did not respond."""
     warnings: tuple[str, ...] = ()
     answers: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)), compare=False, repr=False)
     """`[n, 4]` INTENDED, DONE, LATE, ROWS of every answer that counts; seconds of the monotonic clock."""
@@ -96,58 +98,49 @@ class Point:
             f"p50 {self.p50_ms:.2f} ms, p99 {self.p99_ms:.2f} ms, {sum(self.errors.values())} errors"
         )
 
-    @property
-    def error_share(self) -> float:
-        n = sum(self.errors.values())
-        return n / max(1, n + self.requests)
-
     def quantile_ms(self, share: float) -> float:
-        """Of all requests, a failure counting as later than any answer."""
+        """Return a quantile over all requests; failures are later than any answer."""
         failed = np.full(sum(self.errors.values()), np.inf)
-        return 1e3 * quantile(
-            np.sort(np.concatenate((self.answers[:, DONE] - self.answers[:, INTENDED], failed))), share
-        )
+        return 1e3 * quantile(np.concatenate((self.answers[:, DONE] - self.answers[:, INTENDED], failed)), share)
 
     def to_json(self) -> dict[str, Any]:
-        """By the names programs read; the answers only as their quantiles."""
+        """Return everything but the single answers, by the names that scripts read."""
         found = asdict(self)
         del found["answers"], found["load"]
-        if found["server"] is not None and self.server is not None:
+        if self.server is not None:
             found["server"]["rows_per_execution"] = self.server.rows_per_execution
         return {"concurrency": self.load.concurrency, "rate": self.load.rate, **found}
 
 
-def quantile(ordered: NDArray[np.float64], share: float) -> float:
-    """The least value that so large a share of the values does not exceed."""
-    return float(ordered[max(int(np.ceil(share * len(ordered))), 1) - 1])
+def quantile(values: NDArray[np.float64], share: float) -> float:
+    """Return the least value that this fraction of the values does not exceed."""
+    return float(np.quantile(values, share, method="inverted_cdf"))
 
 
 def agree(values: Sequence[float], within: float) -> bool:
-    """Whether the last three lie within a share of their mean."""
+    """Return whether the last three values lie within this fraction of their mean."""
     last = values[-N_WINDOWS:]
     mean = sum(last) / len(last)
     return len(last) == N_WINDOWS and all(abs(value - mean) <= within * mean for value in last)
 
 
 def within(answers: NDArray[np.float64], load: Load, start: float, end: float) -> NDArray[np.float64]:
-    """The answers that belong to a stretch of time.
+    """Return the answers that belong to an interval.
 
-    In a closed loop those that came in it. In an open loop those whose requests were to be sent in it, whenever they
-    came: else a server that stalls would push its late answers out of sight.
+    In a closed loop these arrived in it. In an open loop their requests were to be sent in it, whenever they arrived:
+    otherwise a server that stalls would hide its late answers.
     """
     at = answers[:, INTENDED if load.is_open else DONE]
     return answers[(start <= at) & (at < end)]
 
 
-def _is_behind(
-    answers: NDArray[np.float64], failures: Sequence[tuple[float, float, str]], *, start: float, end: float
-) -> bool:
-    """Whether clearly less ended in a stretch of an open loop than was to be sent in it.
+def _is_behind(answers: NDArray[np.float64], failures: Sequence[Failure], *, start: float, end: float) -> bool:
+    """Return whether clearly fewer requests of an open loop ended in an interval than were to be sent in it.
 
-    The two differ by what is under way at its borders, which is at random even where nothing grows.
+    The two numbers differ by the requests under way at its borders, which vary at random even if nothing grows.
     """
-    sent = np.concatenate((answers[:, INTENDED], [one[0] for one in failures]))
-    ended = np.concatenate((answers[:, DONE], [one[1] for one in failures]))
+    sent = np.concatenate((answers[:, INTENDED], [failure[0] for failure in failures]))
+    ended = np.concatenate((answers[:, DONE], [failure[1] for failure in failures]))
     n_before, n_after = (int(np.count_nonzero((sent < edge) & (ended >= edge))) for edge in (start, end))
     n_asked = int(np.count_nonzero((start <= sent) & (sent < end)))
     n_unended = n_after - n_before
@@ -157,7 +150,7 @@ def _is_behind(
 def summarize(
     load: Load,
     answers: NDArray[np.float64],
-    failures: Sequence[tuple[float, float, str]],
+    failures: Sequence[Failure],
     *,
     start: float,
     end: float,
@@ -167,36 +160,31 @@ def summarize(
     windows: int,
     stable: bool,
 ) -> Point:
-    """The point of all answers and failures; at least one answer belongs to it.
+    """Return the point of an interval to which at least one answer belongs.
 
     Args:
         answers: `[n, 4]` INTENDED, DONE, LATE, ROWS.
-        failures: when meant to be sent, when failed, kind.
-        client_cpu_s: processor time between `start` and `end` of each client process.
+        client_cpu_s: CPU time of each client process between `start` and `end`.
     """
     seconds = end - start
     found = within(answers, load, start, end)
-    latencies = np.sort(found[:, DONE] - found[:, INTENDED])
-    came = answers[(start <= answers[:, DONE]) & (answers[:, DONE] < end)]  # a rate is of what came, in either loop
-    # Of a closed loop, what was under way in it: a request that hangs ends when the point is over, if ever.
+    latencies = found[:, DONE] - found[:, INTENDED]
+    came = answers[(start <= answers[:, DONE]) & (answers[:, DONE] < end)]  # rates count arrivals in both loops
+    # In a closed loop, failures of requests under way: a request that hangs ends after the point, if ever.
     errors = Counter(
         kind for sent, ended, kind in failures if sent < end and start <= (sent if load.is_open else ended)
     )
-    late_s = quantile(np.sort(found[:, LATE]), 0.99)
-    points = {f"{name}_ms": 1e3 * quantile(latencies, share) for name, share in QUANTILES.items()}
-    warnings = []
-    if late_s > LATE_SHARE * points["p99_ms"] / 1e3:
-        warnings.append(
-            f"requests were sent late (p99 {1e3 * late_s:.2f} ms), which their latencies include: the client is a "
-            "limit; more --processes, or cores"
-        )
-    if max(client_cpu_s, default=0.0) > BUSY_CORES * seconds:
-        warnings.append("a client process was busy all the time: it was the limit; more --processes")
+    late_p99_ms = 1e3 * quantile(found[:, LATE], 0.99)
+    quantiles = {f"{name}_ms": 1e3 * quantile(latencies, share) for name, share in QUANTILES.items()}
     behind = load.is_open and _is_behind(answers, failures, start=start, end=end)
-    if behind:
-        warnings.append("less was answered than asked for: latencies grow as long as the load lasts")
-    if not stable:
-        warnings.append("the last three windows did not agree: longer --window, or more of them")
+    warnings = {
+        f"requests were sent late (p99 {late_p99_ms:.2f} ms), which their latencies include: the client is a limit; "
+        "use more --processes or cores": late_p99_ms > LATE_SHARE * quantiles["p99_ms"],
+        "a client process was busy all the time and limits the rate; use more --processes":
+            max(client_cpu_s, default=0.0) > BUSY_CORES * seconds,
+        "less was answered than asked for: latencies grow as long as the load lasts": behind,
+        "the last three windows did not agree; use a longer --window, or more of them": not stable,
+    }  # fmt: skip
     return Point(
         load=load,
         seconds=seconds,
@@ -207,13 +195,13 @@ def summarize(
         requests_per_s=len(came) / seconds,
         rows_per_s=float(came[:, ROWS].sum()) / seconds,
         mean_ms=1e3 * float(latencies.mean()),
-        max_ms=1e3 * float(latencies[-1]),
-        **points,
+        max_ms=1e3 * float(latencies.max()),
+        **quantiles,
         errors=dict(errors),
         reasons={kind: reasons[kind] for kind in errors if kind in reasons},
         client_cores=sum(client_cpu_s) / seconds,
-        late_p99_ms=1e3 * late_s,
+        late_p99_ms=late_p99_ms,
         server=server,
-        warnings=tuple(warnings),
+        warnings=tuple(text for text, holds in warnings.items() if holds),
         answers=found,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a load test leaves: tables for people, and JSON, CSV and pictures in a folder."""
+"""Report of a load test: tables, and JSON, CSV and pictures in a folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,30 +19,28 @@ SERVER = ("queue", "input", "compute", "output", "executions", "rows each", "CPU
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that a load test found."""
+    """Results of a load test."""
 
     title: str
     points: Sequence[tuple[str, Point]]
     """Transport and point, in the order measured."""
     slo: Slo | None
     best_rate: float | None
-    """The highest requests/s that the promise holds at; None where there was no promise."""
+    """The highest requests/s that meets the objective; None without one."""
     provenance: Mapping[str, Any]
-    """Configuration, model, machine."""
+    """Configuration, model and machine."""
 
     @property
     def curves(self) -> dict[str, list[Point]]:
-        found: dict[str, list[Point]] = {}
-        for name, point in self.points:
-            found.setdefault(name, []).append(point)
-        return found
+        """Points by transport."""
+        names = dict.fromkeys(name for name, _ in self.points)
+        return {name: [point for transport, point in self.points if transport == name] for name in names}
 
     @property
     def knees(self) -> dict[str, Point]:
-        """By transport, where a curve has one: of a search only its end counts."""
-        if self.slo is not None:
-            return {}
-        return {name: points[at] for name, points in self.curves.items() if (at := knee(points)) is not None}
+        """Knee of each curve, by transport; a search has none."""
+        curves = self.curves if self.slo is None else {}
+        return {name: points[at] for name, points in curves.items() if (at := knee(points)) is not None}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,24 +54,23 @@ class Results:
         }  # fmt: skip
 
 
-def tell(console: Console, results: Results) -> None:
-    """Two tables: what the clients saw, and what the server says."""
+def show_results(console: Console, results: Results) -> None:
+    """Print two tables, as seen by the clients and by the server, and notes."""
     knees = results.knees
-    for title, headings, make in (("clients", CLIENT, client_row), ("server", SERVER, server_row)):
+    for title, headings, make in (("clients", CLIENT, _client_row), ("server", SERVER, _server_row)):
         table = new_table(f"{results.title}: {title}", "load", "by", *headings, left=("load", "by"))
         for name, point in results.points:
             table.add_row(str(point.load), name, *make(point), style="bold" if point is knees.get(name) else "")
         console.print(table)
     for name, best in knees.items():
-        console.print(
-            f"knee     {name}: {best.load}, {best.requests_per_s:,.0f} requests/s at p50 {best.p50_ms:.2f} ms"
-        )
+        rate = f"{best.requests_per_s:,.0f} requests/s at p50 {best.p50_ms:.2f} ms"
+        console.print(f"knee     {name}: {best.load}, {rate}")
     for name, point in results.points:
         for text in (*point.warnings, *(f"{kind}: {why}" for kind, why in point.reasons.items())):
             console.print(f"note     {name}, {point.load}: {text}", soft_wrap=True)
 
 
-def client_row(point: Point) -> list[str]:
+def _client_row(point: Point) -> list[str]:
     cpu_us = point.client_cores / point.requests_per_s * 1e6 if point.requests_per_s else 0.0
     times = (point.p50_ms, point.p90_ms, point.p95_ms, point.p99_ms, point.max_ms)
     return [
@@ -86,7 +83,7 @@ def client_row(point: Point) -> list[str]:
     ]
 
 
-def server_row(point: Point) -> list[str]:
+def _server_row(point: Point) -> list[str]:
     server = point.server
     if server is None:
         return ["-"] * len(SERVER)
@@ -102,7 +99,7 @@ def server_row(point: Point) -> list[str]:
 
 
 def write(results: Results, folder: Path, say: Callable[[str], None]) -> list[Path]:
-    """Write loadtest.json, .csv and, where matplotlib is, the pictures; what was written."""
+    """Write loadtest.json, .csv and, if matplotlib is installed, the pictures; return their paths."""
     write_json(folder / "loadtest.json", results.to_json())
     files = {"loadtest.csv": csv_of([_flat(name, point) for name, point in results.points])}
     with decoration("pictures", say):
@@ -114,32 +111,30 @@ def write(results: Results, folder: Path, say: Callable[[str], None]) -> list[Pa
 
 
 def _flat(transport: str, point: Point) -> dict[str, Any]:
-    """A point as a line of a table."""
+    """Return a point as a row of the CSV file."""
     found = point.to_json()
     server = found.pop("server") or {}
-    left_out = ("reasons", "warnings", "batch_sizes")
     found |= {"errors": sum(point.errors.values()), **{f"server_{name}": value for name, value in server.items()}}
-    return {"transport": transport} | {name: value for name, value in found.items() if not name.endswith(left_out)}
+    for name in ("reasons", "warnings", "server_batch_sizes"):
+        found.pop(name, None)
+    return {"transport": transport, **found}
 
 
 def _latency(results: Results) -> bytes:
-    """Latency against throughput, by transport: p50 as a line, p99 dashed, the knee ringed."""
+    """Draw latency over throughput by transport: p50 as a line, p99 dashed, the knee as a ring."""
     figure, (axes,) = new_figure("requests/s answered", "latency, ms", height=5)
     for name, points in results.curves.items():
         ordered = sorted(points, key=lambda point: point.load.rate or point.load.concurrency or 0)
         at = [point.requests_per_s for point in ordered]
-        line = axes.plot(at, [point.p50_ms for point in ordered], "o-", label=f"{name} p50")[0]
-        axes.plot(
-            at, [point.p99_ms for point in ordered], "s--", color=line.get_color(), alpha=0.7, label=f"{name} p99"
-        )
+        (line,) = axes.plot(at, [point.p50_ms for point in ordered], "o-", label=f"{name} p50")
+        color = line.get_color()
+        axes.plot(at, [point.p99_ms for point in ordered], "s--", color=color, alpha=0.7, label=f"{name} p99")
         for point in ordered:
             text = f"{point.load.concurrency}" if point.load.concurrency else ""
             axes.annotate(text, (point.requests_per_s, point.p50_ms), textcoords="offset points", xytext=(5, -10))
         if (best := results.knees.get(name)) is not None:
-            axes.plot(
-                best.requests_per_s, best.p50_ms, "o", markersize=16, fillstyle="none", color=line.get_color(),
-                label=f"{name} knee ({best.load})",
-            )  # fmt: skip
+            ring = {"markersize": 16, "fillstyle": "none", "color": color, "label": f"{name} knee ({best.load})"}
+            axes.plot(best.requests_per_s, best.p50_ms, "o", **ring)
     if (slo := results.slo) is not None:
         axes.axhline(slo.limit_ms, color="grey", linewidth=0.8, label=f"{slo.name} = {slo.limit_ms:g} ms")
     axes.set_yscale("log")
@@ -150,8 +145,8 @@ def _latency(results: Results) -> bytes:
 
 
 def _batches(points: Sequence[Point]) -> bytes:
-    """Where the rows went: the share of rows by the size of the execution that they were in, for each load."""
-    figure, (axes,) = new_figure("rows in an execution", "share of all rows up to that size", height=4)
+    """Draw the distribution of rows over execution sizes, for each load."""
+    figure, (axes,) = new_figure("rows in an execution", "fraction of all rows up to that size", height=4)
     for point in points:
         sizes = point.server.batch_sizes if point.server else {}
         if sizes:

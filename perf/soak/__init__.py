@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of hours with faults, and an account of every round."""
+"""Long runs with injected faults, and an account of every round."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk in memory that can be full and have room again, seen by this process and its children alone."""
+"""A disk in memory that can be filled and emptied, visible only to this process and its children."""
 
 import ctypes
 import os
@@ -13,27 +13,29 @@ from mcts_ext.errors import BlobError
 CLONE_NEWNS: Final = 0x00020000  # <sched.h>
 MS_REC, MS_PRIVATE = 0x4000, 1 << 18  # <sys/mount.h>
 SIZE_BYTES: Final = 4 << 30
-"""Of what nothing is taken until it is used."""
+"""Size of the disk; it takes memory only for its contents."""
+SPARE_PAGES: Final = (2, 64, 1024)
+"""Room left on a full disk; a later value is tried if the files have grown meanwhile."""
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class NoSmallDisk(BlobError):
-    """No file system may be mounted here."""
+    """No file system can be mounted here."""
 
 
 class LostRecords(BlobError):
-    """What stood on a small disk could not be kept."""
+    """The files of a small disk could not be saved."""
 
 
 class SmallDisk:
-    """Mounts a tmpfs on an empty folder; at the end its files stand in the folder itself, and after SIGKILL nowhere.
+    """Mounts a tmpfs on an empty folder; at the end its files are moved to the folder itself (SIGKILL loses them).
 
-    It lives in a mount namespace of its own: however this process ends, nothing stays mounted. Open it before other
-    threads are started, which would not see it.
+    The mount has a namespace of its own, so nothing stays mounted however this process ends. Enter the context before
+    starting other threads, which would not see the mount.
 
     Raises:
-        NoSmallDisk: it takes root, or the right to mount (CAP_SYS_ADMIN).
-        LostRecords: the folder has no room for the files.
+        NoSmallDisk: without root or the right to mount (CAP_SYS_ADMIN).
+        LostRecords: if the folder has no room for the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,40 +49,40 @@ class SmallDisk:
         return self
 
     def fill(self) -> None:
-        """Leave no room: the disk shrinks to what it holds."""
-        for spare in (2, 64, 1024):  # a file that is being written may grow meanwhile
+        """Leave no room: shrink the disk to its contents."""
+        for pages in SPARE_PAGES:
             try:
-                return self._resize(self.n_bytes + spare * PAGE_BYTES)
+                return self._resize(self.n_bytes + pages * PAGE_BYTES)
             except NoSmallDisk:
-                if spare == 1024:
+                if pages == SPARE_PAGES[-1]:
                     raise
         return None
 
     @property
     def n_bytes(self) -> int:
-        """What is on it."""
+        """Size of its contents."""
         return shutil.disk_usage(self.folder).used
 
     def empty(self) -> None:
-        """Give it its room back."""
+        """Restore the disk's size."""
         self._resize(SIZE_BYTES)
 
     def _resize(self, n_bytes: int) -> None:
         self._run("mount", "-o", f"remount,size={n_bytes}", str(self.folder))
 
     def __exit__(self, *_: object) -> None:
-        aside = self.folder.with_name(f".{self.folder.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
+        copy = self.folder.with_name(f".{self.folder.name}.partial")
+        shutil.rmtree(copy, ignore_errors=True)
         try:
-            shutil.copytree(self.folder, aside)
+            shutil.copytree(self.folder, copy)
         except OSError as lost:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(copy, ignore_errors=True)
             raise LostRecords(
                 f"expected room for {self.n_bytes / 1e6:,.0f} MB of records in {self.folder}, got none; they are lost"
             ) from lost
         self._run("umount", "--lazy", str(self.folder))
         self.folder.rmdir()
-        aside.rename(self.folder)
+        copy.rename(self.folder)
 
     def _run(self, *command: str) -> None:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The faults of a soak test: what each does to the stack under test, for how long, and when it is cured."""
+"""The faults of a soak test: what each does to the system, for how long, and when it is cured."""
 
 import contextlib
 import random
@@ -29,12 +29,12 @@ SLOW_S: Final = 8.0
 SLOW_LATENCY_S: Final = 0.02
 SLOW_BYTES_PER_S: Final = 2e6
 FULL_S: Final = 5.0
-"""Longer than a worker takes from shard to shard, so that it meets the full disk."""
+"""Longer than a worker's time between shards, so that it meets the full disk."""
 
 
 @dataclass
 class Stack:
-    """What faults are inflicted on."""
+    """The system under test."""
 
     triton: EmbeddedTriton
     proxy: Proxy
@@ -44,29 +44,29 @@ class Stack:
     preset: str
     random: random.Random
     next_seed: int
-    """Of the next network that is published."""
+    """Seed of the next published network."""
     n_workers_killed: int = 0
 
 
 @dataclass(frozen=True)
 class Inflicted:
-    """A fault under way."""
+    """A fault in progress."""
 
     what: str
     seconds: float = 0.0
-    """How long it lasts at least."""
+    """Minimum duration."""
     is_over: Callable[[], bool] = lambda: True
     is_cured: Callable[[], bool] = lambda: True
-    """Whether what it broke is whole again, beside the rate of play."""
+    """Whether the damage is repaired, apart from the rate of play."""
     failure: Callable[[], str | None] = lambda: None
-    """Why it could not be inflicted as meant; asked when it is over."""
+    """Why it could not be inflicted as intended; called when it is over."""
     stops_play: bool = False
-    """Whether nobody can play while it lasts."""
+    """Whether play must stop while it lasts."""
 
 
 @dataclass(frozen=True)
 class FaultReport:
-    """One fault and what became of it; times in seconds since play began, rates in evaluations/s."""
+    """One fault and its effect; times in seconds since play began, rates in evaluations/s."""
 
     kind: str
     what: str
@@ -75,58 +75,58 @@ class FaultReport:
     rate_before: float
     rate_lowest: float
     recovered_s: float | None
-    """From its end until play was back at its rate; none if it was not in time."""
+    """Time from its end until play was back at its rate; None if that took too long."""
     failure: str | None
-    """Why it could not be inflicted as meant."""
+    """Why it could not be inflicted as intended."""
     accounts: list[str]
-    """What the accounts of rounds and memory found wrong after it that they had not found after the one before."""
+    """New findings in the accounts of rounds and memory since the previous fault."""
 
     @property
     def is_good(self) -> bool:
         return self.failure is None and self.recovered_s is not None and not self.accounts
 
     def __str__(self) -> str:
-        after = f"recovered {self.recovered_s:.1f} s after" if self.recovered_s is not None else "did not recover"
+        after = "did not recover" if self.recovered_s is None else f"recovered {self.recovered_s:.1f} s after"
         return "; ".join([f"{self.kind}, {self.what}: {self.failure or after}", *self.accounts])
 
 
 Fault = AbstractContextManager[Inflicted]
 
 
-def _killed(pid: int, what: str, *, is_cured: Callable[[], bool]) -> Fault:
-    """SIGKILL to a process that should live."""
+def _kill(pid: int, what: str, *, is_cured: Callable[[], bool]) -> Fault:
+    """Send SIGKILL to a process."""
     failure = None
     try:
         psutil.Process(pid or -1).kill()
     except (psutil.Error, ValueError):
-        failure = f"process {pid} was not there to be killed"
+        failure = f"there was no process {pid} to kill"
     return contextlib.nullcontext(Inflicted(f"SIGKILL to {what}", failure=lambda: failure, is_cured=is_cured))
 
 
 def _server_kill(stack: Stack) -> Fault:
     pid = stack.triton.pid
-    return _killed(pid, f"Triton, process {pid}", is_cured=lambda: stack.triton.pid not in (0, pid))
+    return _kill(pid, f"Triton, process {pid}", is_cured=lambda: stack.triton.pid not in (0, pid))
 
 
 def _backend_kill(stack: Stack) -> Fault:
     server = stack.triton.pid
-    # Of the version that is asked: another one's death would be noticed by the watch alone.
+    # A backend of the current version: only the watch would notice the death of another version's.
     current = f"/{MODEL_NAME}/{stack.fleet.model_version}/"
     victims: list[int] = []
     with contextlib.suppress(psutil.Error, ValueError):
-        children = psutil.Process(server or -1).children()  # theirs watch over them, and nobody over those
+        children = psutil.Process(server or -1).children()  # not their children, whose death nobody watches
         victims = [one.pid for one in children if any(current in word for word in one.cmdline())]
     victim = stack.random.choice(victims) if victims else 0
     what = f"backend process {victim} of {len(victims)} of version {stack.fleet.model_version}"
-    return _killed(victim, what, is_cured=lambda: stack.triton.pid not in (0, server))
+    return _kill(victim, what, is_cured=lambda: stack.triton.pid not in (0, server))
 
 
 def _worker_kill(stack: Stack) -> Fault:
     fleet, before, n_workers = stack.fleet, stack.fleet.n_restarts, len(stack.fleet.pids)
-    index = stack.n_workers_killed % n_workers  # in turns: one that dies too often ends a fleet
+    index = stack.n_workers_killed % n_workers  # in turns: a worker that dies too often ends a fleet
     stack.n_workers_killed += 1
     pid = fleet.pids[index]
-    return _killed(
+    return _kill(
         pid,
         f"worker {index}, process {pid}",
         is_cured=lambda: fleet.n_restarts > before and fleet.n_playing == n_workers,
@@ -143,7 +143,7 @@ def _model_swap(stack: Stack) -> Iterator[Inflicted]:
     )  # fmt: skip
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,  # Ctrl-C is ours; it ends when its input closes
+        start_new_session=True,  # Ctrl-C must reach only this process; it ends when its input closes
     ) as process:  # fmt: skip
         assert process.stderr is not None
         errors = process.stderr
@@ -161,43 +161,45 @@ def _model_swap(stack: Stack) -> Iterator[Inflicted]:
 
 
 @contextlib.contextmanager
-def _until_mended(begin: Callable[[], None], mend: Callable[[], None], inflicted: Inflicted) -> Iterator[Inflicted]:
+def _between(begin: Callable[[], None], end: Callable[[], None], inflicted: Inflicted) -> Iterator[Inflicted]:
     begin()
     try:
         yield inflicted
     finally:
-        mend()
+        end()
 
 
-def _on_the_way(begin: Callable[[Proxy], None], inflicted: Inflicted) -> Callable[[Stack], Fault]:
-    return lambda stack: _until_mended(lambda: begin(stack.proxy), stack.proxy.mend, inflicted)
+def _on_network(begin: Callable[[Proxy], None], inflicted: Inflicted) -> Callable[[Stack], Fault]:
+    return lambda stack: _between(lambda: begin(stack.proxy), stack.proxy.mend, inflicted)
 
 
 def _disk_full(stack: Stack) -> Fault:
     assert stack.disk is not None
-    return _until_mended(stack.disk.fill, stack.disk.empty, Inflicted("no room for shards", FULL_S, stops_play=True))
+    return _between(stack.disk.fill, stack.disk.empty, Inflicted("no room for shards", FULL_S, stops_play=True))
 
 
 KINDS: Final[Mapping[FaultName, Callable[[Stack], Fault]]] = {
     "server-kill": _server_kill,
     "backend-kill": _backend_kill,
     "worker-kill": _worker_kill,
-    "network-cut": _on_the_way(Proxy.cut, Inflicted("connections broken, new ones refused", CUT_S, stops_play=True)),
-    "network-stall": _on_the_way(Proxy.stall, Inflicted("connections stay, no byte arrives", STALL_S, stops_play=True)),
-    "slow-link": _on_the_way(
+    "network-cut": _on_network(Proxy.cut, Inflicted("connections broken, new ones refused", CUT_S, stops_play=True)),
+    "network-stall": _on_network(
+        Proxy.stall, Inflicted("connections stay open, no byte arrives", STALL_S, stops_play=True)
+    ),
+    "slow-link": _on_network(
         partial(Proxy.slow, latency_s=SLOW_LATENCY_S, bytes_per_s=SLOW_BYTES_PER_S),
-        Inflicted(f"{1e3 * SLOW_LATENCY_S:g} ms later, {SLOW_BYTES_PER_S / 1e6:g} MB/s", SLOW_S),
+        Inflicted(f"{1e3 * SLOW_LATENCY_S:g} ms latency, {SLOW_BYTES_PER_S / 1e6:g} MB/s", SLOW_S),
     ),
     "model-swap": _model_swap,
     "disk-full": _disk_full,
 }
-"""By name, what inflicts a fault; leaving its context takes away what can be taken away."""
+"""Functions that inflict a fault; leaving the context ends what can be ended."""
 
 
 def schedule(
     n_faults: int, *, kinds: Sequence[FaultName], begin_s: float, end_s: float, seed: int
 ) -> list[tuple[float, FaultName]]:
-    """Moments and kinds: every kind before any comes again, in random order, evenly spread with some jitter."""
+    """Return times and kinds: every kind before any comes again, in random order, evenly spread with some jitter."""
     rng = random.Random(seed)
     order: list[FaultName] = []
     while len(order) < n_faults:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A TCP proxy in front of a server, whose link can be cut, stalled and slowed: a bad network on one machine."""
+"""A TCP proxy that simulates a bad network: its connections can be cut, stalled, dropped and slowed down."""
 
 import asyncio
 import contextlib
@@ -12,20 +12,20 @@ from clients.address import split_url
 
 CHUNK_BYTES: Final = 1 << 16
 CHUNKS_ON_THE_WAY: Final = 64
-"""Of one direction of one connection; then the sender waits, as on a real link."""
-ORDER_TIMEOUT_S: Final = 5.0
+"""Buffer of one direction of a connection; when it is full, the sender waits, as on a real link."""
+CALL_TIMEOUT_S: Final = 5.0
 
 
 class Proxy:
-    """Listens on a free port of 127.0.0.1 (`url` says which) and passes bytes to `target` (HOST:PORT) and back.
+    """Listens on a free port of 127.0.0.1 (see `url`) and forwards bytes to `target` (HOST:PORT) and back.
 
-    | order | new connections | bytes |
+    | method | new connections | open connections |
     | --- | --- | --- |
-    | `cut()` | refused | connections there are break |
-    | `stall()` | accepted | wait, and arrive after `mend()` |
-    | `drop()` | accepted | pass; those of connections there are taken and never arrive |
-    | `slow(...)` | accepted | arrive later, and no more than so many a second in each direction |
-    | `mend()` | accepted | pass at once |
+    | `cut()` | refused | broken |
+    | `stall()` | accepted, but no byte arrives | bytes arrive after `mend()` |
+    | `drop()` | normal | bytes are accepted and never arrive |
+    | `slow(...)` | bytes arrive later, at a limited rate per direction | the same |
+    | `mend()` | normal | normal |
     """
 
     def __init__(self, target: str) -> None:
@@ -36,18 +36,18 @@ class Proxy:
         self._links: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
         self._flows.set()
-        self._age = 0  # of the network: connections of an earlier age are dead
+        self._age = 0  # connections of an earlier age have been dropped
         self._latency_s = 0.0
         self._bytes_per_s: float | None = None
         self._port = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._order(self._listen())
+        self._call(self._listen())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._order(self._break())
+        self._call(self._break())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -57,13 +57,13 @@ class Proxy:
         return f"127.0.0.1:{self._port}"
 
     def cut(self) -> None:
-        self._order(self._break())
+        self._call(self._break())
 
     def stall(self) -> None:
         self._loop.call_soon_threadsafe(self._flows.clear)
 
     def drop(self) -> None:
-        """Forget the connections there are, without a word to either end, as a NAT does."""
+        """Drop all open connections silently, as a NAT does."""
         self._age += 1
 
     def slow(self, *, latency_s: float, bytes_per_s: float) -> None:
@@ -72,10 +72,10 @@ class Proxy:
     def mend(self) -> None:
         self._latency_s, self._bytes_per_s = 0.0, None
         self._loop.call_soon_threadsafe(self._flows.set)
-        self._order(self._listen())
+        self._call(self._listen())
 
-    def _order(self, what: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(what, self._loop).result(ORDER_TIMEOUT_S)
+    def _call(self, what: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(what, self._loop).result(CALL_TIMEOUT_S)
 
     async def _listen(self) -> None:
         if self._server is None:
@@ -96,13 +96,13 @@ class Proxy:
         self._links.add(link)
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._pass(reader, writer)
+                await self._forward(reader, writer)
         finally:
             self._links.discard(link)
             writer.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass both ways until either side closes."""
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward in both directions until either side closes."""
         there, back = await asyncio.open_connection(*self._target)
         ways = {asyncio.create_task(self._pump(reader, back)), asyncio.create_task(self._pump(there, writer))}
         try:
@@ -121,7 +121,7 @@ class Proxy:
             while data := await reader.read(CHUNK_BYTES):
                 await on_the_way.put((time.monotonic() + self._latency_s, data))
             if age != self._age:
-                await asyncio.Event().wait()  # not even the end of the other side arrives; ends with the proxy
+                await asyncio.Event().wait()  # even the end does not arrive; until the proxy ends
             await on_the_way.put((0.0, b""))
             await delivery
         finally:

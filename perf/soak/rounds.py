@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a soak test must not find in its records: rounds lost or doubled, shards that vanish or cannot be read."""
+"""Accounts of a soak test's records: no round lost or doubled, no shard vanished or unreadable."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,32 +13,31 @@ from numpy.typing import NDArray
 from clients.selfplay.records import ShardError, ShardGone, ShardUnavailable, read_shard, shard_paths
 
 SHOWN: Final = 10
-"""Numbers of rounds that are named; the others are counted."""
+"""Number of rounds or shards that a finding lists."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """The account of all rounds that were to be played."""
+    """Account of all rounds that should have been played."""
 
     expected: int
     lost: list[int]
-    """Expected, and in no shard."""
+    """Expected rounds that no shard holds."""
     doubled: list[int]
-    """In two shards, or with a decision that is recorded twice."""
+    """Rounds in two shards, or with a decision that is recorded twice."""
     strange: list[int]
-    """In a shard, and never asked for."""
+    """Rounds that were never to be played."""
     vanished: list[str]
-    """Shards that stood there once, and no more."""
+    """Shards that existed before."""
     unreadable: list[str]
-    """Shards that are none."""
     unwritten: int
-    """Rounds that should stand in shards when workers have ended in order, and do not."""
+    """Rounds that shards should hold after an orderly stop, but do not."""
     n_missing_records: int
-    """How many records fewer stand in shards than workers, those that were killed too, said they had written."""
+    """How many records fewer the shards hold than workers, including killed ones, reported as written."""
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong, in words."""
+        """Describe what is wrong."""
         found = []
         for name in ("lost", "doubled", "strange", "vanished", "unreadable"):
             which = getattr(self, name)
@@ -46,37 +45,37 @@ class Rounds:
                 listed = ", ".join(map(str, which[:SHOWN])) + (", ..." if len(which) > SHOWN else "")
                 found.append(f"{len(which)} {'shards' if isinstance(which[0], str) else 'rounds'} {name}: {listed}")
         if self.unwritten:
-            found.append(f"{self.unwritten} rounds that workers had finished at the end, and shards do not hold")
+            found.append(f"{self.unwritten} rounds that workers had finished at the end are not in shards")
         if self.n_missing_records:
             found.append(f"{self.n_missing_records} records missing that workers said they had written")
         return found
 
 
 class Bookkeeper:
-    """Reads the shards of a run as they come, and does the accounts on the way and at its end."""
+    """Reads the shards of a run as they appear, and keeps the accounts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._n_rounds_in: dict[str, int] = {}  # of every shard there was, by name
+        self._n_rounds_in: dict[str, int] = {}  # by name, for every shard ever seen
         self._n_records = 0
         self._n_missing_records = 0
         self._vanished: set[str] = set()
         self._unreadable: set[str] = set()
-        self._unavailable: set[str] = set()  # at the last look; they are tried again at the next
-        self._is_recorded = np.zeros(1 << 16, bool)  # a byte a round: hours of play must not weigh on this process
+        self._unavailable: set[str] = set()  # at the last look; the next one tries them again
+        self._is_recorded = np.zeros(1 << 16, bool)  # a byte per round, since hours of play must not need much memory
         self._doubled: set[int] = set()
         self._strange: set[int] = set()
         self._unwritten = 0
 
     def look(self, n_written: int = 0) -> Rounds:
-        """Read the shards that are new, and note those that are gone; the accounts so far, nothing lost yet.
+        """Read new shards and note missing ones; return the accounts so far, with no round lost yet.
 
         Args:
-            n_written: records that workers had said to be in shards before this was called.
+            n_written: number of records that workers had reported as written before this call.
         """
         present = {path.name: path for path in shard_paths(self._folder)}
         self._vanished |= self._n_rounds_in.keys() - present.keys()
-        unavailable: set[str] = set()
+        self._unavailable = set()
         for name in sorted(present.keys() - self._n_rounds_in.keys()):
             try:
                 columns = read_shard(present[name], ["round", "decision"]).columns
@@ -84,22 +83,21 @@ class Bookkeeper:
             except ShardGone:
                 self._vanished.add(name)
             except ShardUnavailable:
-                unavailable.add(name)
+                self._unavailable.add(name)
             except ShardError:
                 self._n_rounds_in[name] = 0
                 self._unreadable.add(name)
-        self._unavailable = unavailable
         self._n_missing_records = max(self._n_missing_records, n_written - self._n_records)
         return self._accounts(0, lost=[], strange=[])
 
     def compare(self, reported: Sequence[int], *, n_under_way: int) -> None:
-        """Hold what each worker's last process says it finished, by index, against its shards.
+        """Compare the number of rounds that each worker's last process reports, by index, with its shards.
 
-        What processes before it had not written was played again; so of a worker's rounds, every W-th, no more may be
-        missing than it had under way, `n_under_way` at most.
+        Rounds that earlier processes had not written were played again. So among the rounds of a worker, every W-th, at
+        most the `n_under_way` that it had in progress may be missing.
         """
         self.look()
-        written_by = Counter[str]()  # a shard's name begins with the worker and the moment at which its process began
+        written_by = Counter[str]()  # by worker and start of its process, with which a shard's name begins
         for name, n_rounds in self._n_rounds_in.items():
             written_by[name.rpartition("-")[0]] += n_rounds
         for index, n_reported in enumerate(reported):
@@ -114,7 +112,7 @@ class Bookkeeper:
         return 1 + int(np.flatnonzero(self._is_recorded).max(initial=-1))
 
     def settle(self, n_rounds: int) -> Rounds:
-        """The accounts, once rounds 0 to `n_rounds` - 1 should all have been played; every shard is read anew."""
+        """Read every shard again; return the accounts when rounds 0 to `n_rounds` - 1 should have been played."""
         self.look()
         anew = Bookkeeper(self._folder)
         anew.look()
@@ -125,7 +123,7 @@ class Bookkeeper:
         return self._accounts(n_rounds, lost=lost.tolist(), strange=found[found >= n_rounds].tolist())
 
     def _enter(self, rounds: NDArray[np.int64], decisions: NDArray[np.int16]) -> int:
-        """Take in all records of a shard; how many rounds it holds."""
+        """Enter all records of a shard; return its number of rounds."""
         self._n_records += len(rounds)
         keys, times = np.unique(np.stack([rounds, decisions]), axis=1, return_counts=True)
         self._doubled.update(keys[0, times > 1].tolist())

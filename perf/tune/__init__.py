@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search for a better configuration of a server and its clients."""
+"""Search for a better configuration of a server and its clients."""

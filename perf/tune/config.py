@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `blobzero tune` is asked for."""
+"""Settings of `blobzero tune`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +10,29 @@ import tyro
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """Try configurations of a server, against the default one measured in between."""
+    """Try settings of server and clients, and compare the best with the default."""
 
     objective: Literal["rounds", "rows"] = "rounds"
-    """Rounds of self-play a minute, or rows a second that a load generator gets answered."""
+    """Maximize rounds of self-play per minute, or rows per second of a load generator."""
     limit: str | None = None
-    """With `rows`, a promise that must be kept, for example p99=50ms."""
+    """With `rows`, a latency objective to meet, for example p99=50ms."""
     trials: int = 30
-    """Settings to try; a study in --out goes on from those it has."""
+    """Number of settings to try; a study in --out continues from the trials it holds."""
     seconds: float = 6.0
-    """Of one measurement, after its warm-up."""
+    """Length of one measurement after its warm-up."""
     pairs: int = 8
-    """Of measurements, default and best in turns, that the verdict rests on."""
+    """Number of interleaved pairs, default and best, on which the verdict rests."""
     repository: Path = Path("model_repo")
-    """Model repository; `configs/tuned-<host>.pbtxt` is written there when the default was beaten."""
+    """Model repository; `configs/tuned-<host>.pbtxt` is written there if the default was beaten."""
     config_name: str = "config"
-    """The default: `config.pbtxt`, or the one of this name under configs/ that the server is started with (gpu)."""
+    """The default: `config.pbtxt`, or the file of this name under configs/ with which the server is started (gpu)."""
     url: str | None = None
-    """HOST:PORT of a server on this repository, whose configuration is changed meanwhile; by default one is started."""
+    """HOST:PORT of the gRPC endpoint of a server of this repository that nobody else uses; by default one is started
+    here. Each trial changes its configuration; at the end, the server's previous one is restored."""
     key_file: Path | None = None
-    """Key of its control API, where it asks for one."""
+    """Key of its control API, if it requires one."""
     seed: int = 0
-    """Of the search, the rows and the rounds."""
+    """Seed of the search, the rows and the rounds."""
     out: Path = Path("data/tune")
     """Folder of the study, tune.json and tune.png."""
     json: Annotated[bool, tyro.conf.arg(name="json")] = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One measurement of a setting: the server takes its half by the control API, the clients take theirs, and play."""
+"""One measurement of a setting: configure the server through the control API, then run the clients."""
 
 import math
 import os
@@ -17,40 +17,38 @@ from clients.errors import EvaluatorError
 from clients.selfplay.fleet import Fleet, FleetError
 from clients.selfplay.worker import WorkerConfig
 from export.publishing.server import ModelServer
-from mcts_ext.config import DealConfig
 from mcts_ext.contract import OBSERVATION_BYTES
 from mcts_ext.errors import BlobError
 from perf.load import Generator, Load, LoadError, Patience, Slo, Target, Traffic
 from perf.tune.space import Setting, apply, as_json
 
-PLAYERS, CARDS = 4, 5
 EVALUATIONS_PER_ROUND: Final = 1136
-"""Of such a round, as `blobzero selfplay` searches with an untrained network. Evaluations come steadily; rounds come in
-bursts, and decisions too: the pool's rounds begin together, and the last tricks' decisions cost the network nothing."""
+"""For a default round (4 players, 5 cards) and search, with an untrained network. Evaluations come steadily; rounds and
+decisions come in bursts: a pool's rounds begin together, and decisions in the last tricks need no evaluation."""
 ENDLESS: Final = 1_000_000
 WARMUP_S: Final = 3.0
 LOAD_WARMUP_S: Final = 0.5
 SERVER_TIMEOUT_S: Final = 3.0
-"""How long a player waits for a server that does not answer, before the setting is given up."""
+"""How long a worker retries before the setting is given up."""
 ONE_ROW: Final = np.ones((1, OBSERVATION_BYTES), np.uint8)
 
 
 class Refused(BlobError):
-    """The server did not take a configuration, or did not live with it."""
+    """The server rejected a setting or failed with it."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of one setting once."""
+    """Result of one measurement."""
 
     rate: float
-    """Rounds a minute, or rows a second."""
+    """Rounds/min or rows/s."""
     latency_ms: float | None = None
-    """The promised quantile, where there is a promise."""
+    """The limited quantile; None without a limit."""
 
 
 Measure = Callable[[Setting], Measured]
-"""Measures a setting once; raises `Refused`, with the reason."""
+"""Measures a setting once; raises `Refused` with the reason."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +57,22 @@ class Bench:
 
     target: Target
     config: Any
-    """The server's, a message of Triton's `model_config.proto`."""
+    """The server's configuration, a message of Triton's `model_config.proto`."""
     _: KW_ONLY
     objective: str
     slo: Slo | None
     seconds: float
     seed: int
     revive: Callable[[], None]
-    """Brings a server back that did not survive a setting."""
+    """Restores a server that failed with a setting."""
 
     def __call__(self, setting: Setting) -> Measured:
-        """See `Measure`."""
+        """Measure a setting (`Measure`)."""
         try:
             with ModelServer(self.target.url, key_file=self.target.key_file) as server:
                 self._load(server, setting)
                 measured = self._rows(setting) if self.objective == "rows" else self._rounds(setting)
-                server.ask(ONE_ROW, version=None)  # one that died on the way was measured too slow
+                server.ask(ONE_ROW, version=None)  # fails if the server died on the way
             return measured
         except (EvaluatorError, LoadError, FleetError, Refused) as error:
             self.revive()
@@ -84,15 +82,15 @@ class Bench:
         wanted = apply(self.config, setting)
         server.load(config=as_json(wanted))
         taken = server.config()
-        if _told(taken, wanted) != _told(wanted, wanted):
-            raise Refused(f"expected the server to take {_told(wanted, wanted)}, got {_told(taken, wanted)}")
+        if _reported(taken, wanted) != _reported(wanted, wanted):
+            raise Refused(f"expected the server to use {_reported(wanted, wanted)}, got {_reported(taken, wanted)}")
 
     def _rows(self, setting: Setting) -> Measured:
         in_flight = int(setting["in_flight"])
         processes = max(1, min(in_flight, len(os.sched_getaffinity(0)) // 2))
         traffic = Traffic(rows=int(setting["rows"]), processes=processes, seed=self.seed)
         with Generator(self.target, traffic) as generator:
-            patience = Patience(ramp_s=0.2, warmup_s=LOAD_WARMUP_S, duration_s=self.seconds)
+            patience = Patience(ramp=0.2, warmup=LOAD_WARMUP_S, duration=self.seconds)
             point = generator.measure(Load(concurrency=in_flight), patience)
         if point.errors:
             raise Refused(f"{sum(point.errors.values())} requests failed: {point.reasons}")
@@ -110,7 +108,6 @@ class Bench:
                 seed=self.seed,
                 out=folder,
                 evaluator=EvaluatorConfig(url=self.target.url, server_timeout_s=SERVER_TIMEOUT_S),
-                deal=DealConfig(players=(PLAYERS,), cards=(CARDS,)),
                 games=int(setting["games"]) * groups,
                 groups=groups,
             )
@@ -126,15 +123,15 @@ class Bench:
         return Measured(60 * evaluations / EVALUATIONS_PER_ROUND / seconds)
 
 
-def _told(config: Any, wanted: Any) -> tuple[int, list[int], int]:
-    """What of a setting a server tells; where no sizes are preferred, it says that it prefers the largest."""
+def _reported(config: Any, wanted: Any) -> tuple[int, list[int], int]:
+    """Return the part of a setting that a server reports; without preferred sizes, it reports the largest as one."""
     batching = config.dynamic_batching
     preferred = list(batching.preferred_batch_size) if wanted.dynamic_batching.preferred_batch_size else []
     return batching.max_queue_delay_microseconds, preferred, sum(group.count for group in config.instance_group)
 
 
 def _poll(fleet: Fleet, seconds: float) -> None:
-    """Listen for so long, and then until a worker has just reported: their reports come once a second."""
+    """Process reports for `seconds`, and then until one has just arrived: workers report once a second."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         fleet.poll(left)
@@ -144,9 +141,11 @@ def _poll(fleet: Fleet, seconds: float) -> None:
         fleet.poll(0.02)
 
 
+def excess(latency_ms: float | None, limit_ms: float | None) -> float:
+    """Return latency / limit, or 1 if the limit is met or there is none."""
+    return 1.0 if latency_ms is None or limit_ms is None else max(1.0, latency_ms / limit_ms)
+
+
 def penalized(measured: Measured, limit_ms: float | None) -> float:
-    """The logarithm of a rate, less what a broken promise costs: twice the logarithm of how far it was missed."""
-    score = math.log(measured.rate)
-    if limit_ms is not None and measured.latency_ms is not None and measured.latency_ms > limit_ms:
-        score -= 2 * math.log(measured.latency_ms / limit_ms)
-    return score
+    """Return the logarithm of the rate, minus twice that of the excess over the limit."""
+    return math.log(measured.rate) - 2 * math.log(excess(measured.latency_ms, limit_ms))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tuning leaves: a table of the best settings, the verdict, tune.json and a picture of what mattered."""
+"""Report of a tuning: a table of the best settings, the verdict, tune.json and a picture."""
 
 import json
 import math
@@ -24,22 +24,21 @@ from ui.figures import new_figure, png
 from ui.next_step import command_line, quoted
 
 SHOWN: Final = 6
-LEAST_TRIALS: Final = 8
-"""Before it is said what mattered."""
+MIN_TRIALS: Final = 8
+"""Number of trials that importances need."""
 
 
 @dataclass(frozen=True)
 class TuneResult:
-    """All that came of a tuning."""
+    """Results of a tuning."""
 
     config: TuneConfig
     space: Space
     study: optuna.Study
     verdict: Verdict | None
-    """None where the study was interrupted, or nothing but the default could be measured."""
+    """None after an interruption, or if only the default could be measured."""
     written: Path | None
     interrupted: bool
-    """Whether by Ctrl-C."""
 
     @property
     def scored(self) -> list[FrozenTrial]:
@@ -47,11 +46,11 @@ class TuneResult:
 
     @property
     def importances(self) -> dict[str, float]:
-        """How much of what tells good trials from others lies in each name (PED-ANOVA, Watanabe et al. 2023)."""
-        if len(self.scored) < LEAST_TRIALS or len({one.value for one in self.scored}) < 2:
+        """How much each name distinguishes good trials from others (PED-ANOVA, Watanabe et al. 2023)."""
+        if len(self.scored) < MIN_TRIALS or len({trial.value for trial in self.scored}) < 2:
             return {}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is called experimental, and warns of names that never varied
+            warnings.simplefilter("ignore")  # it is experimental, and warns of names that never varied
             return optuna.importance.get_param_importances(
                 self.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
             )
@@ -76,10 +75,11 @@ class TuneResult:
 
 
 def report(console: Console, result: TuneResult, *, is_broken_off: bool) -> None:
-    """Write tune.json and, where matplotlib is, tune.png; tell people, or programs."""
+    """Write tune.json and, if matplotlib is installed, tune.png; print the result for people and for scripts."""
     config, trials = result.config, finished(result.study)
     written = [config.out / "tune.json"]
-    write_json(written[0], result.to_json())
+    found = result.to_json()
+    write_json(written[0], found)
     with decoration("picture", console.print):
         write_whole(config.out / "tune.png", _picture(result))
         written.append(config.out / "tune.png")
@@ -89,13 +89,13 @@ def report(console: Console, result: TuneResult, *, is_broken_off: bool) -> None
         lines.append("mattered " + ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares.items()))
     lines += [f"written  {path}" for path in written]
     if is_broken_off and result.verdict is None:
-        lines.append(f"next     {command_line('tune', config)}   goes on with the {len(trials)} trials there are")
+        lines.append(f"next     {command_line('tune', config)}   continues after the {len(trials)} trials so far")
     else:
         lines += _verdict(result)
     for line in lines:
         console.print(line, soft_wrap=True)
     if config.json:
-        print(json.dumps(result.to_json()))
+        print(json.dumps(found))
 
 
 def _table(result: TuneResult) -> Table:
@@ -103,13 +103,12 @@ def _table(result: TuneResult) -> Table:
     title = f"best of {len(finished(result.study))} trials"
     table = new_table(title, "trial", *names, result.config.unit, "of the default")
     for one in sorted(result.scored, key=lambda one: -(one.value or 0.0))[:SHOWN]:
-        table.add_row(
-            f"{one.number + 1}", *(str(one.params[name]) for name in names), f"{one.user_attrs['rate']:,.0f}",
-            f"{math.exp(one.value or 0.0):.3f}",
-        )  # fmt: skip
-    default = [one.user_attrs["default"] for one in result.scored]
-    middle = f"{np.median(default):,.0f}" if default else "-"
-    table.add_row("default", *map(str, result.space.default.values()), middle, "1", style="bold")
+        values = (str(one.params[name]) for name in names)
+        score = math.exp(one.value or 0.0)
+        table.add_row(f"{one.number + 1}", *values, f"{one.user_attrs['rate']:,.0f}", f"{score:.3f}")
+    rates = [one.user_attrs["default"] for one in result.scored]
+    median = f"{np.median(rates):,.0f}" if rates else "-"
+    table.add_row("default", *map(str, result.space.default.values()), median, "1", style="bold")
     return table
 
 
@@ -118,11 +117,11 @@ def _verdict(result: TuneResult) -> list[str]:
     longer = f"next     {command_line('tune', replace(config, trials=2 * config.trials))}   a longer search"
     if verdict is None:
         return ["verdict  could not beat the default: no other setting could be measured", longer]
-    default_keeps, keeps = verdict.keep_promise
+    default_keeps, keeps = verdict.keep_limit
     if not verdict.is_win:
-        why = "" if keeps else f"; {config.limit} was not kept"
+        why = "" if keeps else f"; {config.limit} was not met"
         return [f"verdict  could not beat the default: {verdict.describe(config.unit)}{why}", longer]
-    why = "" if default_keeps else f", which does not keep {config.limit}"
+    why = "" if default_keeps else f", which does not meet {config.limit}"
     lines = [f"verdict  beats the default{why}: {verdict.describe(config.unit)}"]
     if result.written is not None:
         serve = f"blobzero serve --repository {quoted(config.repository)} --config-name {result.written.stem}"
@@ -131,13 +130,13 @@ def _verdict(result: TuneResult) -> list[str]:
 
 
 def _picture(result: TuneResult) -> bytes:
-    """Every trial's score in order, and the best so far."""
-    figure, (axes,) = new_figure("trial", "rate, as a share of the default's")
+    """Draw every trial's score in order, and the best so far."""
+    figure, (axes,) = new_figure("trial", "rate, as a fraction of the default's")
     at = [one.number + 1 for one in result.scored]
-    shares = [math.exp(one.value or 0.0) for one in result.scored]
-    axes.plot(at, shares, "o", label="a trial")
+    scores = [math.exp(one.value or 0.0) for one in result.scored]
+    axes.plot(at, scores, "o", label="a trial")
     if at:
-        axes.step(at, np.maximum.accumulate(shares), where="post", label="best so far")
+        axes.step(at, np.maximum.accumulate(scores), where="post", label="best so far")
     axes.axhline(1.0, color="grey", linewidth=0.8, label="the default")
     refused = [one.number + 1 for one in finished(result.study) if "reason" in one.user_attrs]
     if refused:

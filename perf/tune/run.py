@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The run of `blobzero tune`: the server, the study, the verdict, the file.
+"""`blobzero tune`: the server, the study, the verdict and the configuration that won.
 
 ```
-default  trial  trial  trial  default  trial ...      search: a score is a ratio to the defaults on both sides
-default  best 1  best 2  best 3  default  best 3 ...  choice: the best are measured again, for luck made some of them
-default  best  best  default  default  best ...       verdict: fresh pairs, Student's interval of their log ratios
+default  trial  trial  trial  default  trial ...      search: a score is relative to the defaults before and after
+default  best 1  best 2  best 3  default  best 3 ...  choice: the best are measured again, since some were lucky
+default  best  best  default  default  best ...       verdict: new pairs, Student's interval of their log ratios
 ```
 """
 
@@ -40,15 +40,15 @@ from serving.embedded import own_server
 from ui.console import plain_console
 from ui.progress import progress
 
-LEAST_PAIRS: Final = 6
-GIVE_BACK_S: Final = 30.0
-"""How long it may take until it serves again what it did."""
-REVIVAL_S: Final = 120.0
-"""How long a server that others run may take to come back."""
+MIN_PAIRS: Final = 6
+RESTORE_TIMEOUT_S: Final = 30.0
+"""Time in which a server's previous configuration must be restored."""
+REVIVAL_TIMEOUT_S: Final = 120.0
+"""Time in which a server at --url must come back."""
 
 
 def tune(config: TuneConfig) -> int:
-    """Search, compare, write; the exit status."""
+    """Search, compare and write; return the exit status."""
     slo = _check(config)
     console = plain_console(stderr=config.json, is_wide=True)
     base = read_config(config_path(config.repository, config.config_name))
@@ -71,7 +71,7 @@ def tune(config: TuneConfig) -> int:
                 verdict = tuning.compare(best, pairs=config.pairs)
         except KeyboardInterrupt:
             interrupted = True
-        except (BlobError, OSError) as error:  # what was measured before it is still told
+        except (BlobError, OSError) as error:  # earlier measurements are still reported
             fault = error
     if verdict is not None and verdict.is_win:
         try:
@@ -86,20 +86,19 @@ def tune(config: TuneConfig) -> int:
 
 
 def host() -> str:
-    """This machine's name, as part of a file's."""
+    """Return this machine's name in the form used in file names."""
     return re.sub(r"[^a-z0-9]+", "-", platform.node().lower()).strip("-") or "machine"
 
 
 def _check(config: TuneConfig) -> Slo | None:
     if config.limit is not None and config.objective != "rows":
-        raise InvalidConfig("expected --limit only with --objective rows, got --objective rounds; leave one out")
+        raise InvalidConfig("expected --limit only with --objective rows, got --objective rounds; omit one of them")
     if config.trials < 1 or config.seconds <= 0:
         raise InvalidConfig(
             f"expected --trials of 1 or more and --seconds above 0, got {config.trials} and {config.seconds:g}"
         )
-    if config.pairs < LEAST_PAIRS:
-        raise InvalidConfig(f"expected --pairs of {LEAST_PAIRS} or more, for an interval means little with less, "
-                            f"got {config.pairs}")  # fmt: skip
+    if config.pairs < MIN_PAIRS:
+        raise InvalidConfig(f"expected --pairs of {MIN_PAIRS} or more for a meaningful interval, got {config.pairs}")
     if not 0 <= config.seed < 1 << 31:
         raise InvalidConfig(f"expected --seed of 0 or more, below 2^31, got {config.seed}")
     require_repository(config.repository)
@@ -107,7 +106,7 @@ def _check(config: TuneConfig) -> Slo | None:
 
 
 def _server(config: TuneConfig, stack: contextlib.ExitStack, console: Console) -> tuple[Target, Callable[[], None]]:
-    """The server that is named, or one of our own, and what brings it back to life."""
+    """Return the given server or start one, with a function that restores it after a failure."""
     if config.url is None:
         triton = stack.enter_context(
             own_server(
@@ -116,27 +115,27 @@ def _server(config: TuneConfig, stack: contextlib.ExitStack, console: Console) -
                 config_name=None if config.config_name == "config" else config.config_name,
                 key_file=config.key_file,
                 log_file=config.out / "triton.log",
-                is_watched=False,  # a setting that ends it is to be seen
+                is_watched=False,  # a setting that kills it must show
             )
         )
         return Target(triton.url, metrics=triton.metrics_url.split("/")[2], key_file=config.key_file), triton.restart
     control = stack.enter_context(ModelServer(config.url, key_file=config.key_file))
-    control.load()  # it is there, serves the model, and takes the key
+    control.load()  # raises if the server, its model or the key is missing
     before = control.config()
 
-    def restore() -> None:
-        """Whoever runs it starts it again; then it serves the repository's configuration."""
-        if not control.load_until_done(within_s=REVIVAL_S):
+    def revive() -> None:
+        """Wait until its owner has restarted it."""
+        if not control.load_until_done(within_s=REVIVAL_TIMEOUT_S):
             raise StudyError(
-                f"expected the server at {config.url} to load its model again, but it does not; see its log"
+                f"expected the server at {config.url} to load its model again, but it did not; see its log"
             )
 
-    def give_back() -> None:
-        """Load what was served before: without a configuration Triton 2.51 reads none, for no file has changed.
+    def restore() -> None:
+        """Load the previous configuration explicitly: Triton 2.51 does not read a file that has not changed.
 
-        The load of an interrupted trial may still be under way, and end after ours: two looks have to find it back.
+        The load of an interrupted trial may end after ours, so the configuration must be found twice.
         """
-        deadline = time.monotonic() + GIVE_BACK_S
+        deadline = time.monotonic() + RESTORE_TIMEOUT_S
         n_found = 0
         while time.monotonic() < deadline:
             with contextlib.suppress(EvaluatorError):
@@ -146,14 +145,14 @@ def _server(config: TuneConfig, stack: contextlib.ExitStack, console: Console) -
                 if n_found == 0:
                     control.load(config=as_json(before))
             time.sleep(1.0)
-        console.print(f"note     {config.url} does not serve what it did before; load its model again")
+        console.print(f"note     {config.url} does not serve its previous configuration; load its model again")
 
-    stack.callback(give_back)
-    return Target(config.url, key_file=config.key_file), restore
+    stack.callback(restore)
+    return Target(config.url, key_file=config.key_file), revive
 
 
 def _open_folder(config: TuneConfig, base: Any, space: Space, stack: contextlib.ExitStack) -> None:
-    """Make the folder, or go on in it, alone: what is compared must be the same."""
+    """Create or continue the folder of a study; its measurements must be comparable."""
     stack.enter_context(sole_writer(config.out))
     path = config.out / "study.json"
     versions = (version_number(one.name) for one in (config.repository / MODEL_NAME).glob("[0-9]*"))
@@ -183,7 +182,7 @@ def _open_folder(config: TuneConfig, base: Any, space: Space, stack: contextlib.
 
 
 def _write(config: TuneConfig, base: Any, verdict: Verdict) -> Path:
-    """The configuration that won, with what was measured in comments."""
+    """Write the configuration that won, with the measurements in comments."""
     name = f"tuned-{host()}"
     path = config_path(config.repository, name)
     promise = f" and {config.limit}" if config.limit else ""
@@ -193,7 +192,7 @@ def _write(config: TuneConfig, base: Any, verdict: Verdict) -> Path:
         f"With measurements of {config.seconds:g} s{promise}: {verdict.describe(config.unit)}",
         "Pairs: " + ", ".join(f"{best.rate:,.0f}/{default.rate:,.0f}" for default, best in verdict.pairs),
         f"Setting: {json.dumps(verdict.setting)}; the default: {json.dumps(verdict.default)}",
-        f"The clients' part of it: {client_flags(verdict.setting)}",
+        f"For the clients: {client_flags(verdict.setting)}",
     ]
     text = "".join(f"# {line}\n" for line in lines) + as_text(apply(base, verdict.setting))
     write_whole(path, text.encode())

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be tuned: a setting is a value for every name below, and half of it is a server's `config.pbtxt`.
+"""The space of settings: a setting has a value for every name below; half of it is a server's `config.pbtxt`.
 
 | name | of | values |
 | --- | --- | --- |
 | delay_us | server | `max_queue_delay_microseconds` |
-| preferred | server | `preferred_batch_size`: sizes with commas between, or none |
+| preferred | server | `preferred_batch_size`: sizes separated by commas, or none |
 | instances | server | instances of the model |
-| threads | server | threads of each (0: cores shared among them), where the configuration has that parameter |
-| rows, in_flight | load generator | rows of a request, requests in flight |
-| workers, games, groups | self-play | processes, rounds side by side in each, batches in flight of each |
+| threads | server | threads per instance (0: cores shared among them), if the configuration has that parameter |
+| rows, in_flight | load generator | rows per request, requests in flight |
+| workers, games, groups | self-play | processes, concurrent rounds per group, groups per process |
 """
 
 import json
@@ -21,6 +21,7 @@ from typing import Any, Final
 import optuna
 from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from clients.files import read_small, reason
 from clients.selfplay.sizing import choose_size
@@ -35,117 +36,117 @@ DEFAULT_LOAD: Final[Mapping[str, int]] = {"rows": 256, "in_flight": 8}
 ROWS: Final = (64, 128, 256, 512, 1024)
 GAMES_PER_GROUP: Final = (64, 128, 256, 512)
 THREADS: Final = "threads"
-"""A parameter of our backends, and its name here."""
+"""Parameter of our backends."""
 
 
 class UnreadableConfig(BlobError):
-    """A config.pbtxt that cannot be read, or tuned."""
+    """A config.pbtxt cannot be read or tuned."""
 
 
 @dataclass(frozen=True)
 class Space:
     """All settings of one objective on one machine."""
 
-    distributions: dict[str, optuna.distributions.BaseDistribution]
+    distributions: dict[str, BaseDistribution]
     default: dict[str, int | str]
-    """What `blobzero serve` and the clients do unless told otherwise."""
+    """Setting of the given configuration and of the clients' defaults."""
     guesses: Sequence[dict[str, int | str]]
-    """Settings worth trying first."""
+    """Settings to try first."""
 
     def to_json(self) -> dict[str, Any]:
-        """What is tried of each name, and its default."""
+        """Return the values and the default of each name."""
         return {
-            name: {"default": self.default[name], **json.loads(optuna.distributions.distribution_to_json(one))}
-            for name, one in self.distributions.items()
+            name: {"default": self.default[name], **json.loads(optuna.distributions.distribution_to_json(values))}
+            for name, values in self.distributions.items()
         }
 
 
 def read_config(path: Path) -> Any:
-    """A `config.pbtxt` as a message of Triton's `model_config.proto`.
+    """Read a `config.pbtxt` as a message of Triton's `model_config.proto`.
 
     Raises:
-        UnreadableConfig: it is not there, or no configuration.
+        UnreadableConfig: if it is missing or invalid.
     """
     try:
         return text_format.Parse(read_small(path).decode(), model_config_pb2.ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise UnreadableConfig(
-            f"expected a model configuration at {path}, got {reason(error)}; blobzero doctor"
+            f"expected a model configuration at {path}, got {reason(error)}; run blobzero doctor"
         ) from error
 
 
 def space_of(objective: str, config: Any) -> Space:
-    """The space around the configuration of a repository; raises `UnreadableConfig` for one that cannot be tuned."""
-    from optuna.distributions import CategoricalDistribution, IntDistribution
-
+    """Return the space around a configuration; raises `UnreadableConfig` if it cannot be tuned."""
     cores = len(os.sched_getaffinity(0))
     batching, largest = config.dynamic_batching, max(1, config.max_batch_size)
     if len(config.instance_group) > 1:
         raise UnreadableConfig(f"expected one instance_group, got {len(config.instance_group)}; tune them by hand")
     on_gpu = any(group.kind == model_config_pb2.ModelInstanceGroup.KIND_GPU for group in config.instance_group)
-    own: dict[str, int | str] = {
+    default: dict[str, int | str] = {
         "delay_us": int(batching.max_queue_delay_microseconds),
         "preferred": ",".join(map(str, batching.preferred_batch_size)) or "none",
         "instances": sum(group.count or 1 for group in config.instance_group) or 1,
     }
-    sizes = [one for one in PREFERRED if one == "none" or max(map(int, one.split(","))) <= largest]
-    distributions: dict[str, optuna.distributions.BaseDistribution] = {
-        "delay_us": IntDistribution(0, max(LONGEST_DELAY_US, int(own["delay_us"])), step=1),
-        "preferred": CategoricalDistribution(list(dict.fromkeys([*sizes, str(own["preferred"])]))),
-        "instances": IntDistribution(1, max(2 * cores, int(own["instances"]))),
+    sizes = [text for text in PREFERRED if text == "none" or max(map(int, text.split(","))) <= largest]
+    distributions: dict[str, BaseDistribution] = {
+        "delay_us": IntDistribution(0, max(LONGEST_DELAY_US, int(default["delay_us"])), step=1),
+        "preferred": CategoricalDistribution(list(dict.fromkeys([*sizes, str(default["preferred"])]))),
+        "instances": IntDistribution(1, max(2 * cores, int(default["instances"]))),
     }
-    if THREADS in config.parameters:  # as our own backends have it, which compute on the processor
+    if THREADS in config.parameters:  # our own backends, which compute on the CPU
         text = config.parameters[THREADS].string_value
         if not text.isdecimal():
             raise UnreadableConfig(f"expected the parameter {THREADS} to be a whole number, got {text!r}; correct it")
-        own[THREADS] = int(text)
+        default[THREADS] = int(text)
         distributions[THREADS] = IntDistribution(0, max(cores, int(text)))
     if objective == "rows":
-        own |= {**DEFAULT_LOAD, "rows": min(DEFAULT_LOAD["rows"], largest)}
-        rows = {int(own["rows"]), *(one for one in ROWS if one <= largest)}
+        default |= {**DEFAULT_LOAD, "rows": min(DEFAULT_LOAD["rows"], largest)}
+        rows = {int(default["rows"]), *(n for n in ROWS if n <= largest)}
         distributions["rows"] = CategoricalDistribution(sorted(rows))
         distributions["in_flight"] = CategoricalDistribution([2, 4, 8, 16, 32])
     else:
         size = choose_size("auto", "auto", "auto", network_is_here=not on_gpu)
-        own |= {"workers": size.workers, "games": size.games // size.groups, "groups": size.groups}
+        default |= {"workers": size.workers, "games": size.games // size.groups, "groups": size.groups}
         distributions["workers"] = IntDistribution(1, max(cores, size.workers))
         distributions["games"] = CategoricalDistribution(sorted({*GAMES_PER_GROUP, size.games // size.groups}))
         distributions["groups"] = IntDistribution(1, max(6, size.groups))
     guesses: list[dict[str, int | str]] = [
         {"instances": 1}, {"instances": cores, THREADS: 1}, {"delay_us": 300}, {"preferred": sizes[-1]}
     ]  # fmt: skip
-    return Space(distributions, own, [{name: one.get(name, own[name]) for name in own} for one in guesses])
+    return Space(
+        distributions, default, [{name: guess.get(name, default[name]) for name in default} for guess in guesses]
+    )
 
 
 def apply(config: Any, setting: Setting) -> Any:
-    """A copy of a configuration with the server's half of a setting in it."""
-    changed = model_config_pb2.ModelConfig()
-    changed.CopyFrom(config)
-    batching = changed.dynamic_batching
+    """Return a copy of a configuration with the server's half of a setting."""
+    copy = model_config_pb2.ModelConfig()
+    copy.CopyFrom(config)
+    batching = copy.dynamic_batching
     batching.SetInParent()
     batching.max_queue_delay_microseconds = int(setting["delay_us"])
     del batching.preferred_batch_size[:]
     if setting["preferred"] != "none":
-        batching.preferred_batch_size.extend(int(one) for one in str(setting["preferred"]).split(","))
-    group = changed.instance_group[0] if changed.instance_group else changed.instance_group.add()
+        batching.preferred_batch_size.extend(map(int, str(setting["preferred"]).split(",")))
+    group = copy.instance_group[0] if copy.instance_group else copy.instance_group.add()
     group.count = int(setting["instances"])
     if THREADS in setting:
-        changed.parameters[THREADS].string_value = str(setting[THREADS])
-    return changed
+        copy.parameters[THREADS].string_value = str(setting[THREADS])
+    return copy
 
 
 def as_json(config: Message) -> str:
-    """As the control API takes it."""
+    """Return a configuration in the form of the control API."""
     return str(json_format.MessageToJson(config, preserving_proto_field_name=True, indent=None))
 
 
 def as_text(config: Message) -> str:
-    """As it stands in a file."""
+    """Return a configuration in the form of `config.pbtxt`."""
     return str(text_format.MessageToString(config))
 
 
 def client_flags(setting: Setting) -> str:
-    """The clients' half of a setting, as flags of the command that it is for."""
+    """Return the command with the clients' half of a setting."""
     if "rows" in setting:
         return f"blobzero loadtest --rows {setting['rows']} --concurrency {setting['in_flight']}"
     games = int(setting["games"]) * int(setting["groups"])

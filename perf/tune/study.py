@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search for a better setting, and the proof that it is one.
+"""The search for a better setting, and the proof that it is better.
 
 A machine's speed drifts, so no measurement stands alone: the default is measured again before and after every few
-trials, and a trial's score is the logarithm of its rate over the geometric mean of those two.
+trials, and a trial's score is the logarithm of its rate over the mean of those two.
 """
 
 import math
@@ -24,58 +24,57 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from clients.arena.rating import Estimate, estimate
 from clients.files import read_small, reason
 from mcts_ext.errors import BlobError
-from perf.tune.measure import Measure, Measured, Refused, penalized
+from perf.tune.measure import Measure, Measured, Refused, excess, penalized
 from perf.tune.space import Setting, Space
 from ui.progress import Show
 
 BLOCK: Final = 3
-"""Trials between two looks at the default."""
+"""Number of trials between two measurements of the default."""
 FINALISTS: Final = 3
 N_TRIES: Final = 3
-"""Of what was measured before, for the setting in between may have left a server that is not itself yet."""
+"""Number of tries for a setting that worked before: a refused one may have left a server that is still recovering."""
 NAME: Final = "tune"
 T = TypeVar("T")
 
 
 class StudyError(BlobError):
-    """A folder holds a study of something else, or a server does not come back to it."""
+    """The folder holds another study, or the server does not return to it."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The default and the best setting in interleaved pairs, measured after all else."""
+    """The default and the best setting in interleaved pairs, measured last. Arrays are `[n, 2]`, default first."""
 
     default: Setting
     setting: Setting
     pairs: Sequence[tuple[Measured, Measured]]
-    """Of the default and of the setting."""
     limit_ms: float | None
 
     @property
     def ratio(self) -> Estimate:
-        """The setting's rate over the default's: the geometric mean, and its 95% interval."""
-        return _ratio(self._found("rate"))
+        """Rate of the setting over that of the default."""
+        return _ratio(self._values("rate"))
 
     @property
     def medians(self) -> tuple[float, float]:
-        """Rates of the default and of the setting."""
-        default, best = np.median(self._found("rate"), axis=0)
+        """Median rates of the default and of the setting."""
+        default, best = np.median(self._values("rate"), axis=0)
         return float(default), float(best)
 
     @property
     def latency_ratio(self) -> Estimate | None:
-        """The setting's promised quantile over the default's, likewise."""
-        return _ratio(self._found("latency_ms")) if self.latencies_ms is not None else None
+        """Limited quantile of the setting over that of the default."""
+        return _ratio(self._values("latency_ms")) if self.latencies_ms is not None else None
 
     @property
     def latencies_ms(self) -> tuple[float, float] | None:
-        """Medians of the promised quantile, of the default and of the setting."""
-        default, best = np.median(self._found("latency_ms"), axis=0)
+        """Medians of the limited quantile, of the default and of the setting."""
+        default, best = np.median(self._values("latency_ms"), axis=0)
         return None if math.isnan(default + best) else (float(default), float(best))
 
     @property
-    def keep_promise(self) -> tuple[bool, bool]:
-        """Whether the default does, and whether the setting does."""
+    def keep_limit(self) -> tuple[bool, bool]:
+        """Whether the default and the setting meet the limit."""
         if self.limit_ms is None:
             return True, True
         default, best = self.latencies_ms or (math.inf, math.inf)
@@ -83,12 +82,12 @@ class Verdict:
 
     @property
     def is_win(self) -> bool:
-        """Whether the setting keeps the promise, and is faster by an interval that excludes no difference.
+        """Whether the setting meets the limit and is faster, with an interval above 1.
 
-        Where the default does not keep it there is no rate to compare with: then the latency must be lower by such an
-        interval.
+        A default that misses the limit has no rate to compare with; then the latency must be lower, with an interval
+        below 1.
         """
-        default_keeps, keeps = self.keep_promise
+        default_keeps, keeps = self.keep_limit
         if default_keeps:
             return keeps and self.ratio.low > 1
         return keeps and self.latency_ratio is not None and self.latency_ratio.high < 1
@@ -96,9 +95,9 @@ class Verdict:
     def describe(self, unit: str) -> str:
         ratio, (default, best), latencies = self.ratio, self.medians, self.latencies_ms
         return (
-            f"ratio {ratio.mean:.3f}, 95% interval {ratio.low:.3f} to {ratio.high:.3f}, of {len(self.pairs)} "
-            f"interleaved pairs; medians {best:,.0f} and the default's {default:,.0f} {unit}"
-            + ("" if latencies is None else f"; latencies {latencies[1]:.1f} and {latencies[0]:.1f} ms")
+            f"ratio {ratio.mean:.3f}, 95% interval {ratio.low:.3f} to {ratio.high:.3f}, from {len(self.pairs)} "
+            f"interleaved pairs; medians {best:,.0f} and {default:,.0f} (default) {unit}"
+            + ("" if latencies is None else f"; latencies {latencies[1]:.1f} and {latencies[0]:.1f} (default) ms")
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -113,25 +112,25 @@ class Verdict:
             "pairs": [[asdict(one) for one in pair] for pair in self.pairs],
         }
 
-    def _found(self, what: str) -> NDArray[np.float64]:
-        """`[n, 2]`, of the default and of the setting; NaN where nothing was promised."""
-        return np.array([[getattr(one, what) for one in pair] for pair in self.pairs], float)
+    def _values(self, name: str) -> NDArray[np.float64]:
+        """Return a field of all measurements; NaN for None."""
+        return np.array([[getattr(one, name) for one in pair] for pair in self.pairs], float)
 
 
 def _ratio(pairs: NDArray[np.float64]) -> Estimate:
-    """The second of `[n, 2]` over the first: the geometric mean, and its 95% interval."""
+    """Return the geometric mean of the second of each pair over the first, with its 95% interval."""
     found = estimate(np.log(pairs[:, 1] / pairs[:, 0]))
     return Estimate(*(math.exp(value) for value in (found.mean, found.low, found.high)))
 
 
 def open_study(path: Path, *, seed: int) -> optuna.Study:
-    """A study in a file; what it holds is gone on with, and what was broken off with its process is asked again.
+    """Open or create a study; trials that were interrupted with their process are queued again.
 
     Raises:
-        StudyError: the file holds no study.
+        StudyError: if the file holds no study.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # What a process that was killed, or a full disk, left of a line: the next one would be written onto it.
+    # Remove a line truncated by a kill or a full disk; the next one would be appended to it.
     if path.exists() and not (data := read_small(path)).endswith(b"\n"):
         os.truncate(path, data.rfind(b"\n") + 1)
     try:
@@ -139,7 +138,7 @@ def open_study(path: Path, *, seed: int) -> optuna.Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             storage = JournalStorage(JournalFileBackend(str(path)))
             study = optuna.create_study(study_name=NAME, storage=storage, direction="maximize", load_if_exists=True)
-            # Another seed for what is still to come: the same one would ask for the first trials again.
+            # The same seed would suggest the first trials again.
             study.sampler = optuna.samplers.TPESampler(
                 seed=seed + len(study.trials), multivariate=True, n_startup_trials=8, constant_liar=True
             )
@@ -154,25 +153,23 @@ def open_study(path: Path, *, seed: int) -> optuna.Study:
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials with a score, and those that the server refused."""
+    """Return the trials that have a score or were refused."""
     return [one for one in study.trials if one.state == TrialState.COMPLETE or "reason" in one.user_attrs]
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """A study under way."""
+    """A study in progress."""
 
     study: optuna.Study
     space: Space
     measure: Measure
-    """Measures one setting once."""
     _: KW_ONLY
     limit_ms: float | None
     show: Show
-    """Told what is measured, and in a line of its own what came of a trial."""
 
     def search(self, n_trials: int) -> None:
-        """Try settings until the study has so many trials."""
+        """Try settings until the study has this many trials."""
         if not self.study.trials:
             for guess in self.space.guesses:
                 self.study.enqueue_trial(guess)
@@ -188,17 +185,17 @@ class Tuning:
                     if measured is not None:
                         tried.append((trial, measured))
                 after = self._default()
-            finally:  # what was measured counts, whatever comes in between
-                beside = before if after is None else (before + after) / 2
+            finally:  # completed measurements count even after an interruption
+                reference = before if after is None else (before + after) / 2
                 for trial, measured in tried:
-                    self._tell(trial, measured, beside)
+                    self._tell(trial, measured, reference)
             before = after
 
     def choose(self) -> dict[str, int | str] | None:
-        """The best setting but the default, after the best few were measured again; None where there is none."""
+        """Measure the best few settings again and return the best, other than the default; None if there is none."""
         ranked = sorted(
             self.study.get_trials(states=[TrialState.COMPLETE]),
-            key=lambda one: (self._is_over(one.user_attrs.get("latency_ms")), -(one.value or 0.0)),
+            key=lambda trial: (self._is_over(trial.user_attrs.get("latency_ms")), -(trial.value or 0.0)),
         )
         finalists: list[dict[str, int | str]] = []
         for setting in (dict(trial.params) for trial in ranked):
@@ -206,12 +203,12 @@ class Tuning:
                 finalists.append(setting)
         scores, n_over = [0.0] * len(finalists), [0] * len(finalists)
         for order in (range(len(finalists)), reversed(range(len(finalists)))):
-            beside = self._default()
+            reference = self._default()
             for i in order:
-                self.show(f"again: {finalists[i]}")
+                self.show(f"measuring again: {finalists[i]}")
                 try:
                     measured = self.measure(finalists[i])
-                    scores[i] += penalized(measured, self.limit_ms) - beside
+                    scores[i] += penalized(measured, self.limit_ms) - reference
                     n_over[i] += self._is_over(measured.latency_ms)
                 except Refused:
                     scores[i] = -math.inf
@@ -219,10 +216,10 @@ class Tuning:
         return finalists[min(left, key=lambda i: (n_over[i], -scores[i]))] if left else None
 
     def compare(self, setting: Setting, *, pairs: int) -> Verdict:
-        """Default and setting in turns, each as often first as second: the verdict rests on these alone.
+        """Measure default and setting in turns, each as often first as second; the verdict rests on these alone.
 
         Raises:
-            Refused: the server does not take one of them any more.
+            Refused: if the server no longer accepts one of them.
         """
         found: list[tuple[Measured, Measured]] = []
         for i in range(pairs):
@@ -231,19 +228,19 @@ class Tuning:
         return Verdict(self.space.default, setting, found, self.limit_ms)
 
     def _default(self) -> float:
-        """The logarithm of the default's rate now."""
+        """Measure the default; return the logarithm of its rate."""
         self.show("the default")
         return math.log(self._insist(partial(self.measure, self.space.default)).rate)
 
     def _pair(self, setting: Setting, *, default_first: bool) -> tuple[Measured, Measured]:
-        """The default and a setting, one right after the other."""
+        """Measure the default and a setting, one right after the other."""
         if default_first:
             return self.measure(self.space.default), self.measure(setting)
         found = self.measure(setting)
         return self.measure(self.space.default), found
 
     def _insist(self, measure: Callable[[], T]) -> T:
-        """Measure again what was refused, up to `N_TRIES` times."""
+        """Measure, up to `N_TRIES` times if refused."""
         for _ in range(N_TRIES - 1):
             try:
                 return measure()
@@ -252,28 +249,29 @@ class Tuning:
         return measure()
 
     def _is_over(self, latency_ms: float | None) -> bool:
-        return self.limit_ms is not None and latency_ms is not None and latency_ms > self.limit_ms
+        return excess(latency_ms, self.limit_ms) > 1
 
     def _try(self, trial: Trial) -> Measured | None:
-        """Measure a trial; None, and the trial failed, where the server refuses it."""
-        setting = dict(trial.params)
-        self.show(f"trial {trial.number + 1}: {setting}")
+        """Measure a trial; if the server refuses it, fail the trial and return None."""
+        text = f"trial {trial.number + 1}: {trial.params}"
+        self.show(text)
         try:
-            return self.measure(setting)
+            return self.measure(dict(trial.params))
         except Refused as error:
             trial.set_user_attr("reason", str(error))
             self.study.tell(trial, state=TrialState.FAIL)
-            self.show(f"trial {trial.number + 1}: {setting}: refused: {error}", len(finished(self.study)), is_line=True)
+            self.show(f"{text}: refused: {error}", len(finished(self.study)), is_line=True)
             return None
 
-    def _tell(self, trial: Trial, measured: Measured, beside: float) -> None:
-        score = penalized(measured, self.limit_ms) - beside
-        for name, value in (asdict(measured) | {"default": math.exp(beside)}).items():
+    def _tell(self, trial: Trial, measured: Measured, reference: float) -> None:
+        """Complete a trial; `reference` is the logarithm of the default's rate."""
+        score = penalized(measured, self.limit_ms) - reference
+        for name, value in {**asdict(measured), "default": math.exp(reference)}.items():
             trial.set_user_attr(name, value)
         self.study.tell(trial, score)
         latency = "" if measured.latency_ms is None else f", {measured.latency_ms:.1f} ms"
         self.show(
-            f"trial {trial.number + 1}: {dict(trial.params)}: {measured.rate:,.0f}{latency}, "
+            f"trial {trial.number + 1}: {trial.params}: {measured.rate:,.0f}{latency}, "
             f"{math.exp(score):.3f} of the default",
             len(finished(self.study)),
             is_line=True,

@@ -17,7 +17,7 @@ from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.rules import Round
 from perf.bench import engine, openspiel, quality, search
 from perf.bench.deals import N_MOVES, deals, mid_round
-from perf.bench.measure import Figure, Plan, Result, interleave, rate
+from perf.bench.measure import FULL, MIN_REPEATS, QUICK, Figure, Plan, Result, Timing, interleave, rate
 
 
 def silent(text: str) -> None:
@@ -120,8 +120,7 @@ def test_openspiel_evaluates_every_simulation_once() -> None:
 
 
 def test_engine(plan: Plan) -> None:
-    sizes = engine.Sizes(repeats=5, seconds=0.01, deals=2, playouts=20, mid_round=4)
-    found = read_back(engine.run(plan, sizes))
+    found = read_back(engine.run(plan, Timing(repeats=5, seconds=0.01)))
     for name in ("playouts_per_s", "openspiel_playouts_per_s", "ratio", "determinization_us"):
         assert 0 < found[name] < math.inf
     assert [set(point) for point in found["points"]] == [
@@ -132,8 +131,7 @@ def test_engine(plan: Plan) -> None:
 
 
 def test_search(plan: Plan) -> None:
-    sizes = search.Sizes(repeats=5, seconds=0.01, simulations=(10, 40), trees=(1, 8), deals=3)
-    found = read_back(search.run(plan, sizes))
+    found = read_back(search.run(plan, Timing(repeats=5, seconds=0.01), simulations=(10, 40), trees=(1, 8)))
     cases = {(point["evaluator"], point["simulations"], point["trees"]): point for point in found["points"]}
     assert set(cases) == {(e, k, t) for e in ("constant", "random") for k in (10, 40) for t in (1, 8)}
     for point in cases.values():
@@ -151,14 +149,14 @@ def test_search(plan: Plan) -> None:
 
 
 def test_the_sizes_that_scripts_know() -> None:
-    for sizes in (search.FULL, search.QUICK):
-        assert (sizes.simulations, sizes.trees) == ((100, 800), (1, 256))
-    assert min(level.repeats for level in (engine.QUICK, search.QUICK, quality.QUICK)) >= 5
+    assert (search.SIMULATIONS, search.TREES) == ((100, 800), (1, 256))
+    assert min(timing.repeats for timing in (FULL, QUICK)) >= 5
+    assert MIN_REPEATS >= 5
 
 
 def test_quality(plan: Plan) -> None:
-    sizes = quality.Sizes(repeats=5, compared_rounds=1, played_rounds=2)
-    found = read_back(quality.measure(plan, sizes, HashEvaluator(), network="none"))
+    workload = quality.Workload(compared_rounds=1, played_rounds=2)
+    found = read_back(quality.measure(plan, workload, HashEvaluator(), network="none"))
     points = {point["leaves_per_tree"]: point for point in found["points"]}
     assert list(points) == [1, 4, 8, 30]
     assert (points[1]["move_agreement"], points[1]["policy_tv"]) == (1.0, 0.0)

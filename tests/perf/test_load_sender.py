@@ -20,7 +20,7 @@ from perf.load.sender.worker import Sender
 class Refusing:
     """A transport that says no at once, within `send`."""
 
-    most_in_flight = 1
+    max_in_flight = 1
     n_sent = 0
 
     def prepare(self, payload: object) -> object:
@@ -61,7 +61,7 @@ def test_what_never_was_answered_is_counted() -> None:
 
 def test_a_transport_that_blocks_its_sender_hides_nothing() -> None:
     class Blocking(Refusing):
-        most_in_flight = 1000
+        max_in_flight = 1000
 
         def send(self, prepared: object, done: Done) -> None:
             self.n_sent += 1

@@ -21,7 +21,7 @@ from clients.selfplay.records import write_shard
 from mcts_ext.records import Records
 from perf.soak.disk import NoSmallDisk, SmallDisk
 from perf.soak.faults import KINDS, schedule
-from perf.soak.memory import GROWTH, Life, Scales, judge_memory
+from perf.soak.memory import GROWTH, Life, MemoryLog, judge_memory
 from perf.soak.proxy import Proxy
 from perf.soak.rounds import Bookkeeper
 
@@ -138,28 +138,28 @@ def test_where_more_is_asked_of_a_process_it_may_grow_once_and_must_be_flat_befo
 
 
 def test_a_process_is_marked_twice_at_most_and_only_while_it_lives() -> None:
-    scales = Scales()
-    scales.mark("soak", 0.5)
+    log = MemoryLog()
+    log.mark("soak", 0.5)
     for at in (1.0, 2.0, 3.0):
-        scales.weigh(at, {os.getpid(): "soak"})
-        scales.mark("soak", at)
-        scales.mark("server", at)
-    scales.weigh(4.0, {})
-    scales.mark("soak", 4.0)
-    (found,) = scales.lives
+        log.record(at, {os.getpid(): "soak"})
+        log.mark("soak", at)
+        log.mark("server", at)
+    log.record(4.0, {})
+    log.mark("soak", 4.0)
+    (found,) = log.lives
     assert found.marks == [1.0, 2.0]
 
 
 def test_processes_are_weighed_and_those_that_are_gone_left_out() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
-        scales = Scales()
-        scales.weigh(0.0, {os.getpid(): "soak", child.pid: "worker"})
+        log = MemoryLog()
+        log.record(0.0, {os.getpid(): "soak", child.pid: "worker"})
         child.kill()
         child.wait()
-        scales.weigh(1.0, {os.getpid(): "soak", child.pid: "worker"})
-    found = {one.role: list(one.at) for one in scales.lives}
+        log.record(1.0, {os.getpid(): "soak", child.pid: "worker"})
+    found = {one.role: list(one.at) for one in log.lives}
     assert found == {"soak": [0.0, 1.0], "worker": [0.0]}
-    assert all(size > 0 for one in scales.lives for size in one.bytes)
+    assert all(size > 0 for one in log.lives for size in one.bytes)
 
 
 # -- the schedule -----------------------------------------------------------------------------------------------------

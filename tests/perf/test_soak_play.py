@@ -33,7 +33,7 @@ class Played(Soak):
 
 def played(out: Path, rate: Callable[[float], float], *, faults: int = 0) -> Played:
     config = SoakConfig(out=out, minutes=4.0, faults=faults)
-    soak = Played(config, None, config.kinds, lambda at, text, is_line: None, lambda: False)
+    soak = Played(config, None, config.kinds, lambda *_, **__: None, lambda: False)
     soak.rate = rate
     return soak
 

@@ -236,7 +236,7 @@ def test_a_default_that_breaks_the_promise_is_beaten_by_a_slower_setting_that_ke
     pairs = [(Measured(1000.0, 30.0 + i / 10), Measured(800.0, 15.0)) for i in range(8)]
     verdict = Verdict(space.default, space.default, pairs, limit_ms=20.0)
     assert verdict.ratio.high < 1
-    assert verdict.keep_promise == (False, True)
+    assert verdict.keep_limit == (False, True)
     assert verdict.is_win
     unsteady = [(Measured(1000.0, latency), Measured(800.0, 18.0)) for latency in (5.0, 40.0) * 4]
     assert not Verdict(space.default, space.default, unsteady, limit_ms=20.0).is_win

@@ -17,9 +17,7 @@ from clients.triton.protocol import service_pb2
 from clients.triton.statistics import ModelStatistics
 from export.publishing.server import ModelServer
 from perf.load.plan import Target, Traffic
-from perf.load.sender.rows import make_payloads
 from perf.load.sender.sharedmemory import SharedMemory
-from perf.load.sender.signature import read_signature
 from perf.load.sender.transports import GrpcUnary
 from perf.soak.proxy import Proxy
 from serving.config import ServerConfig
@@ -114,10 +112,8 @@ def test_who_asks_now_and_then_misses_one_answer(proxy: Proxy, ask: str) -> None
 def test_a_load_test_loses_what_was_in_flight_and_no_more(
     server: EmbeddedTriton, proxy: Proxy, kind: type[GrpcUnary]
 ) -> None:
-    target, traffic = Target(proxy.url, key_file=server.key_file), Traffic(rows=4, data="random", timeout_s=1.0)
-    signature = read_signature(target)
-    transport = kind(target, signature, traffic)
-    prepared = transport.prepare(make_payloads(signature, traffic, index=0)[0])
+    transport = kind(Target(proxy.url, key_file=server.key_file), Traffic(rows=4, timeout=1.0))
+    prepared = transport.prepare(random_rows(4, seed=0))
 
     def send(n: int) -> list[Failure | None]:
         ended: list[Failure | None] = []

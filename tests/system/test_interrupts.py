@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from perf.load.plan import Target, Traffic
-from perf.load.sender.signature import Signature, Tensor, read_signature
 from perf.load.sender.worker import SenderConfig
 from perf.soak.proxy import Proxy
 from serving.embedded import EmbeddedTriton
@@ -146,9 +145,7 @@ def test_a_load_worker_whose_server_is_silent_ends_with_its_starter(triton_serve
     """Its regions of shared memory, which it would unregister first, go with the server's own end."""
     with Proxy(triton_server.url) as proxy:
         key_file = triton_server.key_file  # drawn for another port than the proxy's
-        config = SenderConfig(
-            Target(proxy.url, key_file=key_file), read_signature(Target(proxy.url)), Traffic("shm", rows=4), 0
-        )
+        config = SenderConfig(Target(proxy.url, key_file=key_file), "shm", Traffic(rows=4), 1024, 0)
         process = start_worker("perf.load.sender.worker", config.to_json())
         assert process.stdout is not None
         assert process.stdin is not None
@@ -161,6 +158,5 @@ def test_a_load_worker_whose_server_is_silent_ends_with_its_starter(triton_serve
 
 
 def test_a_load_worker_that_is_not_ready_ends_with_its_starter(nobody: str) -> None:
-    tensor = Tensor("x", "FP32", (3_000_000,))  # a hundred rows of it take a while to make
-    config = SenderConfig(Target(nobody), Signature((tensor,), (tensor,), 1000), Traffic(rows=1000, data="random"), 0)
+    config = SenderConfig(Target(nobody), "grpc", Traffic(rows=1000), 1024, 0)  # its positions take a while to make
     assert seconds_to_end(start_worker("perf.load.sender.worker", config.to_json())) < AT_ONCE_S + 1.5  # imports first

@@ -205,8 +205,8 @@ def test_a_command_killed_at_any_step_is_mended_by_its_repetition(
 
 
 def test_swaps_under_load_lose_nothing(tmp_path: Path) -> None:
-    sizes = swap.Sizes(swaps=1, clients=8, rows=64, preset="small")
-    found = swap.run(Plan(quick=True, say=lambda text: None, out=tmp_path), sizes=sizes).to_json()
+    plan = Plan(quick=True, say=lambda text: None, out=tmp_path)
+    found = swap.run(plan, swaps=1, rows=64, preset="small").to_json()
     assert found["failed_requests"] == found["mixed_answers"] == found["older_after_newer"] == 0
     assert [point["version"] for point in found["points"]] == [3]
     assert all(0 < point["live_s"] < 60 and 0 < point["stall_s"] < 60 for point in found["points"])

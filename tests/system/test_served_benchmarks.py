@@ -10,7 +10,7 @@ import pytest
 from export.publishing.publish import ensure_model
 from perf.bench import inference, selfplay
 from perf.bench.measure import Plan
-from perf.bench.selfplay import Case, Pace
+from perf.bench.selfplay import FleetCase, Pace
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_inference_covers_every_path_and_batch(plan: Plan, repository: Path) -> 
 
 @pytest.mark.triton
 def test_selfplay_measures_a_fleet_beside_pure_load(plan: Plan, repository: Path) -> None:
-    pace = Pace((Case(1, 2, 4), Case(2, 3, 30)), warm_up_s=0.3, window_s=0.3, pure_s=0.1, whole_rounds=4)
+    pace = Pace((FleetCase(1, 2, 4), FleetCase(2, 3, 30)), warm_up_s=0.3, window_s=0.3, pure_load_s=0.1, whole_rounds=4)
     result = selfplay.run(plan, repository=repository, pace=pace)
     found = json.loads(json.dumps(result.to_json()))
     assert [(point["workers"], point["determinizations"]) for point in found["points"]] == [(1, 2), (2, 3)]

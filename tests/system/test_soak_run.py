@@ -73,7 +73,7 @@ def test_what_nobody_asked_for_makes_the_verdict_bad(tmp_path: Path) -> None:
     found = json.loads(said)
     assert found["unasked"] == {"worker": 1, "server": 0}
     assert found["rounds"]["vanished"] == [shards[0].name]
-    assert "1 times a worker ended that was not made to; see soak.json" in found["found"]
+    assert "unexpected deaths of a worker: 1; see soak.json" in found["found"]
 
 
 @pytest.mark.triton

@@ -174,5 +174,5 @@ def test_an_interrupted_study_keeps_its_trials(tmp_path: Path) -> None:
     found = json.loads((out / "tune.json").read_text())
     assert found["interrupted"]
     assert len(found["trials"]) >= 3
-    assert "goes on with the" in said
+    assert "continues after the" in said
     assert f"--seconds 0.3 --repository {models} --out {out}" in said

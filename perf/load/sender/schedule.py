@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When requests are sent: in a closed loop after an answer, in an open loop at times drawn beforehand.
+"""Send times of an open loop: a Poisson process, drawn in advance.
 
-Arrivals at rate r are a Poisson process. Each of P processes draws one of rate r / P of its own; together they are one
-of rate r. While the load ramps up the rate grows linearly from 0.
+Each of P processes draws its own arrivals at rate r / P; together they form a process of rate r. During the ramp the
+rate grows linearly from 0.
 """
 
 import math
@@ -12,12 +12,12 @@ import numpy as np
 
 
 def arrivals(rate: float, *, ramp_s: float, seed: tuple[int, ...]) -> Iterator[float]:
-    """Seconds after the start, without end.
+    """Yield arrival times in seconds after the start, without end.
 
-    With L(t) requests expected by t, L = rate t^2 / (2 ramp) while it ramps up and rate (t - ramp / 2) after, the times
-    are L's inverse at the arrivals of a process of rate 1.
+    Let L(t) be the expected number of requests by time t: rate t^2 / (2 ramp) during the ramp, rate (t - ramp / 2)
+    afterwards. Then the times are L's inverse at the arrivals of a process of rate 1.
     """
-    rng = np.random.default_rng((2, *seed))  # 1 is of the rows
+    rng = np.random.default_rng((2, *seed))  # stream 1 draws the rows
     expected = 0.0
     in_ramp = rate * ramp_s / 2
     while True:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests whose tensors stand in shared memory: the server reads and writes them there, gRPC carries the rest.
+"""Requests whose tensors are in system shared memory; gRPC carries only their description.
 
 ```
-/dev/shm/blobzero-load-PID-N    one slot: | inputs | outputs |       as many slots as requests in flight
+/dev/shm/blobzero-load-PID-N    one slot per request in flight: | rows | outputs |
 ```
-A region loses its name as soon as the server has mapped it, so whatever is killed, no file stays behind; the server's
-mapping goes with `close`, or, where this process is killed, with `unregister_all`.
+A region's file is unlinked as soon as the server has mapped it, so no file is left after a kill. The server's mapping
+ends with `close`, or with `unregister_all` after this process was killed.
 """
 
 import contextlib
@@ -15,64 +15,61 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clients.errors import RequestTimeout
 from clients.triton.channel import key_metadata
 from clients.triton.connection import Connection
 from clients.triton.failures import Failure
 from clients.triton.protocol import service_pb2
+from mcts_ext.contract import OUTPUTS
 from mcts_ext.errors import BlobError
 from perf.load.plan import LoadError, Target, Traffic
-from perf.load.sender.rows import Payload
-from perf.load.sender.signature import Signature
 from perf.load.sender.transports import Done, GrpcUnary, request_head
 
 FOLDER: Final = "/dev/shm"
-ALIGNMENT: Final = 4096
+FLOAT_BYTES: Final = 4
+OUTPUT_BYTES: Final = FLOAT_BYTES * sum(width for _, width in OUTPUTS.values())
+"""Bytes of the outputs per row."""
 
 
 @dataclass
 class _Slot:
     name: str
     memory: mmap.mmap
-    requests: dict[int, bytes] = field(default_factory=dict)
-    """By rows."""
+    messages: dict[int, bytes] = field(default_factory=dict)
+    """Encoded request by number of rows."""
 
 
 class SharedMemory(GrpcUnary):
-    """A request's rows are copied into its slot when it is sent, as a client with new rows would."""
+    """Copies the rows into a slot for each request, as a client with new rows would."""
 
-    most_in_flight = 64
+    max_in_flight = 64
 
-    def __init__(self, target: Target, signature: Signature, traffic: Traffic) -> None:
-        super().__init__(target, signature, traffic)
+    def __init__(self, target: Target, traffic: Traffic) -> None:
+        super().__init__(target, traffic)
         self._idle: deque[_Slot] = deque()
         self._slots: list[_Slot] = []
-        self._input_bytes = self._output_bytes = 0
+        self._slot_bytes = 0
         self._control = Control(target, self.connection)
 
-    def prepare(self, payload: Payload) -> Payload:
-        self._input_bytes = max(self._input_bytes, payload.n_bytes)
-        # An output whose size the server alone knows comes with the answer.
-        n_bytes = sum((one.row_bytes or 0) * payload.n_rows for one in self._signature.outputs)
-        self._output_bytes = max(self._output_bytes, n_bytes)
-        return payload
+    def prepare(self, rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        self._slot_bytes = max(self._slot_bytes, rows.nbytes + OUTPUT_BYTES * len(rows))
+        return rows
 
-    def send(self, prepared: Payload, done: Done) -> None:
+    def send(self, prepared: NDArray[np.uint8], done: Done) -> None:
         slot = self._idle.popleft() if self._idle else self._add_slot()
-        at = 0
-        for array in prepared.tensors:
-            slot.memory[at : at + array.nbytes] = array.data
-            at += array.nbytes
-        request = slot.requests.get(prepared.n_rows)
-        # Items of any length make requests of the same rows differ.
-        if request is None or any(one.row_bytes is None for one in self._signature.inputs):
-            request = slot.requests[prepared.n_rows] = self._encode(slot, prepared)
+        slot.memory[: prepared.nbytes] = prepared.data
+        n_rows = len(prepared)
+        if n_rows not in slot.messages:
+            slot.messages[n_rows] = self._encode(slot, prepared)
 
         def finish(failure: Failure | None) -> None:
             self._idle.append(slot)
             done(failure)
 
-        super().send(request, finish)
+        super().send(slot.messages[n_rows], finish)
 
     def close(self) -> None:
         for slot in self._slots:
@@ -83,17 +80,16 @@ class SharedMemory(GrpcUnary):
 
     def _add_slot(self) -> _Slot:
         name = f"{region_prefix(os.getpid())}{len(self._slots)}"
-        size = -(-(self._input_bytes + self._output_bytes) // ALIGNMENT) * ALIGNMENT
         path = f"{FOLDER}/{name}"
         handle = None
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            os.posix_fallocate(handle, 0, size)  # a full /dev/shm is an error here, not a signal later
-            memory = mmap.mmap(handle, size)
-            self._control.register(name, size)
+            os.posix_fallocate(handle, 0, self._slot_bytes)  # a full /dev/shm is an error here, not a signal later
+            memory = mmap.mmap(handle, self._slot_bytes)
+            self._control.register(name, self._slot_bytes)
         except OSError as error:
             raise LoadError(
-                f"expected {size} bytes of shared memory, got {error.strerror}; enlarge {FOLDER}"
+                f"expected {self._slot_bytes} bytes of shared memory, got {error.strerror}; enlarge {FOLDER}"
             ) from error
         finally:
             if handle is not None:
@@ -103,22 +99,21 @@ class SharedMemory(GrpcUnary):
         self._slots.append(slot)
         return slot
 
-    def _encode(self, slot: _Slot, payload: Payload) -> bytes:
-        head = request_head(self._target, self._signature, payload.n_rows)
+    def _encode(self, slot: _Slot, rows: NDArray[np.uint8]) -> bytes:
+        head = request_head(self._target, len(rows))
+        widths = [FLOAT_BYTES * width for _, width in OUTPUTS.values()]
         at = 0
-        for entry, array in zip(head.inputs, payload.tensors, strict=True):
-            _place(entry, slot.name, at, array.nbytes)
-            at += array.nbytes
-        at = self._input_bytes
-        for entry, output in zip(head.outputs, self._signature.outputs, strict=True):
-            if output.row_bytes is not None:
-                _place(entry, slot.name, at, output.row_bytes * payload.n_rows)
-                at += output.row_bytes * payload.n_rows
+        for tensor, row_bytes in zip([*head.inputs, *head.outputs], [rows.shape[1], *widths], strict=True):
+            n_bytes = row_bytes * len(rows)
+            tensor.parameters["shared_memory_region"].string_param = slot.name
+            tensor.parameters["shared_memory_offset"].int64_param = at
+            tensor.parameters["shared_memory_byte_size"].int64_param = n_bytes
+            at += n_bytes
         return bytes(head.SerializeToString())
 
 
 class Control:
-    """Registers and unregisters regions."""
+    """Registers and unregisters the regions of one server."""
 
     def __init__(self, target: Target, connection: Connection) -> None:
         self._target = target
@@ -129,24 +124,22 @@ class Control:
         request = service_pb2.SystemSharedMemoryRegisterRequest(name=name, key=f"/{name}", offset=0, byte_size=size)
         try:
             self._call("SystemSharedMemoryRegister", request)
-        except RequestTimeout:  # over a connection that had gone dead, perhaps; it may have arrived
+        except RequestTimeout:  # the connection may be dead, and the call may have arrived
             self.unregister(name)
             self._call("SystemSharedMemoryRegister", request)
 
     def unregister(self, name: str) -> None:
-        """Harmless where the server is gone or knows no such region."""
+        """Unregister a region; ignores a server that is gone or does not know it."""
         request = service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
         with contextlib.suppress(BlobError):
             self._call("SystemSharedMemoryUnregister", request)
 
     def unregister_all(self, pid: int) -> None:
-        """What a process that was killed has left registered."""
-        try:
-            reply = self._call("SystemSharedMemoryStatus", service_pb2.SystemSharedMemoryStatusRequest())
-        except BlobError:
-            return
-        for name in [name for name in reply.regions if name.startswith(region_prefix(pid))]:
-            self.unregister(name)
+        """Unregister the regions of a process that was killed."""
+        with contextlib.suppress(BlobError):
+            status = self._call("SystemSharedMemoryStatus", service_pb2.SystemSharedMemoryStatusRequest())
+            for name in [name for name in status.regions if name.startswith(region_prefix(pid))]:
+                self.unregister(name)
 
     def _call(self, method: str, request: Any) -> Any:
         return self._connection.call(method, request, model=self._target.model, timeout_s=5.0, metadata=self._metadata)
@@ -154,9 +147,3 @@ class Control:
 
 def region_prefix(pid: int) -> str:
     return f"blobzero-load-{pid}-"
-
-
-def _place(entry: Any, region: str, offset: int, n_bytes: int) -> None:
-    entry.parameters["shared_memory_region"].string_param = region
-    entry.parameters["shared_memory_offset"].int64_param = offset
-    entry.parameters["shared_memory_byte_size"].int64_param = n_bytes

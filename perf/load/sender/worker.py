@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One client process of a load test: sends requests as it is told and reports when each was answered.
+"""One client process of a load test: sends requests as ordered and reports when each was answered.
 
-As a program (`python -m clients.starter perf.load.sender.worker`) it takes lines on standard input and reports in lines
-of JSON on standard output; it stops when its input closes, so it never outlives whoever started it.
+As a program (`python -m clients.starter perf.load.sender.worker`) it reads lines from standard input and reports in
+lines of JSON on standard output; it stops when its input closes, so it does not outlive its parent.
 
 ```
 in   a SenderConfig                        then any number of
-     {"load": ..., "at": T}                begin at this moment of the monotonic clock, which all processes share
-     {"halt": GRACE_S}                     send no more; what is not answered in so long counts as unanswered
+     {"load": ..., "at": T}                begin at time T of the monotonic clock, which all processes share
+     {"halt": GRACE_S}                     send no more; requests without an answer after GRACE_S count as unanswered
 out  {"event": "ready"}                    connected, requests made
-     {"event": "tick", ...}                what ended since the last one: `answers`, `failures`, `reasons`
+     {"event": "tick", ...}                `answers`, `failures` and `reasons` since the last tick
      {"event": "halted"}                   nothing is in flight
-     {"event": "error", "text"}            why it gives up; the exit status is 1
+     {"event": "error", "text"}            the process fails; the exit status is 1
 ```
-An answer is four float64: when its request was meant to be sent, when it came, how late it was really sent, its rows.
+An answer is four float64: intended send time, arrival, lateness of the sending, rows.
 """
 
 import base64
@@ -35,55 +35,50 @@ from typing import Any, Final
 
 from clients.triton.failures import Failure
 from mcts_ext.errors import BlobError
-from perf.load.plan import Load, Target, Traffic
-from perf.load.sender.rows import make_payloads
+from perf.load.plan import Load, Target, Traffic, TransportName
+from perf.load.sender.rows import make_requests
 from perf.load.sender.schedule import arrivals
 from perf.load.sender.sharedmemory import SharedMemory
-from perf.load.sender.signature import Signature, Tensor
 from perf.load.sender.transports import GrpcUnary
 
 TICK_S: Final = 0.1
 PAUSE_S: Final = 0.05
-"""After a failure a slot of a closed loop waits so long; a server that refuses at once would take all of the core."""
+"""Pause of a closed loop's slot after a failure; otherwise a server that refuses at once would occupy a whole core."""
 LAST_S: Final = 1.0
-"""At the end, for what is in flight: the server must not write into shared memory that is taken from it."""
+"""Wait for requests in flight at the end: the server must not write into shared memory that is being removed."""
 UNANSWERED: Final = "Unanswered"
 FIELDS: Final = 4
 
 
 @dataclass(frozen=True)
 class SenderConfig:
-    """What one process needs."""
+    """Configuration of one process."""
 
     target: Target
-    signature: Signature
+    transport: TransportName
     traffic: Traffic
+    max_batch_size: int
     index: int
+    """Number of the process."""
 
     def to_json(self) -> str:
+        """Serialize to one line, for `from_json`."""
         return json.dumps(asdict(self), default=str)
 
     @staticmethod
     def from_json(line: str) -> "SenderConfig":
-        found: dict[str, Any] = json.loads(line)
-        key_file = found["target"].pop("key_file")
-        signature = found["signature"]
-        tensors = {
-            name: tuple(Tensor(one["name"], one["datatype"], tuple(one["shape"])) for one in signature[name])
-            for name in ("inputs", "outputs")
-        }
-        return SenderConfig(
-            Target(**found["target"], key_file=Path(key_file) if key_file else None),
-            Signature(tensors["inputs"], tensors["outputs"], signature["max_batch_size"]),
-            Traffic(**found["traffic"] | {"shapes": tuple(found["traffic"]["shapes"])}),
-            found["index"],
-        )
+        """Parse a line of JSON."""
+        fields: dict[str, Any] = json.loads(line)
+        target = fields.pop("target")
+        if target["key_file"] is not None:
+            target["key_file"] = Path(target["key_file"])
+        return SenderConfig(target=Target(**target), traffic=Traffic(**fields.pop("traffic")), **fields)
 
 
 class Sender:
-    """Sends, and keeps what came of it until it is taken.
+    """Sends requests and keeps the results until they are taken.
 
-    `run` is the loop of the one thread that sends at given times; in a closed loop the thread that learns of an answer
+    `run` is the loop of the thread that sends at scheduled times; in a closed loop, the thread that receives an answer
     sends the next request itself.
     """
 
@@ -91,10 +86,10 @@ class Sender:
         self._transport = transport
         self._requests = itertools.cycle(requests)  # (rows, prepared)
         self._lock = threading.Condition()
-        self._due: list[tuple[float, int, Callable[[float], None]]] = []  # a heap
+        self._due: list[tuple[float, int, Callable[[float], None]]] = []  # a heap of (time, tie-break, action)
         self._order = itertools.count()
         self._in_flight: dict[object, float] = {}
-        self._room = threading.Semaphore(transport.most_in_flight)
+        self._room = threading.Semaphore(transport.max_in_flight)
         self._times: Iterator[float] = iter(())
         self._next_arrival = math.inf
         self._is_sending = False
@@ -103,25 +98,26 @@ class Sender:
         self._reasons: dict[str, str] = {}
 
     def begin(self, load: Load, *, at: float, ramp_s: float, index: int, processes: int, seed: int) -> None:
+        """Begin this process's share of a load at time `at`."""
         self._is_sending = True
         self._reasons = {}
         if load.concurrency is not None:
             for slot in range(index, load.concurrency, processes):
-                self._plan(at + ramp_s * slot / load.concurrency, self._send_in_turn)
+                self._schedule(at + ramp_s * slot / load.concurrency, self._send_in_turn)
         elif load.rate is not None:
             times = arrivals(load.rate / processes, ramp_s=ramp_s, seed=(seed, index))
             self._times = (at + after for after in times)
             with self._lock:
-                self._plan_arrival()
+                self._schedule_arrival()
 
     def halt(self, grace_s: float) -> None:
-        """Send no more and wait for what is in flight; what is then unanswered has failed.
+        """Send no more and wait for the requests in flight; those without an answer after `grace_s` have failed.
 
-        So has what should have been sent by now: a transport that blocks its sender must not hide what it held up.
+        Requests that should have been sent by now have failed, too: a transport that blocks must not hide them.
         """
         with self._lock:
             self._is_sending = False
-            self._room = threading.Semaphore(self._transport.most_in_flight)  # what hangs gives its back to the old one
+            self._room = threading.Semaphore(self._transport.max_in_flight)  # late calls release the previous one
             self._due.clear()
             unsent, now = [], time.monotonic()
             while self._next_arrival <= now:
@@ -138,14 +134,10 @@ class Sender:
                 self._failures.append((intended, now, UNANSWERED))
                 self._reasons[UNANSWERED] = f"{grace_s:g} s after the last request"
 
-    @property
-    def has_news(self) -> bool:
-        return bool(self._answers or self._failures)
-
     def take(self) -> dict[str, Any]:
-        """What ended since the last call."""
+        """Return the results since the last call."""
         answers = array("d")
-        for _ in range(len(self._answers)):  # others append meanwhile
+        for _ in range(len(self._answers)):  # other threads append meanwhile
             answers.extend(self._answers.popleft())
         failures = [self._failures.popleft() for _ in range(len(self._failures))]
         return {
@@ -155,6 +147,7 @@ class Sender:
         }
 
     def run(self, is_stopped: Callable[[], bool]) -> None:
+        """Send at the scheduled times until stopped."""
         self._is_stopped = is_stopped
         while not is_stopped():
             with self._lock:
@@ -162,16 +155,16 @@ class Sender:
                 if wait_s > 0:
                     self._lock.wait(wait_s)
                     continue
-                at, _, what = heapq.heappop(self._due)
-            what(at)
+                at, _, action = heapq.heappop(self._due)
+            action(at)
 
-    def _plan(self, at: float, what: Callable[[float], None]) -> None:
+    def _schedule(self, at: float, action: Callable[[float], None]) -> None:
         with self._lock:
             if self._is_sending:
-                heapq.heappush(self._due, (at, next(self._order), what))
+                heapq.heappush(self._due, (at, next(self._order), action))
                 self._lock.notify()
 
-    def _plan_arrival(self) -> None:
+    def _schedule_arrival(self) -> None:
         self._next_arrival = next(self._times)
         heapq.heappush(self._due, (self._next_arrival, next(self._order), self._arrive))
         self._lock.notify()
@@ -184,7 +177,7 @@ class Sender:
         with self._lock:
             if room is not self._room:
                 return
-            self._plan_arrival()
+            self._schedule_arrival()
         self._send(at, lambda has_failed: room.release())
 
     def _send_in_turn(self, _at: float) -> None:
@@ -192,7 +185,7 @@ class Sender:
 
     def _after_turn(self, has_failed: bool) -> None:
         if has_failed:
-            self._plan(time.monotonic() + PAUSE_S, self._send_in_turn)
+            self._schedule(time.monotonic() + PAUSE_S, self._send_in_turn)
         elif self._is_sending:
             self._send_in_turn(0.0)
 
@@ -205,7 +198,7 @@ class Sender:
         def done(failure: Failure | None) -> None:
             now = time.monotonic()
             if self._in_flight.pop(flight, None) is None:
-                return  # counted as unanswered already
+                return  # already counted as unanswered
             if failure is None:
                 self._answers.append((intended, now, late_s, rows))
             else:
@@ -217,8 +210,8 @@ class Sender:
 
 
 def main() -> int:
-    """The process: orders from standard input, reports to standard output."""
-    sys.setswitchinterval(0.0005)  # whoever reads answers must not hold up whoever sends
+    """Run the process; return its exit status."""
+    sys.setswitchinterval(0.0005)  # the threads that receive must not delay the one that sends
     config = SenderConfig.from_json(sys.stdin.readline())
     lock, stop = threading.Lock(), threading.Event()
     faults: list[str] = []
@@ -229,8 +222,9 @@ def main() -> int:
 
     def tick(sender: Sender) -> None:
         while not stop.wait(TICK_S):
-            if sender.has_news:
-                report("tick", **sender.take())
+            taken = sender.take()
+            if any(taken.values()):
+                report("tick", **taken)
 
     def listen(sender: Sender) -> None:
         for line in sys.stdin:
@@ -241,13 +235,13 @@ def main() -> int:
                 report("halted")
             else:
                 load = Load(**order.pop("load"))
-                sender.begin(load, index=config.index, processes=config.traffic.processes, **order)
+                sender.begin(load, index=config.index, processes=config.traffic.n_processes, **order)
 
     def send() -> None:
-        kind = SharedMemory if config.traffic.transport == "shm" else GrpcUnary
-        payloads = make_payloads(config.signature, config.traffic, index=config.index)
-        with contextlib.closing(kind(config.target, config.signature, config.traffic)) as transport:
-            sender = Sender(transport, [(one.n_rows, transport.prepare(one)) for one in payloads])
+        kind = SharedMemory if config.transport == "shm" else GrpcUnary
+        requests = make_requests(config.traffic, max_batch_size=config.max_batch_size, index=config.index)
+        with contextlib.closing(kind(config.target, config.traffic)) as transport:
+            sender = Sender(transport, [(len(rows), transport.prepare(rows)) for rows in requests])
             report("ready")
             for work in (tick, listen):
                 threading.Thread(target=guarded, args=(partial(work, sender),), daemon=True).start()
@@ -257,10 +251,10 @@ def main() -> int:
                 sender.halt(LAST_S)
 
     def guarded(work: Callable[[], None]) -> None:
-        """What ends one thread ends the process."""
+        """Run the body of a thread; its end is that of the process."""
         try:
             work()
-        except BrokenPipeError:  # nobody listens
+        except BrokenPipeError:  # the parent has ended
             pass
         except BlobError as error:
             faults.append(str(error))
