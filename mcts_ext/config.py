@@ -26,7 +26,7 @@ class SearchConfig:
     network gives to the other seats' bids and plays so far; 0 draws the determinizations uniformly. Costs one
     evaluation per candidate and earlier choice of another seat."""
     simulations: int = 30
-    """Number of simulations per tree after its root is expanded (K)."""
+    """Number of simulations per tree after its root is expanded (K); 0 plays the network's policy."""
     leaves_per_tree: int = 1
     """Number of leaves per tree evaluated in parallel; more than 1 costs search quality (virtual loss)."""
     c_puct: float = 1.5
@@ -34,8 +34,9 @@ class SearchConfig:
     fpu_reduction: float = 0.1
     """First-play urgency (FPU): an unvisited child gets its parent's value minus this."""
     even_root: bool = False
-    """Visit the root's actions equally often and use PUCT only below the root, so that every tree values every action
-    once there are as many simulations as actions. Needs `q_scale`: the visit distribution is uniform."""
+    """Visit the root's actions equally often and use PUCT only below the root. Every tree values every action: a
+    decision with more actions than `simulations` gets as many as it has actions. Needs `q_scale`: the visit
+    distribution is uniform."""
     dirichlet_alpha: float = 1.0
     """Concentration of the Dirichlet root noise (alpha)."""
     dirichlet_fraction: float = 0.25
@@ -54,7 +55,7 @@ class SearchConfig:
             raise InvalidConfig(
                 f"expected candidates of at least determinizations {self.determinizations}, or 0, got {self.candidates}"
             )
-        _check_range("simulations", self.simulations, 1, 1_000_000)
+        _check_range("simulations", self.simulations, 0, 1_000_000)
         _check_range("leaves_per_tree", self.leaves_per_tree, 1, MAX_LEAVES_PER_TREE)
         _check_range("c_puct", self.c_puct, 0.0, 100.0)
         _check_range("fpu_reduction", self.fpu_reduction, 0.0, 1.0)
