@@ -19,11 +19,11 @@ from statistics import fmean
 from threading import Event
 from typing import Final, NamedTuple
 
-import numpy as np
 from rich.table import Table
 
-from clients.evaluator import Evaluator, HashEvaluator, evaluate
+from clients.evaluator import Evaluator, HashEvaluator
 from clients.local import LocalEvaluator, latest_model_file
+from clients.searching import finish
 from clients.selfplay.worker import play
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import MODEL_NAME
@@ -129,7 +129,7 @@ def compare(evaluator: Evaluator, *, rounds: int, seed: int) -> dict[Way, list[D
         seeds = [random.getrandbits(63) for _ in tables]
         searches = {way: [_search(table, way, n) for table, n in zip(tables, seeds, strict=True)] for way in found}
         sequential = [_search(table, 1, n) for table, n in zip(tables, seeds, strict=True)]
-        asked = _finish(evaluator, [*sequential, *(search for some in searches.values() for search in some)])
+        asked = finish(evaluator, [*sequential, *(search for some in searches.values() for search in some)])
         for way, some in searches.items():
             found[way] += [_difference(*pair, asked) for pair in zip(sequential, some, strict=True)]
         for table, search in zip(tables, sequential, strict=True):
@@ -149,19 +149,6 @@ def _search(table: Round, way: Way, seed: int) -> Search:
     if isinstance(way, int):
         return Search(table, replace(SEQUENTIAL, leaves_per_tree=way, dirichlet_fraction=0.0), seed=seed)
     return _search(table, 1, seed + 1)
-
-
-def _finish(evaluator: Evaluator, searches: list[Search]) -> dict[Search, int]:
-    """Run searches to their end, their rows in common batches; how many rows each asked for."""
-    asked = dict.fromkeys(searches, 0)
-    while waiting := [(search, n) for search in searches if (n := search.collect())]:
-        answer = evaluate(evaluator, np.concatenate([search.observations for search, _ in waiting]))
-        start = 0
-        for search, n in waiting:
-            search.apply(answer.logits[start : start + n], answer.values[start : start + n])
-            asked[search] += n
-            start += n
-    return asked
 
 
 def _difference(sequential: Search, other: Search, asked: Mapping[Search, int]) -> Difference:
