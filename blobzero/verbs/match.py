@@ -35,7 +35,7 @@ PLAIN_INTERVAL_S = 10.0
 """Interval of progress lines without a terminal."""
 CONTESTANTS: Final = (
     f"Two or more players of {KNOWN}; a searching player may have the suffix @DxK, its own determinizations and "
-    "simulations."
+    "simulations, or @policy, its network without search."
 )
 LOOK_EVERY = 16
 """Deals between two evaluations of the sequential test."""
