@@ -24,7 +24,7 @@ class SearchConfig:
     candidates: int = 0  # costs one evaluation per candidate and earlier choice of another seat
     """Number of candidate deals, resampled by the probability of the others' moves so far; 0 draws deals uniformly."""
     simulations: int = 30
-    """Number of simulations per tree after its root is expanded (K)."""
+    """Number of simulations per tree after its root is expanded (K); 0 plays the network's policy."""
     leaves_per_tree: int = 1
     """Number of leaves per tree evaluated in parallel; more than 1 costs search quality (virtual loss)."""
     c_puct: float = 1.5
@@ -32,7 +32,7 @@ class SearchConfig:
     fpu_reduction: float = 0.1
     """First-play urgency (FPU): an unvisited child gets its parent's value minus this."""
     even_root: bool = False
-    """Visit the root's actions equally often, with PUCT below the root only; needs `q_scale`, as visits are uniform."""
+    """Visit the root's actions equally often, at least once each, with PUCT below it; needs `q_scale`."""
     dirichlet_alpha: float = 1.0
     """Concentration of the Dirichlet root noise (alpha)."""
     dirichlet_fraction: float = 0.25
@@ -51,7 +51,7 @@ class SearchConfig:
             raise InvalidConfig(
                 f"expected candidates of at least determinizations {self.determinizations}, or 0, got {self.candidates}"
             )
-        _check_range("simulations", self.simulations, 1, 1_000_000)
+        _check_range("simulations", self.simulations, 0, 1_000_000)
         _check_range("leaves_per_tree", self.leaves_per_tree, 1, MAX_LEAVES_PER_TREE)
         _check_range("c_puct", self.c_puct, 0.0, 100.0)
         _check_range("fpu_reduction", self.fpu_reduction, 0.0, 1.0)

@@ -32,6 +32,7 @@ from mcts_ext.contract import (
     CARD_OWN,
     CARD_PLAYED,
     CARD_UNSEEN,
+    FIRST_CARD_ACTION,
     MAX_HAND,
     N_CARDS_IN_DECK,
     N_SEATS,
@@ -41,6 +42,7 @@ from mcts_ext.contract import (
 )
 from mcts_ext.errors import InvalidConfig
 from mcts_ext.legal import seats_in_round
+from mcts_ext.rules import Round
 
 MOST_POINTS: Final = 10 + MAX_HAND
 """Maximum score of one round."""
@@ -69,6 +71,30 @@ class InformationSet:
     start_cards: int
     others: tuple[tuple[int, ...], ...] = ()
     """Hands of seats 1.. in the determinization; empty if the observation leaves them out."""
+
+    def round(self) -> Round:
+        """Return the position with these hands, seat 0 to act.
+
+        Raises:
+            InvalidConfig: if the observation leaves the other hands out.
+        """
+        hands = [list(hand) for hand in (self.hand, *self.others)]
+        plays = [play for trick in self.tricks for play in trick]
+        if len(hands) != self.n_players:
+            raise InvalidConfig(f"expected the hands of {self.n_players} seats, got {len(hands)}")
+        for seat, card in plays:
+            hands[seat].append(card)
+        table = Round(
+            hands, dealer=self.dealer, trump=self.trump, totals=self.totals, game_round=self.game_round,
+            start_cards=self.start_cards,
+        )  # fmt: skip
+        for i in range(self.n_players):
+            bid = self.bids[(self.dealer + 1 + i) % self.n_players]
+            if bid is not None:
+                table.apply(bid)
+        for _, card in plays:
+            table.apply(FIRST_CARD_ACTION + card)
+        return table
 
     def __str__(self) -> str:
         bids = " ".join("-" if bid is None else str(bid) for bid in self.bids)

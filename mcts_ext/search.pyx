@@ -41,9 +41,14 @@ cdef enum:
     CHECKED_BYTES = 1 << 28     # smaller searches skip the check of available memory
 
 
+cdef inline int32_t _n_simulations(const SearchParamsC* params, int n_legal) noexcept nogil:
+    """Return the simulations per tree: with an even root at least one for each of the root's actions."""
+    return max(params.simulations, n_legal) if params.even_root else params.simulations
+
+
 cdef inline int32_t _n_nodes(const SearchParamsC* params, int max_cards) noexcept nogil:
     """Return the maximum number of nodes per tree: a node has at most max_cards + 1 children."""
-    return 1 + (params.simulations + 1) * (max_cards + 1)
+    return 1 + (_n_simulations(params, max_cards + 1) + 1) * (max_cards + 1)
 
 
 cdef int64_t search_bytes(const SearchParamsC* params, int max_cards) noexcept nogil:
@@ -121,9 +126,10 @@ cdef bint _run_tree(SearchC* search, const SearchParamsC* params, int i, BatchC*
     cdef LeafC* leaves = search.leaves + i * params.leaves_per_tree
     cdef LeafC* leaf
     cdef float[MAX_SEATS] values
+    cdef int32_t n_simulations = _n_simulations(params, search.n_legal)
     if tree.n_waiting > 0:
         return False
-    while tree.n_waiting < params.leaves_per_tree and tree.n_simulations <= params.simulations:
+    while tree.n_waiting < params.leaves_per_tree and tree.n_simulations <= n_simulations:
         leaf = &leaves[tree.n_waiting]
         leaf.node = tree_descend(tree, params, &leaf.state)
         counts.simulations += 1

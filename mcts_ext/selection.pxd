@@ -93,17 +93,19 @@ cdef inline void improved_policy(const int64_t* n_visits, const double* value_su
 
     softmax(log prior + q_scale * Q), the completed Q-values of Danihelka et al. 2022 (Gumbel MuZero),
     https://openreview.net/forum?id=bERaNdoegnO. An unvisited action gets the mean Q of the visited ones, weighted by
-    prior, or by visits if those priors are all 0. With q_scale 0: the visit distribution. Before the first visit:
-    uniform.
+    prior, or by visits if those priors are all 0. With q_scale 0: the visit distribution. Before the first visit: the
+    prior, or uniform without one.
     """
     cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -INFINITY
     cdef int k
     for k in range(n):
         total += n_visits[k]
+        weight += prior[k]
     if params.q_scale <= 0.0 or total == 0.0:
         for k in range(n):
-            policy[k] = <float>(n_visits[k] / total if total > 0.0 else 1.0 / n)
+            policy[k] = <float>(n_visits[k] / total if total > 0.0 else prior[k] / weight if weight > 0.0 else 1.0 / n)
         return
+    weight = 0.0
     for k in range(n):
         if n_visits[k] > 0:
             weight += prior[k]

@@ -11,7 +11,13 @@ from ui.figures import new_figure, png, thousands
 
 Generations = Sequence[Mapping[str, Any]]
 
-PARTS: Final = {"selfplay": "self-play", "train": "training", "publish": "publishing", "match": "matches"}
+PARTS: Final = {
+    "selfplay": "self-play",
+    "examine": "examining",
+    "train": "training",
+    "publish": "publishing",
+    "match": "matches",
+}
 """Display names of the parts of a generation."""
 CROWD: Final = 40
 """Number of points from which a line has no markers."""
@@ -21,8 +27,7 @@ def strength(generations: Generations) -> bytes:
     """Draw the mean score difference of every match with its 95% interval, by generation and opponent."""
     figure, (axes,) = new_figure("generation", "score difference per round")
     for i, name in enumerate(opponents(generations)):
-        label = "against the previous version" if name == "before" else f"against {name}"
-        _intervals(axes, generations, name, "difference", label=label, shift=0.12 * i)
+        _intervals(axes, generations, name, "difference", label=described(name), shift=0.12 * i)
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.legend()
     return png(figure)
@@ -39,7 +44,7 @@ def rating(generations: Generations) -> bytes:
     axes.plot(at, total, _marked("o", at), label="above the untrained network, cumulative")
     axes.fill_between(at, total - width, total + width, alpha=0.2)
     for i, name in enumerate(opponents(generations)[1:], start=1):
-        _intervals(axes, generations, name, "elo", label=f"above {name}, measured", shift=0.12 * i)
+        _intervals(axes, generations, name, "elo", label=f"{described(name)}, measured", shift=0.12 * i)
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.legend()
     return png(figure)
@@ -75,9 +80,27 @@ def rates(generations: Generations) -> bytes:
     return png(figure)
 
 
+def play(generations: Generations) -> bytes:
+    """Draw self-play's mean score, and the points its policy targets lose to an even root's, by generation."""
+    figure, (top, bottom) = new_figure("generation", "points / round", "points lost / decision", height=5)
+    met = [one for one in generations if one.get("play")]
+    at = [one["generation"] for one in met]
+    top.plot(
+        at, [one["play"]["score"] for one in met], _marked("o", at), color="tab:blue", label="mean score of a seat"
+    )
+    for kind in ("bids", "cards"):
+        pairs = [(one["generation"], found) for one in met for found in one["exploration"] if found["kind"] == kind]
+        mean, error = ([found[name] for _, found in pairs] for name in ("points_lost", "points_lost_error"))
+        bottom.errorbar([number for number, _ in pairs], mean, yerr=error, fmt="o-", capsize=3, label=kind)
+    bottom.axhline(0, color="grey", linewidth=0.8)
+    for axes in (top, bottom):
+        axes.legend()
+    return png(figure)
+
+
 def time_spent(generations: Generations) -> bytes:
     """Draw the time spent on each part, by generation."""
-    times = {part: np.array([one["seconds"][part] for one in generations]) for part in PARTS}
+    times = {part: np.array([one["seconds"].get(part, 0) for one in generations]) for part in PARTS}
     whole = sum(times.values(), np.zeros(len(generations)))
     unit, seconds = next(pair for pair in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if _is_fit(whole, pair[1]))
     figure, (axes,) = new_figure("generation", unit)
@@ -124,6 +147,11 @@ def opponents(generations: Generations) -> list[str]:
     """Return all opponents of any generation, the previous version first."""
     names = {name for one in generations for name in one["matches"]}
     return sorted(names, key=lambda name: (name != "before", name))
+
+
+def described(name: str) -> str:
+    """Return the words for a kind of match: a fixed opponent, `before` or `policy`."""
+    return {"before": "against the previous version", "policy": "policy without search"}.get(name, f"against {name}")
 
 
 def _intervals(axes: Any, generations: Generations, name: str, figure: str, *, label: str, shift: float) -> None:

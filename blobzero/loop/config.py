@@ -2,7 +2,7 @@
 """Settings of a learning loop: presets, user files, and the configurations derived for each generation."""
 
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -79,6 +79,10 @@ class LoopSettings:
     """Generations between matches with the fixed opponents; the last generation always plays them."""
     gate: Gate
     """`better`: a network that does not beat the previous version in the match is rolled back."""
+    even_root: bool = False
+    """Whether self-play visits the root's actions equally often (`SearchConfig.even_root`)."""
+    policy_deals: int = 0
+    """Deals per match of the bare policy (one evaluation a decision) with the first of `bots`, each generation."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(LoopSettings).items():
@@ -88,6 +92,10 @@ class LoopSettings:
                 raise InvalidConfig(f"expected {name} of at least 1, got {getattr(self, name)}")
         if self.gate not in get_args(Gate):
             raise InvalidConfig(f"expected gate of {', '.join(get_args(Gate))}, got {self.gate!r}")
+        if self.policy_deals < 0 or (self.policy_deals and not self.bots):
+            raise InvalidConfig(f"expected policy_deals of at least 0, and a bot to meet, got {self.policy_deals}")
+        if min(self.simulations) < 1:  # without a search the network would be taught its own policy
+            raise InvalidConfig(f"expected simulations in 1..1000000, got {min(self.simulations)}")
         if min(self.rounds) < 1:
             raise InvalidConfig(f"expected rounds of at least 1, got {list(self.rounds)}")
         for determinizations, simulations in zip(self.determinizations, self.simulations, strict=True):
@@ -148,6 +156,7 @@ class LoopSettings:
             simulations=simulations,
             c_puct=self.c_puct,
             q_scale=self.q_scale,
+            even_root=self.even_root,
             dirichlet_fraction=self.dirichlet_fraction,
             temperature=self.temperature[0],
             temperature_final=self.temperature[1],
@@ -156,6 +165,10 @@ class LoopSettings:
     @staticmethod
     def _ramp(ends: tuple[int, int], progress: float) -> int:
         return round(ends[0] + (ends[1] - ends[0]) * progress)
+
+
+OPTIONAL: Final = {field.name: field.default for field in fields(LoopSettings) if field.default is not MISSING}
+"""Settings that a file may leave out, as those written before they existed do, and what they are then."""
 
 
 def load_settings(preset: str) -> LoopSettings:
@@ -173,7 +186,7 @@ def load_settings(preset: str) -> LoopSettings:
     except (OSError, ValueError) as error:
         raise InvalidConfig(f"expected TOML in {path}, got {reason(error)}") from error
     known_names = {field.name for field in fields(LoopSettings)}
-    wrong = sorted(known_names ^ settings.keys())
+    wrong = sorted(known_names ^ {**OPTIONAL, **settings}.keys())
     if wrong:
         names = ", ".join(sorted(known_names))
         raise InvalidConfig(f"expected the settings {names} in {path}, got missing or unknown {', '.join(wrong)}")

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from blobzero.loop.config import LoopSettings, load_settings
+from blobzero.loop.config import OPTIONAL, LoopSettings, load_settings
+from blobzero.loop.instruments import Exploration, PlayFigures, exploration, play_figures
 from blobzero.loop.recorded import RecordedRounds, wait_for_rounds
 from blobzero.monitor.metrics import LoopMetrics, serve_metrics
 from blobzero.server import named_or_own
@@ -41,6 +42,7 @@ from clients.lock import sole_writer
 from clients.processes import python_command
 from clients.selfplay.folder import RunFolder
 from clients.selfplay.sizing import Auto, choose_size
+from clients.triton.evaluator import TritonEvaluator
 from mcts_ext.config import check_seed
 from mcts_ext.errors import BlobError, InvalidConfig
 from ui.console import plain_console
@@ -144,6 +146,8 @@ class LoopRun:
                 seed = secrets.randbits(31) if found is None else found["seed"]
                 self.seed = check_seed(seed, what=f"the seed in {path}")
             wanted = json.loads(json.dumps({"settings": asdict(self.settings), "seed": self.seed}))
+            if found is not None:
+                found["settings"] = {**OPTIONAL, **found["settings"]}
             for folder in ("selfplay", "matches", "generations", "logs"):
                 (self.out / folder).mkdir(parents=True, exist_ok=True)
             write_json(path, wanted if found is None else found)  # also tells whether the folder can be written
@@ -210,19 +214,24 @@ class LoopRun:
             write_json(out / "summary.json", summary)
 
     def finish(self, generation: int, url: str) -> None:
-        """Train, publish and play the matches of one generation."""
+        """Examine, train, publish and play the matches of one generation."""
         began = time.monotonic()
+        play, missed = self._examine(generation, url)
+        examined = time.monotonic()
         self.say(f"generation {generation}: training")
         report = self._train(generation)
         trained = time.monotonic()
         before, version = self._publish(report.checkpoint, url)
         published = time.monotonic()
         self.say(f"generation {generation}: version {version}; matches")
-        matches = {"before": self._match(generation, "before", version, f"version:{before}", self.settings.deals, url)}
+        player = f"version:{version}"
+        matches = {"before": self._match(generation, "before", player, f"version:{before}", self.settings.deals, url)}
+        if deals := self.settings.policy_deals:
+            matches["policy"] = self._match(generation, "policy", f"{player}@policy", self.settings.bots[0], deals, url)
         if self.settings.meets_bots(generation):
             deals = self.settings.deals_against_bots(generation)
             for bot in self.settings.bots:
-                matches[bot] = self._match(generation, bot, version, bot, deals, url)
+                matches[bot] = self._match(generation, bot, player, bot, deals, url)
         is_better = matches["before"]["difference"]["mean"] > 0
         if self.settings.gate == "better" and not is_better:
             from export.publishing.publish import rollback
@@ -237,16 +246,35 @@ class LoopRun:
             "before": before,
             "promoted": self.settings.gate == "none" or is_better,
             "selfplay": summary,
+            "play": play and asdict(play),
+            "exploration": [asdict(one) for one in missed],
             "train": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(report).items()},
             "matches": matches,
             "seconds": {
                 "selfplay": summary["seconds"],
-                "train": trained - began,
+                "examine": examined - began,
+                "train": trained - examined,
                 "publish": published - trained,
                 "match": time.monotonic() - published,
             },
         }
         write_json(self.result(generation), result)
+
+    def _examine(self, generation: int, url: str) -> tuple[PlayFigures | None, list[Exploration]]:
+        """Measure the generation's own self-play: its scores and bids, and what its search never looked at."""
+        if self._recorded is not None:
+            return None, []  # played elsewhere, with settings of their own
+        shards = RunFolder(self.selfplay_folder(generation)).shards
+        play = play_figures(shards)
+        with TritonEvaluator(url, on_event=self.say) as evaluator:
+            seed = self.seed_for("examine", generation)
+            found = exploration(shards, evaluator, self.settings.search_of(generation), seed=seed)
+        for figures in (play, *found):
+            if figures is not None:
+                self.say(f"generation {generation}: {figures}")
+        for line in (line for one in found for line in one.warnings()):
+            self.say(f"warning: {line}")
+        return play, found
 
     def _train(self, generation: int) -> "TrainReport":
         from training.trainer import train
@@ -277,11 +305,11 @@ class LoopRun:
         self.metrics.published("ok")
         return published[-1].version, report.version
 
-    def _match(self, generation: int, name: str, version: int, opponent: str, deals: int, url: str) -> dict[str, Any]:
+    def _match(self, generation: int, name: str, player: str, opponent: str, deals: int, url: str) -> dict[str, Any]:
         """Play one match unless its file exists; return its result."""
         path = self.out / "matches" / f"{generation:03}-{name}.json"
         command = python_command(
-            "clients.starter", "blobzero.cli", "match", f"version:{version}", opponent,
+            "clients.starter", "blobzero.cli", "match", player, opponent,
             "--url", url, "--repository", str(self.models), "--deals", str(deals),
             "--players", *map(str, self.settings.players), "--cards", *map(str, self.settings.cards),
             *flags(self.settings.search_of_matches(), PLAYER_SEARCH),

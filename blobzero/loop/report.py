@@ -4,7 +4,7 @@
 import base64
 import html
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -14,6 +14,7 @@ import tyro
 from numpy.typing import NDArray
 
 from blobzero.loop import charts
+from blobzero.loop.instruments import Exploration
 from clients.files import json_object, read_json, read_small, reason, write_whole
 from clients.lock import sole_writer
 from clients.provenance import machine
@@ -28,6 +29,11 @@ T = TypeVar("T")
 
 REFERENCE_ROUNDS: Final = 5_000_000
 """Total rounds of the preset `reference`."""
+LOST: Final = (
+    "what the policy target of self-play's search is worse than that of an even root of the same size, by a larger "
+    "search. Above 0.2 points, or with the best action never visited in over 5% of the decisions, self-play explores "
+    "too little to learn from."
+)
 MADE_BID: Final = 10
 """Score of a made bid of 0; a missed bid scores 0."""
 
@@ -104,6 +110,9 @@ def _sections(
     ]
     if metrics:
         sections.insert(2, Section("losses", "Losses", charts.losses(metrics), ""))
+    if any(one.get("play") for one in generations):
+        note = f"Top: drawn with self-play's temperature. Bottom, with 95% intervals: {LOST}"
+        sections.append(Section("play", "What self-play explores", charts.play(generations), note))
     made = bids_made(run / "selfplay" / f"{generations[-1]['generation']:03}" / "shards")
     if made:
         note = "Self-play of the last generation, where moves are sampled from the policy."
@@ -181,12 +190,26 @@ def _summary(generations: Sequence[Mapping[str, Any]]) -> str:
         ("machine", f"{here['cores']} cores, {here['cpu']}"),
     ]
     for name, found in last["matches"].items():
-        opponent = "the previous version" if name == "before" else name
-        rows.append((f"score difference per round against {opponent}", _interval(found["difference"], 2)))
-        rows.append((f"Elo above {opponent}", _interval(found["elo"], 0)))
+        opponent = charts.described(name)
+        rows.append((f"score difference per round, {opponent}", _interval(found["difference"], 2)))
+        rows.append((f"Elo, {opponent}", _interval(found["elo"], 0)))
+    rows += [(f"self-play, {name}", text) for name, text in _explored(last)]
     rows += [(f"5 million rounds: {name}", words) for name, words in _projection(generations).items()]
     lines = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
     return "<table>" + "".join(lines) + "</table>"
+
+
+def _explored(generation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and text of what was measured of a generation's self-play; old generations have nothing."""
+    if play := generation.get("play"):
+        yield "points a round", f"{play['score']:.2f}"
+        yield (
+            "bids, how often (and made)",
+            ", ".join(f"{one['bid']}: {one['share']:.0%} ({one['made']:.0%})" for one in play["bids"]),
+        )
+    for figures in generation.get("exploration", []):
+        found = Exploration(**figures)
+        yield f"exploration of {found.kind}", "; ".join([str(found), *(f"warning: {w}" for w in found.warnings())])
 
 
 def _interval(found: Mapping[str, float | None], digits: int) -> str:

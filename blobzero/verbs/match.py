@@ -35,7 +35,7 @@ from ui.stopping import INTERRUPTED
 
 CONTESTANTS: Final = (
     f"Two or more players of {KNOWN}; a searching player may have the suffix @DxK, its own determinizations and "
-    "simulations."
+    "simulations, or @policy, its network without search."
 )
 SCORE: Final = "score\nper round"
 LOOK_EVERY = 16

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.evaluator import Evaluator, evaluate
+from clients.searching import finish
 from mcts_ext.config import SearchConfig
 from mcts_ext.determinize import determinized
 from mcts_ext.game import Game
@@ -134,9 +135,7 @@ class SeatSearchPlayer:
         """Return policy and mean value, by action."""
         digest = blake2b(observation(table, with_others=False), key=self._key, digest_size=8).digest()
         search = Search(table, self._config, seed=int.from_bytes(digest, "little"))
-        while search.collect():
-            answer = evaluate(self._evaluator, search.observations)
-            search.apply(answer.logits, answer.values)
+        finish(self._evaluator, [search])
         return search.policy(), search.values()
 
 

@@ -12,7 +12,8 @@
 | `FILE.onnx` | our search with an exported file, evaluated in this process |
 | `FILE.safetensors` | our search with a checkpoint, which the command exports to a temporary file |
 
-A searching player takes a suffix with its own determinizations x simulations: `latest@1x15`.
+A searching player takes a suffix with its own determinizations x simulations: `latest@1x15`. The suffix `@policy`
+plays the likeliest action of the network's policy, without search: one evaluation a decision, on one drawn deal.
 
 A server serves the versions of its policy, the latest two. A version that is not served, but whose file is in the
 repository, is evaluated in this process. Making the server load it would change the configuration for all of its
@@ -81,10 +82,11 @@ def parse(text: str) -> PlayerSpec:
     Raises:
         InvalidConfig: if it is malformed.
     """
-    match = re.fullmatch(r"(.+?)(?:@(\d+)x(\d+))?", text)
+    match = re.fullmatch(r"(.+?)(?:@(?:(\d+)x(\d+)|policy))?", text)
     if match is None:
         raise _unknown(text)
-    word, search = match[1], (int(match[2]), int(match[3])) if match[2] else None
+    word = match[1]
+    search = (int(match[2]), int(match[3])) if match[2] else (1, 0) if text.endswith("@policy") else None
     name, _, number = word.partition(":")
     if word.endswith((".onnx", ".safetensors")):
         return PlayerSpec(text, "file", path=Path(word), search=search)
@@ -96,7 +98,7 @@ def parse(text: str) -> PlayerSpec:
         return PlayerSpec(text, "version", number=int(number), search=search)
     if search is not None:
         raise InvalidConfig(
-            f"expected the suffix @DxS only for a player that searches, got {text}; leave out the suffix"
+            f"expected the suffix @DxK or @policy only for a player with a network, got {text}; leave out the suffix"
         )
     if word in BOTS:
         return PlayerSpec(text, "bot")
@@ -184,8 +186,11 @@ def open_player(spec: PlayerSpec, *, search: SearchConfig, networks: Networks) -
         return BotPlayer(spec.text, bot, f"OpenSpiel, {spec.number} simulations")
     determinizations, simulations = spec.search or (search.determinizations, search.simulations)
     search = replace(search, determinizations=determinizations, simulations=simulations)
+    if not simulations:
+        search = replace(search, even_root=False, candidates=0)
     evaluator, what = networks.open(spec)
-    return SearchPlayer(spec.text, search, evaluator, f"{what}, {determinizations} x {simulations}".removeprefix(", "))
+    size = f"{determinizations} x {simulations}" if simulations else "without search"
+    return SearchPlayer(spec.text, search, evaluator, f"{what}, {size}".removeprefix(", "))
 
 
 def _unknown(text: str) -> InvalidConfig:

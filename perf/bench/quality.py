@@ -19,11 +19,11 @@ from statistics import fmean
 from threading import Event
 from typing import Final, NamedTuple
 
-import numpy as np
 from rich.table import Table
 
-from clients.evaluator import Evaluator, HashEvaluator, evaluate
+from clients.evaluator import Evaluator, HashEvaluator
 from clients.local import LocalEvaluator, latest_model_file
+from clients.searching import finish
 from clients.selfplay.worker import play
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import MODEL_NAME
@@ -129,7 +129,7 @@ def compare(evaluator: Evaluator, *, rounds: int, seed: int) -> dict[Way, list[D
         seeded = [(position, random.getrandbits(63)) for position in positions]
         searches = {way: [_search(*one, way) for one in seeded] for way in WAYS}
         sequential = [_search(*one, 1) for one in seeded]
-        n_evaluated = _finish(evaluator, [*sequential, *(search for some in searches.values() for search in some)])
+        n_evaluated = finish(evaluator, [*sequential, *(search for some in searches.values() for search in some)])
         for way, some in searches.items():
             found[way] += [_difference(*pair, n_evaluated) for pair in zip(sequential, some, strict=True)]
         for position, search in zip(positions, sequential, strict=True):
@@ -149,19 +149,6 @@ def _search(position: Round, seed: int, way: Way) -> Search:
     if isinstance(way, int):
         return Search(position, replace(SEQUENTIAL, leaves_per_tree=way, dirichlet_fraction=0.0), seed=seed)
     return _search(position, seed + 1, 1)
-
-
-def _finish(evaluator: Evaluator, searches: list[Search]) -> dict[Search, int]:
-    """Run searches to their end with common batches; return the number of positions that each evaluated."""
-    n_evaluated = dict.fromkeys(searches, 0)
-    while waiting := [(search, n) for search in searches if (n := search.collect())]:
-        answer = evaluate(evaluator, np.concatenate([search.observations for search, _ in waiting]))
-        start = 0
-        for search, n in waiting:
-            search.apply(answer.logits[start : start + n], answer.values[start : start + n])
-            n_evaluated[search] += n
-            start += n
-    return n_evaluated
 
 
 def _difference(sequential: Search, other: Search, n_evaluated: Mapping[Search, int]) -> Difference:

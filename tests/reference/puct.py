@@ -33,9 +33,10 @@ def search(table: Round, config: SearchConfig, evaluate: Evaluate) -> Node:
     """The root after K simulations; `config.determinizations` is not looked at."""
     root = Node()
     n_begun = 0
-    while n_begun <= config.simulations:
+    n_simulations = max(config.simulations, len(table.legal_actions())) if config.even_root else config.simulations
+    while n_begun <= n_simulations:
         wave: list[tuple[list[Node], Round]] = []
-        while len(wave) < config.leaves_per_tree and n_begun <= config.simulations:
+        while len(wave) < config.leaves_per_tree and n_begun <= n_simulations:
             n_begun += 1
             path, state = _descend(root, table, config)
             if state.is_over:
