@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from clients.arena.match import seed_of
 from clients.arena.rating import estimate
+from clients.arena.searching import finish
 from clients.evaluator import Evaluator
-from clients.searching import finish
 from clients.selfplay.records import readable
 from mcts_ext.config import SearchConfig
 from mcts_ext.contract import AT_N_CARDS, AT_N_PLAYERS, FIRST_CARD_ACTION, OBSERVATION_BYTES

@@ -13,8 +13,8 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.arena.searching import finish
 from clients.evaluator import Evaluator, evaluate
-from clients.searching import finish
 from mcts_ext.config import SearchConfig
 from mcts_ext.determinize import determinized
 from mcts_ext.game import Game

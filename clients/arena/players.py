@@ -98,7 +98,7 @@ def parse(text: str) -> PlayerSpec:
         return PlayerSpec(text, "version", number=int(number), search=search)
     if search is not None:
         raise InvalidConfig(
-            f"expected the suffix @DxK or @policy only for a player with a network, got {text}; leave out the suffix"
+            f"expected the suffix @DxK or @policy only for a player that searches, got {text}; leave out the suffix"
         )
     if word in BOTS:
         return PlayerSpec(text, "bot")

@@ -21,9 +21,9 @@ from typing import Final, NamedTuple
 
 from rich.table import Table
 
+from clients.arena.searching import finish
 from clients.evaluator import Evaluator, HashEvaluator
 from clients.local import LocalEvaluator, latest_model_file
-from clients.searching import finish
 from clients.selfplay.worker import play
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import MODEL_NAME

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from blobzero.loop.instruments import Exploration, exploration, play_figures
+from clients.arena.searching import finish
 from clients.evaluator import Evaluation, HashEvaluator, UniformEvaluator
-from clients.searching import finish
 from clients.selfplay.records import write_shard
 from mcts_ext.config import DealConfig, SearchConfig
 from mcts_ext.contract import AT_BIDS, BID_PENDING

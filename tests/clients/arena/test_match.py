@@ -203,7 +203,7 @@ def test_a_mistake_costs_one_line(arguments: list[str], says: str, tmp_path: Pat
         (["heuristic"], "expected at least two players, got 1"),
         (["heuristic", "stockfish"], "expected a player of random, heuristic"),
         (["heuristic", "random", "--deals", "0"], "expected --deals in 1.."),
-        (["heuristic", "random@1x2"], "expected the suffix @DxS only for a player that searches"),
+        (["heuristic", "random@1x2"], "expected the suffix @DxK or @policy only for a player that searches"),
         (["random", "ismcts", "--players", "8"], "expected at most 7 seats with ismcts"),
     ],
 )
