@@ -22,13 +22,18 @@ _BFLOAT16: Final = ("avx512_bf16", _AMX)
 _INT8: Final = frozenset({"avx512_vnni", "avx_vnni"})
 
 
-def cpu_flags() -> frozenset[str]:
-    """Return the features that Linux reports for the first processor; empty on other systems."""
+def cpu_info(field: str) -> str:
+    """Return what Linux reports of the first processor; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return frozenset()
-    return next((frozenset(line.split()) for line in lines if line.startswith("flags")), frozenset())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the features of the first processor; empty where they are unknown."""
+    return frozenset(cpu_info("flags").split())
 
 
 def choose_arithmetic(requested: str, *, stored: str, flags: frozenset[str]) -> tuple[str, str]:

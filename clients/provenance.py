@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+from clients.precision import cpu_info
+
 TIMEOUT_S: Final = 10.0
 
 
@@ -23,12 +25,5 @@ def git(*arguments: str) -> str | None:
 
 def machine() -> dict[str, Any]:
     """Describe this machine."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
+    model = cpu_info("model name") or platform.processor() or platform.machine()
     return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "gpu": None, "python": platform.python_version()}

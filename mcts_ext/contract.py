@@ -71,4 +71,3 @@ CARD_OWN: Final = 1  # in the hand of the seat to act
 CARD_ON_TABLE: Final = 8  # + relative seat 1..7 that played it to the current trick
 CARD_PLAYED: Final = 16  # * (1 + trick) + relative seat that played it, for a finished trick 0..11
 CARD_HELD: Final = CARD_PLAYED * 13  # + relative seat 1..7 that holds it: the last trick's cards are never CARD_PLAYED
-N_CARD_CODES: Final = CARD_HELD + N_SEATS

@@ -252,14 +252,13 @@ class _Match:
         n_actions = 0
         while (seat := table.seat_to_act) is not None:
             player, legal = self._players[seating[seat]], table.legal_actions()
-            seed = seed_of(self._seed, number, n_actions, 0)
             if len(legal) == 1:
                 action = legal[0]
             elif isinstance(player, BotPlayer):
-                action = player.bot.choose(table, seed=seed)
+                action = player.bot.choose(table, seed=seed_of(self._seed, number, n_actions, 0))
             else:
                 self._counts.decisions += 1
-                search = Search(table, player.search, seed=seed)
+                search = Search(table, player.search, seed=seed_of(self._seed, number, n_actions, 0))
                 while search.collect():
                     yield player.evaluator, search
                 policy = search.policy()
