@@ -108,12 +108,11 @@ class LoopSettings:
 
     def rounds_of(self, generation: int) -> int:
         """Return the self-play rounds of a generation, counted from 0."""
-        return self._ramp(self.rounds, self._progress(generation))
+        return self._ramp(self.rounds, generation)
 
     def search_of(self, generation: int) -> SearchConfig:
         """Return the self-play search of a generation."""
-        progress = self._progress(generation)
-        return self._search(self._ramp(self.determinizations, progress), self._ramp(self.simulations, progress))
+        return self._search(self._ramp(self.determinizations, generation), self._ramp(self.simulations, generation))
 
     def search_of_matches(self) -> SearchConfig:
         """Return the search of all matches."""
@@ -147,9 +146,6 @@ class LoopSettings:
         """Return the number of deals of each of these matches."""
         return self.final_deals if generation == self.generations - 1 else self.deals
 
-    def _progress(self, generation: int) -> float:
-        return generation / max(1, self.generations - 1)
-
     def _search(self, determinizations: int, simulations: int) -> SearchConfig:
         return SearchConfig(
             determinizations=determinizations,
@@ -162,9 +158,8 @@ class LoopSettings:
             temperature_final=self.temperature[1],
         )
 
-    @staticmethod
-    def _ramp(ends: tuple[int, int], progress: float) -> int:
-        return round(ends[0] + (ends[1] - ends[0]) * progress)
+    def _ramp(self, ends: tuple[int, int], generation: int) -> int:
+        return round(ends[0] + (ends[1] - ends[0]) * (generation / max(1, self.generations - 1)))
 
 
 OPTIONAL: Final = {field.name: field.default for field in fields(LoopSettings) if field.default is not MISSING}
@@ -190,11 +185,8 @@ def load_settings(preset: str) -> LoopSettings:
     if wrong:
         names = ", ".join(sorted(known_names))
         raise InvalidConfig(f"expected the settings {names} in {path}, got missing or unknown {', '.join(wrong)}")
-    return LoopSettings(**{name: _frozen(value) for name, value in settings.items()})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
+    return LoopSettings(**settings | lists)
 
 
 def _check_type(name: str, value: Any, kind: Any) -> None:

@@ -12,6 +12,7 @@ docs/monitoring.md explains the metrics.
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler
 
@@ -63,7 +64,7 @@ class FleetMetrics(Collector):
 
 
 def _workers(n_playing: int) -> Metric:
-    return GaugeMetricFamily("blobzero_workers", "Self-play processes that play", value=n_playing)
+    return GaugeMetricFamily("blobzero_workers", "Self-play processes that are playing", value=n_playing)
 
 
 def _families(fleet: Fleet) -> list[Metric]:
@@ -73,25 +74,22 @@ def _families(fleet: Fleet) -> list[Metric]:
         ("rounds", "Rounds finished", counts["rounds"]),
         ("decisions", "Decisions searched", counts["decisions"]),
         ("simulations", "Simulations", counts["simulations"]),
-        ("evaluations", "Rows that were sent to the network", counts["evaluations"]),
+        ("evaluations", "Rows sent to the network", counts["evaluations"]),
         ("records", "Decisions written to shards", counts["records"]),
         ("client_cpu_seconds", "CPU time of the workers", counts["client_cpu_s"]),
-        ("worker_restarts", "Workers that died and were started again", fleet.n_restarts),
-        ("request_retries", "Requests that were sent again", requests.retries),
+        ("worker_restarts", "Restarts of workers that had died", fleet.n_restarts),
+        ("request_retries", "Retries of requests", requests.retries),
     ):
         families.append(CounterMetricFamily(f"blobzero_{name}", text, value=value))
-    failures = CounterMetricFamily("blobzero_request_failures", "Attempts at a request that failed", labels=["kind"])
+    failures = CounterMetricFamily("blobzero_request_failures", "Failed attempts at requests", labels=["kind"])
     for kind, count in requests.failures.items():
         failures.add_metric([kind], count)
-    latency = HistogramMetricFamily("blobzero_request_seconds", "From sending a request to its answer, at the client")
-    cumulative, n_answers = [], 0
-    for bound, count in zip((*map(str, LATENCY_BOUNDS_S), "+Inf"), requests.buckets, strict=True):
-        n_answers += count
-        cumulative.append((bound, float(n_answers)))
-    latency.add_metric([], cumulative, requests.seconds)
+    latency = HistogramMetricFamily("blobzero_request_seconds", "Time from sending a request to its response")
+    bounds = (*map(str, LATENCY_BOUNDS_S), "+Inf")
+    latency.add_metric([], list(zip(bounds, map(float, accumulate(requests.buckets)), strict=True)), requests.seconds)
     families += [failures, latency]
     if fleet.model_version is not None:
-        text = "Newest of the versions that answered the workers last"
+        text = "Newest model version among the workers' last responses"
         families.append(GaugeMetricFamily("blobzero_model_version", text, value=fleet.model_version))
     return families
 
@@ -104,14 +102,14 @@ class LoopMetrics:
             return Gauge(f"blobzero_{name}", text, labels, registry=registry)
 
         self.fleet = FleetMetrics(registry)
-        self._generation = gauge("generation", "Generation that is being played or learned from")
-        self._step = gauge("train_step", "Steps taken")
-        self._loss = gauge("train_loss", "Mean over the last lines' steps", "part")
-        self._rate = gauge("train_rows_per_second", "Positions learned from")
-        self._window = gauge("window_positions", "Positions that batches are drawn from")
-        self._available = gauge("positions_available", "Positions recorded in all")
-        self._match = gauge("match_difference", "Points a round ahead of the opponent", "opponent", "bound")
-        self._publishes = Counter("blobzero_publishes", "New versions", ["outcome"], registry=registry)
+        self._generation = gauge("generation", "Current generation")
+        self._step = gauge("train_step", "Training steps")
+        self._loss = gauge("train_loss", "Mean training loss since the previous line of metrics.jsonl", "part")
+        self._rate = gauge("train_rows_per_second", "Training positions per second")
+        self._window = gauge("window_positions", "Positions in the replay window")
+        self._available = gauge("positions_available", "Recorded positions")
+        self._match = gauge("match_difference", "Score difference per round to the opponent", "opponent", "bound")
+        self._publishes = Counter("blobzero_publishes", "Publishes by outcome", ["outcome"], registry=registry)
         for outcome in OUTCOMES:
             self._publishes.labels(outcome)  # start at 0, so that the first publish is an increase
 

@@ -16,10 +16,16 @@ from ui.next_step import propose, quoted
 if TYPE_CHECKING:
     from export.exporter import EngineResult, ExportReport
 
-COLUMNS: Final = (
-    "variant", "engine", "rows/s", "(range)", "x float32", "policy KL", "p99", "max", "same top", "value off", "max",
-    "",
-)  # fmt: skip
+PARITY: Final = (
+    ("policy KL", "{.mean_policy_kl:.0e}"),
+    ("p99", "{.p99_policy_kl:.0e}"),
+    ("max", "{.max_policy_kl:.0e}"),
+    ("same top", "{.same_top_action:.1%}"),
+    ("value off", "{.mean_value_difference:.0e}"),
+    ("max", "{.max_value_difference:.0e}"),
+)
+"""Columns of the comparison with PyTorch, and the formats of their cells."""
+COLUMNS: Final = ("variant", "engine", "rows/s", "(range)", "x float32", *(heading for heading, _ in PARITY), "")
 
 
 @dataclass(frozen=True)
@@ -83,21 +89,9 @@ def tell(console: Console, report: "ExportReport") -> None:
 
 
 def _cells(result: "EngineResult") -> list[str]:
-    parity, speed = result.parity, result.speed
     timed, mark = ["", "", ""], "refused"
-    if speed is not None:
+    if (speed := result.speed) is not None:
         ratio = "" if speed.ratio is None else f"{speed.ratio:.2f}"
         timed = [f"{speed.median:,.0f}", f"{speed.low:,.0f} to {speed.high:,.0f}", ratio]
         mark = "fastest" if result.is_fastest else ""
-    return [
-        str(result.variant),
-        result.engine,
-        *timed,
-        f"{parity.mean_policy_kl:.0e}",
-        f"{parity.p99_policy_kl:.0e}",
-        f"{parity.max_policy_kl:.0e}",
-        f"{100 * parity.same_top_action:.1f}%",
-        f"{parity.mean_value_difference:.0e}",
-        f"{parity.max_value_difference:.0e}",
-        mark,
-    ]
+    return [str(result.variant), result.engine, *timed, *(cell.format(result.parity) for _, cell in PARITY), mark]

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import tyro
 
-from blobzero.verbs.publish import DOING, RepositoryFlags, tell, untold
+from blobzero.verbs.publish import RepositoryFlags, carry_out, untold
 from export.publishing.registry import Entry, Registry
 from export.publishing.repository import numbers, require_repository
 from ui.console import plain_console
@@ -114,17 +114,7 @@ def rollback(config: RollbackConfig) -> int:
     """Roll back; return the exit status."""
     from export.publishing import publish as publishing
 
-    console = plain_console(stderr=True)
-    with console.status("starting") as status:
-        report = publishing.rollback(
-            config.repository,
-            config.version,
-            url=config.url,
-            key_file=config.key_file,
-            on_step=lambda step: status.update(DOING[step]),
-        )
-    tell(console, report, repository=config.repository, as_json=config.json)
-    return 0
+    return carry_out(publishing.rollback, config, as_json=config.json, version=config.version)
 
 
 def unpublish(config: UnpublishConfig) -> int:

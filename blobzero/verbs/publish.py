@@ -2,9 +2,10 @@
 """`blobzero publish`: publish a network as the next version in the model repository, as a transaction."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import tyro
 from rich.console import Console
@@ -72,29 +73,41 @@ def publish(config: PublishConfig) -> int:
         raise InvalidConfig(
             "expected a checkpoint or --preset, got both; omit --preset, a checkpoint has a fixed shape"
         )
-    console = plain_console(stderr=True)
     from export.publishing.repository import versions
 
     present = versions(config.repository)
     if config.if_absent and present:
-        console.print(f"{config.repository} has version {present[-1]} already; nothing to do")
+        plain_console(stderr=True).print(f"{config.repository} has version {present[-1]} already; nothing to do")
         return 0
     from export.publishing import publish as publishing
     from export.publishing.candidate import ExportOptions
     from training.network import create_network
 
+    return carry_out(
+        publishing.publish,
+        config,
+        as_json=config.json,
+        source=config.source or create_network(config.preset or "reference", seed=config.seed),
+        options=ExportOptions(config.precision, config.formats, config.records),
+        keep=config.keep,
+        seed=config.seed,
+    )
+
+
+def carry_out(
+    change: Callable[..., "PublishReport"], config: RepositoryFlags, *, as_json: bool, **arguments: Any
+) -> int:
+    """Change the repository, show the steps and the result; return the exit status."""
+    console = plain_console(stderr=True)
     with console.status("starting") as status:
-        report = publishing.publish(
-            config.source or create_network(config.preset or "reference", seed=config.seed),
+        report = change(
             repository=config.repository,
             url=config.url,
             key_file=config.key_file,
-            options=ExportOptions(config.precision, config.formats, config.records),
-            keep=config.keep,
-            seed=config.seed,
             on_step=lambda step: status.update(DOING[step]),
+            **arguments,
         )
-    tell(console, report, repository=config.repository, as_json=config.json)
+    _tell(console, report, repository=config.repository, as_json=as_json)
     return 0
 
 
@@ -104,7 +117,7 @@ def untold(repository: Path) -> str:
     return f"server   none was given; reload a running one with {mend}"
 
 
-def tell(console: Console, report: "PublishReport", *, repository: Path, as_json: bool) -> None:
+def _tell(console: Console, report: "PublishReport", *, repository: Path, as_json: bool) -> None:
     """Print the result as text and, if requested, as JSON."""
     candidate = report.candidate
     lines = [f"published version {report.version}, {candidate.why}: {report.path}"]
