@@ -11,7 +11,7 @@ from mcts_ext._testing import determinize_many
 from mcts_ext.rules import Round
 from perf.bench import openspiel
 from perf.bench.deals import CARDS, N_MOVES, PLAYERS, SEED, deals, mid_round
-from perf.bench.measure import Figure, Plan, Result, Timing, figure_table, interleave, rate
+from perf.bench.measure import Figure, Plan, Result, figure_table, interleave, rate
 
 N_DEALS: Final = 16
 N_PLAYOUTS: Final = 500
@@ -22,25 +22,24 @@ N_MID_ROUND: Final = 64
 Position = TypeVar("Position")
 
 
-def run(plan: Plan, timing: Timing | None = None) -> Result:
+def run(plan: Plan) -> Result:
     """Measure the rates of one thread, in CPU time; both sides play the same deals."""
-    timing = timing or plan.timing
     plan.say(f"random playouts of {PLAYERS} x {CARDS} cards, {N_MOVES} moves each, beside OpenSpiel's")
     start = deals(N_DEALS, seed=SEED)
     states = [openspiel.dealt(one) for one in start]
     bot = openspiel.searcher(states[0], simulations=1, c_puct=1.0, seed=SEED, rollouts=N_PLAYOUTS)
 
-    def open_spiel_playouts(_seed: int, state: object) -> float:
+    def openspiel_playouts(_seed: int, state: object) -> float:
         bot.mcts_search(state)
         return N_PLAYOUTS
 
     works = {
         "ours": _in_turns(_playouts, start),
-        "openspiel": _in_turns(open_spiel_playouts, states),
+        "openspiel": _in_turns(openspiel_playouts, states),
         "determinizations": _in_turns(_determinizations, mid_round(N_MID_ROUND, seed=SEED)),
     }
     found = interleave(
-        {name: partial(rate, work, seconds=timing.seconds) for name, work in works.items()}, repeats=timing.repeats
+        {name: partial(rate, work, seconds=plan.seconds) for name, work in works.items()}, repeats=plan.repeats
     )
     ours, theirs = found["ours"], found["openspiel"]
     figures = {
@@ -53,7 +52,7 @@ def run(plan: Plan, timing: Timing | None = None) -> Result:
     return Result(
         level="engine",
         config={"players": PLAYERS, "cards": CARDS, "moves": N_MOVES, "deals": N_DEALS, "seed": SEED},
-        repeats=timing.repeats,
+        repeats=plan.repeats,
         figures=figures,
         points=[{"players": PLAYERS, "cards": CARDS, **point}],
         tables=[figure_table("engine, one core", figures)],

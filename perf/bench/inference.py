@@ -36,8 +36,6 @@ WIRE_BATCH: Final = 512
 REST_S: Final = 0.1
 """Pause between two cases: ONNX Runtime's threads spin for some 80 ms after their last batch."""
 
-PathAndBatch = tuple[str, int]
-
 
 def run(plan: Plan, *, repository: Path = served.REPOSITORY, window_s: float | None = None) -> Result:
     """Measure every batch size on every path."""
@@ -103,8 +101,8 @@ def bytes_per_row(url: str, rows: NDArray[np.uint8]) -> tuple[float, float]:
 
 def _measure(
     plan: Plan, paths: dict[str, Evaluator], triton: EmbeddedTriton, positions: NDArray[np.uint8], window_s: float
-) -> dict[PathAndBatch, list[Work]]:
-    """Measure the cases in turns, after one unmeasured turn: the engines prepare for each new batch size."""
+) -> dict[tuple[str, int], list[Work]]:
+    """Measure by path and batch size in turns, after one unmeasured turn: engines prepare for each new batch size."""
 
     def measure(path: str, batch: int, seconds: float) -> Work:
         time.sleep(REST_S)

@@ -22,19 +22,6 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Number and length of the repeats of a case that is timed on one core."""
-
-    repeats: int
-    seconds: float
-    """Length of each repeat."""
-
-
-FULL: Final = Timing(repeats=11, seconds=1.0)
-QUICK: Final = Timing(repeats=MIN_REPEATS, seconds=0.4)
-
-
-@dataclass(frozen=True)
 class Plan:
     """Effort, progress output and folder of a level."""
 
@@ -43,10 +30,13 @@ class Plan:
     say: Say = print
     out: Path = Path("data/bench")
     """Folder for a level's files besides its JSON."""
+    repeats: int = MIN_REPEATS
+    """Number of repeats of a case that is timed on one core."""
+    seconds: float = 0.4
+    """Length of such a repeat."""
 
-    @property
-    def timing(self) -> Timing:
-        return QUICK if self.quick else FULL
+
+FULL: Final = Plan(quick=False, repeats=11, seconds=1.0)
 
 
 @dataclass(frozen=True)

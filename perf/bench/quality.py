@@ -12,7 +12,7 @@ with HashEvaluator, whose opinions are strong and arbitrary.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
 from statistics import fmean
@@ -39,20 +39,6 @@ LEAVES: Final = (1, 4, 8, 30)
 SEQUENTIAL: Final = SearchConfig(determinizations=3, simulations=30, leaves_per_tree=1)
 
 
-@dataclass(frozen=True)
-class Workload:
-    """Number of rounds per repeat."""
-
-    compared_rounds: int
-    """Rounds whose decisions are searched in every way."""
-    played_rounds: int
-    """Concurrent self-play rounds for each number of leaves, to measure the rate."""
-
-
-FULL: Final = Workload(compared_rounds=16, played_rounds=96)
-QUICK: Final = Workload(compared_rounds=3, played_rounds=6)
-
-
 class Difference(NamedTuple):
     """Difference of one search from the sequential search of the same decision."""
 
@@ -75,21 +61,27 @@ def run(plan: Plan) -> Result:
     with served_repository(plan.say) as repository:
         path = latest_model_file(repository, MODEL_NAME)
         with LocalEvaluator(path, on_event=plan.say) as evaluator:
-            return measure(plan, QUICK if plan.quick else FULL, evaluator, network=str(path))
+            compared, played = (3, 6) if plan.quick else (16, 96)
+            return measure(plan, evaluator, network=str(path), n_compared=compared, n_played=played)
 
 
-def measure(plan: Plan, workload: Workload, evaluator: Evaluator, *, network: str) -> Result:
-    """Compare the searches, and time self-play with each on one core."""
+def measure(plan: Plan, evaluator: Evaluator, *, network: str, n_compared: int, n_played: int) -> Result:
+    """Compare the searches, and time self-play with each on one core.
+
+    Args:
+        n_compared: number of rounds per repeat whose decisions are searched in every way.
+        n_played: number of concurrent rounds of self-play.
+    """
     judges = {"": evaluator, "opinionated_": HashEvaluator()}
     found: dict[Way, dict[str, list[list[Difference]]]] = {way: {judge: [] for judge in judges} for way in WAYS}
     for repeat in range(MIN_REPEATS):
         for judge, network_of_judge in judges.items():
             seed = SEED + 1000 * repeat
-            for way, some in compare(network_of_judge, rounds=workload.compared_rounds, seed=seed).items():
+            for way, some in compare(network_of_judge, rounds=n_compared, seed=seed).items():
                 found[way][judge].append(some)
-        plan.say(f"compared {workload.compared_rounds} rounds, {repeat + 1} of {MIN_REPEATS}")
+        plan.say(f"compared {n_compared} rounds, {repeat + 1} of {MIN_REPEATS}")
     rates = interleave(
-        {n: partial(_rounds_per_min, evaluator, leaves=n, rounds=workload.played_rounds) for n in LEAVES},
+        {n: partial(_rounds_per_min, evaluator, leaves=n, rounds=n_played) for n in LEAVES},
         repeats=MIN_REPEATS,
     )
     cases = {way: _figures(some) for way, some in found.items()}
@@ -100,7 +92,7 @@ def measure(plan: Plan, workload: Workload, evaluator: Evaluator, *, network: st
         config={
             "players": PLAYERS, "cards": CARDS, "determinizations": SEQUENTIAL.determinizations,
             "simulations": SEQUENTIAL.simulations, "network": network, "seed": SEED,
-            "decisions": sum(map(len, found[CONTROL][""])), "played_rounds": workload.played_rounds,
+            "decisions": sum(map(len, found[CONTROL][""])), "played_rounds": n_played,
         },
         repeats=MIN_REPEATS,
         figures={f"control_{name}": figure for name, figure in cases[CONTROL].items()},
@@ -114,7 +106,7 @@ def measure(plan: Plan, workload: Workload, evaluator: Evaluator, *, network: st
             "opinionated_*: with HashEvaluator; measure again with your own network before you rely on this",
             f"with {SEQUENTIAL.simulations} leaves in flight of {SEQUENTIAL.simulations} simulations the search never "
             "leaves the root: see the number of positions evaluated",
-            f"rounds/min on one core, search and network together, {workload.played_rounds} concurrent rounds"
+            f"rounds/min on one core, search and network together, {n_played} concurrent rounds"
             + ("; the batches are small, which favors more leaves" if plan.quick else ""),
         ],
     )  # fmt: skip

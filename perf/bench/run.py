@@ -3,7 +3,8 @@
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -11,6 +12,7 @@ import tyro
 
 from clients.files import write_json
 from clients.lock import sole_writer
+from perf.bench.measure import FULL, Plan
 from ui.console import plain_console
 
 Level = Literal["engine", "search", "inference", "selfplay", "quality", "swap"]
@@ -32,32 +34,22 @@ class BenchConfig:
 
 def bench(config: BenchConfig) -> int:
     """Measure, show and write the results; return the exit status."""
-    with sole_writer(config.out):
-        return _run(config)
-
-
-def _run(config: BenchConfig) -> int:
-    from perf.bench.measure import Plan
-
     console = plain_console(stderr=config.json)
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
-    plan = Plan(quick=config.quick, out=config.out, say=say)
-    levels = get_args(Level) if config.level == "all" else (config.level,)
+    say = partial(console.print, soft_wrap=True)
+    plan = replace(Plan(quick=True) if config.quick else FULL, out=config.out, say=say)
     found = []
-    for level in levels:
-        result = importlib.import_module(f"perf.bench.{level}").run(plan)
-        found.append(result.to_json())
-        path = config.out / f"{level}.json"
-        write_json(path, found[-1])
-        for table in result.tables:
-            console.print(table)
-        for note in result.notes:
-            say(f"note     {note}")
-        for written in (*result.files, path):
-            say(f"written  {written}")
+    with sole_writer(config.out):
+        for level in get_args(Level) if config.level == "all" else (config.level,):
+            result = importlib.import_module(f"perf.bench.{level}").run(plan)
+            found.append(result.to_json())
+            path = config.out / f"{level}.json"
+            write_json(path, found[-1])
+            for table in result.tables:
+                console.print(table)
+            for note in result.notes:
+                say(f"note     {note}")
+            for written in (*result.files, path):
+                say(f"written  {written}")
     if config.json:
         print(json.dumps(found if config.level == "all" else found[0]))
     return 0

@@ -19,7 +19,7 @@ from mcts_ext._bench import FreeSearch
 from mcts_ext.config import SearchConfig
 from perf.bench import openspiel
 from perf.bench.deals import CARDS, PLAYERS, SEED, deals
-from perf.bench.measure import Figure, Plan, Result, Timing, interleave, rate
+from perf.bench.measure import Figure, Plan, Result, interleave, rate
 from ui.console import new_table
 
 SIMULATIONS: Final = (100, 800)
@@ -47,20 +47,13 @@ class Peer(NamedTuple):
     without_rollout: float
 
 
-def run(
-    plan: Plan,
-    timing: Timing | None = None,
-    *,
-    simulations: tuple[int, ...] = SIMULATIONS,
-    trees: tuple[int, ...] = TREES,
-) -> Result:
+def run(plan: Plan, *, simulations: tuple[int, ...] = SIMULATIONS, trees: tuple[int, ...] = TREES) -> Result:
     """Time every case in turns with OpenSpiel at the same numbers of simulations, in CPU time of one thread."""
-    timing = timing or plan.timing
     plan.say(f"searches of {PLAYERS} x {CARDS} cards from the deal, all hands open, beside OpenSpiel's")
     cases = [SearchCase(e, k, t) for e in ("constant", "random") for k in simulations for t in trees]
-    runs: dict[SearchCase | int, Callable[[], Peer | float]] = {case: _ours(case, timing.seconds) for case in cases}
-    runs |= {k: _openspiel(k, timing.seconds) for k in simulations}
-    found: Any = interleave(runs, repeats=timing.repeats)
+    runs: dict[SearchCase | int, Callable[[], Peer | float]] = {case: _ours(case, plan.seconds) for case in cases}
+    runs |= {k: _openspiel(k, plan.seconds) for k in simulations}
+    found: Any = interleave(runs, repeats=plan.repeats)
     all_figures = {case: _figures(found[case], found[case.simulations]) for case in cases}
 
     def slowest(n_trees: int) -> SearchCase:
@@ -76,7 +69,7 @@ def run(
             "fpu_reduction": search.fpu_reduction, "headline": alone._asdict(),
             f"headline_{side_by_side.trees}_trees": side_by_side._asdict(),
         },
-        repeats=timing.repeats,
+        repeats=plan.repeats,
         figures={
             **all_figures[alone],
             f"ns_per_simulation_{side_by_side.trees}_trees": all_figures[side_by_side]["ns_per_simulation"],

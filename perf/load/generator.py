@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import IO, Any, Final, Self
 
 import numpy as np
@@ -127,13 +127,6 @@ class _Client:
             self.reported[found["event"]].set()
 
 
-@dataclass(frozen=True)
-class _Look:
-    at: float
-    server: Snapshot
-    cpu_s: tuple[float, ...]
-
-
 class Generator:
     """Context manager around the client processes of one target and one traffic.
 
@@ -201,8 +194,8 @@ class Generator:
             start=first.at,
             end=last.at,
             reasons=reasons,
-            client_cpu_s=[end - begin for begin, end in zip(first.cpu_s, last.cpu_s, strict=True)],
-            server=compare([look.server for look in looks], seconds=last.at - first.at),
+            client_cpu_s=[end - begin for begin, end in zip(first.clients_cpu_s, last.clients_cpu_s, strict=True)],
+            server=compare(looks),
             windows=n_windows,
             stable=stable,
         )
@@ -226,7 +219,7 @@ class Generator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _watch(self, load: Load, patience: Patience, say: Say) -> tuple[list[_Look], bool]:
+    def _watch(self, load: Load, patience: Patience, say: Say) -> tuple[list[Snapshot], bool]:
         """Return looks at the borders of all windows, or during a fixed time, and whether the last windows agree."""
         looks = [self._look()]
         if patience.duration is not None:
@@ -251,11 +244,8 @@ class Generator:
                 return looks, True
         return looks, False
 
-    def _look(self) -> _Look:
-        began = time.monotonic()
-        seen = self._view.look()
-        at = (began + time.monotonic()) / 2  # a busy server takes a while to answer
-        return _Look(at, seen, tuple(client.cpu_s() for client in self._clients))
+    def _look(self) -> Snapshot:
+        return self._view.look([client.cpu_s() for client in self._clients])
 
     def _sleep_until(self, moment: float) -> None:
         while (left := moment - time.monotonic()) > 0:

@@ -2,6 +2,7 @@
 """Observation of a server under load: its statistics, its GPUs and, on this machine, the CPU time of its processes."""
 
 import http.client
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -19,11 +20,14 @@ from perf.load.point import Server
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A server at one moment; None for what is unknown."""
+    """A server and its clients at one moment; None for what is unknown."""
 
+    at: float
     counts: ModelCounts | None
     cpu_s: float | None
     gpu: float | None
+    clients_cpu_s: Sequence[float]
+    """CPU time by client process."""
 
 
 class ServerView:
@@ -35,13 +39,16 @@ class ServerView:
         self._server = _listener(target.url)
         self._has_gpu = self.gpu() is not None
 
-    def look(self) -> Snapshot:
+    def look(self, clients_cpu_s: Sequence[float] = ()) -> Snapshot:
         """Return a snapshot."""
+        began = time.monotonic()
         try:
             counts = self._statistics.read()
         except BlobError:
             counts = None
-        return Snapshot(counts, self._cpu_s(), self.gpu() if self._has_gpu else None)
+        cpu_s, gpu = self._cpu_s(), self.gpu() if self._has_gpu else None
+        at = (began + time.monotonic()) / 2  # a busy server takes a while to answer
+        return Snapshot(at, counts, cpu_s, gpu, clients_cpu_s)
 
     def gpu(self) -> float | None:
         """Return the mean of `nv_gpu_utilization`; None without such a metric."""
@@ -68,7 +75,7 @@ class ServerView:
         return sum(spent.user + spent.system for spent in times)
 
 
-def compare(snapshots: Sequence[Snapshot], *, seconds: float) -> Server | None:
+def compare(snapshots: Sequence[Snapshot]) -> Server | None:
     """Return the server's work from the first to the last of the snapshots; None if unknown."""
     first, last = snapshots[0], snapshots[-1]
     if first.counts is None or last.counts is None:
@@ -84,7 +91,7 @@ def compare(snapshots: Sequence[Snapshot], *, seconds: float) -> Server | None:
         output_ms=1e3 * counts.output_s / n,
         executions=counts.executions,
         batch_sizes=counts.batch_sizes,
-        cores=max(0.0, (last.cpu_s or 0.0) - (first.cpu_s or 0.0)) / seconds if is_here else None,
+        cores=max(0.0, (last.cpu_s or 0.0) - (first.cpu_s or 0.0)) / (last.at - first.at) if is_here else None,
         gpu=_mean([snapshot.gpu for snapshot in snapshots[1:] if snapshot.gpu is not None]),
     )
 

@@ -4,8 +4,9 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -95,7 +96,9 @@ def loadtest(config: LoadTestConfig) -> int:
 
         try:
             if slo is not None:
-                best_rate = _search(lambda load: measure(generators[0], load), slo, config)
+                probe, least = partial(measure, generators[0]), slo.least_rate(config.patience)
+                first = config.require or 0.8 * probe(Load(concurrency=CAPACITY_CONCURRENCY)).requests_per_s
+                best_rate = highest_rate(probe, slo, first=first, precision=config.precision, least=least)
             for load in loads:
                 for generator in generators:
                     measure(generator, load)
@@ -166,13 +169,6 @@ def _target(config: LoadTestConfig, stack: contextlib.ExitStack, console: Consol
         triton = stack.enter_context(own)
         url, metrics_url = triton.url, triton.metrics_url.split("/")[2]
     return Target(url, config.model, config.model_version, metrics_url, config.key_file)
-
-
-def _search(measure: Callable[[Load], Point], slo: Slo, config: LoadTestConfig) -> float:
-    """Return the highest rate that meets the objective; a required rate is tried first."""
-    first = config.require or 0.8 * measure(Load(concurrency=CAPACITY_CONCURRENCY)).requests_per_s
-    least = slo.least_rate(config.patience)
-    return highest_rate(measure, slo, first=first, precision=config.precision, least=least)
 
 
 def _report(console: Console, config: LoadTestConfig, results: Results) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A disk in memory that can be filled and emptied, visible only to this process and its children."""
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -50,13 +51,10 @@ class SmallDisk:
 
     def fill(self) -> None:
         """Leave no room: shrink the disk to its contents."""
-        for pages in SPARE_PAGES:
-            try:
+        for pages in SPARE_PAGES[:-1]:
+            with contextlib.suppress(NoSmallDisk):
                 return self._resize(self.n_bytes + pages * PAGE_BYTES)
-            except NoSmallDisk:
-                if pages == SPARE_PAGES[-1]:
-                    raise
-        return None
+        return self._resize(self.n_bytes + SPARE_PAGES[-1] * PAGE_BYTES)
 
     @property
     def n_bytes(self) -> int:

@@ -32,7 +32,7 @@ FULL_S: Final = 5.0
 """Longer than a worker's time between shards, so that it meets the full disk."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stack:
     """The system under test."""
 
@@ -42,10 +42,8 @@ class Stack:
     disk: SmallDisk | None
     repository: Path
     preset: str
+    seed: int
     random: random.Random
-    next_seed: int
-    """Seed of the next published network."""
-    n_workers_killed: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,7 @@ def _backend_kill(stack: Stack) -> Fault:
 
 def _worker_kill(stack: Stack) -> Fault:
     fleet, before, n_workers = stack.fleet, stack.fleet.n_restarts, len(stack.fleet.pids)
-    index = stack.n_workers_killed % n_workers  # in turns: a worker that dies too often ends a fleet
-    stack.n_workers_killed += 1
+    index = before % n_workers  # in turns: a worker that dies too often ends a fleet
     pid = fleet.pids[index]
     return _kill(
         pid,
@@ -135,8 +132,8 @@ def _worker_kill(stack: Stack) -> Fault:
 
 @contextlib.contextmanager
 def _model_swap(stack: Stack) -> Iterator[Inflicted]:
-    seed, stack.next_seed = stack.next_seed, stack.next_seed + 1
     before = max(stack.fleet.model_versions, default=0)
+    seed = stack.seed + before
     command = python_command(
         "clients.starter", "blobzero.cli", "publish", "--preset", stack.preset, "--seed", str(seed),
         "--repository", str(stack.repository), "--url", stack.triton.url, "--keep", "2",

@@ -3,16 +3,14 @@
 
 import asyncio
 import contextlib
+import math
 import threading
-import time
 from collections.abc import Coroutine
 from typing import Any, Final, Self
 
 from clients.address import split_url
 
 CHUNK_BYTES: Final = 1 << 16
-CHUNKS_ON_THE_WAY: Final = 64
-"""Buffer of one direction of a connection; when it is full, the sender waits, as on a real link."""
 CALL_TIMEOUT_S: Final = 5.0
 
 
@@ -38,7 +36,7 @@ class Proxy:
         self._flows.set()
         self._age = 0  # connections of an earlier age have been dropped
         self._latency_s = 0.0
-        self._bytes_per_s: float | None = None
+        self._bytes_per_s = math.inf
         self._port = 0
 
     def __enter__(self) -> Self:
@@ -70,7 +68,7 @@ class Proxy:
         self._latency_s, self._bytes_per_s = latency_s, bytes_per_s
 
     def mend(self) -> None:
-        self._latency_s, self._bytes_per_s = 0.0, None
+        self._latency_s, self._bytes_per_s = 0.0, math.inf
         self._loop.call_soon_threadsafe(self._flows.set)
         self._call(self._listen())
 
@@ -108,38 +106,18 @@ class Proxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            back.transport.abort()  # first: this task may be canceled again while it waits
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            back.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(CHUNKS_ON_THE_WAY)
         age = self._age
-        delivery = asyncio.create_task(self._deliver(on_the_way, writer, age))
-        try:
-            while data := await reader.read(CHUNK_BYTES):
-                await on_the_way.put((time.monotonic() + self._latency_s, data))
-            if age != self._age:
-                await asyncio.Event().wait()  # even the end does not arrive; until the proxy ends
-            await on_the_way.put((0.0, b""))
-            await delivery
-        finally:
-            delivery.cancel()
-
-    async def _deliver(
-        self, on_the_way: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter, age: int
-    ) -> None:
-        while True:
-            due, data = await on_the_way.get()
-            if not data:
-                return
-            if (wait_s := due - time.monotonic()) > 0:
-                await asyncio.sleep(wait_s)
+        while data := await reader.read(CHUNK_BYTES):
+            await asyncio.sleep(max(self._latency_s, len(data) / self._bytes_per_s))
             await self._flows.wait()
-            if age != self._age:
-                continue
-            if self._bytes_per_s is not None:
-                await asyncio.sleep(len(data) / self._bytes_per_s)
-            writer.write(data)
-            await writer.drain()
+            if age == self._age:
+                writer.write(data)
+                await writer.drain()
+        if age != self._age:
+            await asyncio.Event().wait()  # even the end does not arrive; until the proxy ends

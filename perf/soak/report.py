@@ -40,12 +40,11 @@ class SoakResult:
     def faults_found(self) -> list[str]:
         """Every reason for a bad verdict."""
         soak = self.soak
-        deaths = [(role, n) for role, n in soak.unexpected_deaths.items() if n]
         return [
             *([] if soak.broken_off is None else [soak.broken_off]),
             *(f"{one.kind} at {one.began:.0f} s: {one.failure}" for one in soak.reports if one.failure),
             *(f"after {one.kind} at {one.began:.0f} s: {text}" for one in soak.reports for text in one.accounts),
-            *(f"unexpected deaths of a {role}: {n}; see soak.json" for role, n in deaths),
+            *(f"unexpected deaths of a {role}: {n}; see soak.json" for role, n in soak.unexpected_deaths.items() if n),
             *([] if self.rounds.expected else ["no round was played to its end"]),
             *self.rounds.faults,
             *(one.fault for one in self.memory if one.fault),

@@ -13,12 +13,12 @@ import os
 import random
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, get_args
+from typing import Annotated, Final, NamedTuple, get_args
 
 import psutil
 import tyro
@@ -90,8 +90,7 @@ class SoakConfig:
     """Print the result as JSON on standard output."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """Progress of all workers together."""
 
     at: float
@@ -129,7 +128,7 @@ class Soak:
 
     def __post_init__(self) -> None:
         self._books = Bookkeeper(self.config.out / "shards")
-        self._calm: list[tuple[float, float]] = []  # (seconds, evaluations) of undisturbed polls
+        self._calm = deque[tuple[float, int]](maxlen=int(CALM_S / POLL_S))  # (seconds, evaluations) of calm polls
         self._start = time.monotonic()
         self._next_look = 0.0
         self._first_rate = 0.0  # of undisturbed play, before the first fault
@@ -157,10 +156,8 @@ class Soak:
             fleet.wait_ready(self.was_stopped)
             self._start = time.monotonic()
             fleet.go()
-            stack = Stack(
-                triton, proxy, fleet, self.disk, out / "models", config.preset, random.Random(config.seed),
-                next_seed=config.seed + SERVED_VERSIONS,
-            )  # fmt: skip
+            rng = random.Random(config.seed)
+            stack = Stack(triton, proxy, fleet, self.disk, out / "models", config.preset, config.seed, rng)
             try:
                 self._play(stack)
             except _Stopped:
@@ -181,14 +178,13 @@ class Soak:
             self._stop(fleet)
 
     def _play(self, stack: Stack) -> None:
-        end_s = 60 * self.config.minutes
+        config, end_s = self.config, 60 * self.config.minutes
         edge_s = min(60.0, end_s / 8)
-        self._say(f"{self.config.workers} workers play", is_line=True)
+        plan = schedule(config.faults, kinds=self.kinds, begin_s=edge_s, end_s=end_s - edge_s, seed=config.seed)
+        self._say(f"{config.workers} workers play", is_line=True)
         self._play_calmly(stack, until=edge_s)
         self._first_rate = self._calm_rate("at first")
-        for at, kind in schedule(
-            self.config.faults, kinds=self.kinds, begin_s=edge_s, end_s=end_s - edge_s, seed=self.config.seed
-        ):
+        for at, kind in plan:
             self._play_calmly(stack, until=max(at, self.now + LEAST_CALM_S))
             self._inflict(stack, kind)
         self._play_calmly(stack, until=end_s)
@@ -291,7 +287,6 @@ class Soak:
         if is_calm and self.moments:
             before = self.moments[-1]
             self._calm.append((moment.at - before.at, moment.evaluations - before.evaluations))
-            del self._calm[: -int(CALM_S / POLL_S)]
         self.moments.append(moment)
 
     def _stop(self, fleet: Fleet) -> None:

@@ -3,7 +3,6 @@
 
 import json
 import math
-import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +23,6 @@ from ui.figures import new_figure, png
 from ui.next_step import command_line, quoted
 
 SHOWN: Final = 6
-MIN_TRIALS: Final = 8
-"""Number of trials that importances need."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +41,6 @@ class TuneResult:
     def scored(self) -> list[FrozenTrial]:
         return self.study.get_trials(states=[TrialState.COMPLETE])
 
-    @property
-    def importances(self) -> dict[str, float]:
-        """How much each name distinguishes good trials from others (PED-ANOVA, Watanabe et al. 2023)."""
-        if len(self.scored) < MIN_TRIALS or len({trial.value for trial in self.scored}) < 2:
-            return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is experimental, and warns of names that never varied
-            return optuna.importance.get_param_importances(
-                self.study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=0.25)
-            )
-
     def to_json(self) -> dict[str, Any]:
         return {
             "objective": self.config.objective,
@@ -63,7 +49,6 @@ class TuneResult:
             "verdict": None if self.verdict is None else self.verdict.to_json(),
             "written": None if self.written is None else str(self.written),
             "interrupted": self.interrupted,
-            "importances": self.importances,
             "trials": [
                 {"number": one.number, "state": one.state.name, "setting": one.params, "score": one.value}
                 | one.user_attrs
@@ -85,8 +70,6 @@ def report(console: Console, result: TuneResult, *, is_broken_off: bool) -> None
         written.append(config.out / "tune.png")
     console.print(_table(result))
     lines = [f"refused  {one.params}: {one.user_attrs['reason']}" for one in trials if "reason" in one.user_attrs]
-    if shares := result.importances:
-        lines.append("mattered " + ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares.items()))
     lines += [f"written  {path}" for path in written]
     if is_broken_off and result.verdict is None:
         lines.append(f"next     {command_line('tune', config)}   continues after the {len(trials)} trials so far")

@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ from mcts_ext.contract import FIRST_CARD_ACTION
 from mcts_ext.rules import Round
 from perf.bench import engine, openspiel, quality, search
 from perf.bench.deals import N_MOVES, deals, mid_round
-from perf.bench.measure import FULL, MIN_REPEATS, QUICK, Figure, Plan, Result, Timing, interleave, rate
+from perf.bench.measure import FULL, MIN_REPEATS, Figure, Plan, Result, interleave, rate
 
 
 def silent(text: str) -> None:
@@ -120,7 +121,7 @@ def test_openspiel_evaluates_every_simulation_once() -> None:
 
 
 def test_engine(plan: Plan) -> None:
-    found = read_back(engine.run(plan, Timing(repeats=5, seconds=0.01)))
+    found = read_back(engine.run(replace(plan, seconds=0.01)))
     for name in ("playouts_per_s", "openspiel_playouts_per_s", "ratio", "determinization_us"):
         assert 0 < found[name] < math.inf
     assert [set(point) for point in found["points"]] == [
@@ -131,7 +132,7 @@ def test_engine(plan: Plan) -> None:
 
 
 def test_search(plan: Plan) -> None:
-    found = read_back(search.run(plan, Timing(repeats=5, seconds=0.01), simulations=(10, 40), trees=(1, 8)))
+    found = read_back(search.run(replace(plan, seconds=0.01), simulations=(10, 40), trees=(1, 8)))
     cases = {(point["evaluator"], point["simulations"], point["trees"]): point for point in found["points"]}
     assert set(cases) == {(e, k, t) for e in ("constant", "random") for k in (10, 40) for t in (1, 8)}
     for point in cases.values():
@@ -150,13 +151,12 @@ def test_search(plan: Plan) -> None:
 
 def test_the_sizes_that_scripts_know() -> None:
     assert (search.SIMULATIONS, search.TREES) == ((100, 800), (1, 256))
-    assert min(timing.repeats for timing in (FULL, QUICK)) >= 5
+    assert min(plan.repeats for plan in (FULL, Plan(quick=True))) >= 5
     assert MIN_REPEATS >= 5
 
 
 def test_quality(plan: Plan) -> None:
-    workload = quality.Workload(compared_rounds=1, played_rounds=2)
-    found = read_back(quality.measure(plan, workload, HashEvaluator(), network="none"))
+    found = read_back(quality.measure(plan, HashEvaluator(), network="none", n_compared=1, n_played=2))
     points = {point["leaves_per_tree"]: point for point in found["points"]}
     assert list(points) == [1, 4, 8, 30]
     assert (points[1]["move_agreement"], points[1]["policy_tv"]) == (1.0, 0.0)

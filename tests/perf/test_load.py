@@ -20,9 +20,8 @@ from perf.load import Load, NoAnswers, Patience, Point, Slo, Target, Traffic, hi
 from perf.load.observed import ServerView, compare
 from perf.load.point import agree, quantile, summarize, within
 from perf.load.sender.rows import SIZES, make_requests, request_sizes
-from perf.load.sender.schedule import arrivals
 from perf.load.sender.transports import request_head
-from perf.load.sender.worker import SenderConfig
+from perf.load.sender.worker import SenderConfig, arrivals
 
 from tritonclient.grpc import service_pb2  # isort: skip
 
@@ -311,7 +310,7 @@ def test_gpus_are_read_where_the_server_reports_them(text: bytes, expected: floa
         server.shutdown()
     assert look.gpu == (pytest.approx(expected) if expected else None)
     assert look.counts is None  # nobody there
-    assert compare([look, look], seconds=1.0) is None
+    assert compare([look, look]) is None
 
 
 # -- requests ---------------------------------------------------------------------------------------------------------

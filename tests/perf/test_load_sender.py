@@ -12,9 +12,8 @@ import pytest
 from clients.errors import ServerUnreachable
 from clients.triton.failures import Failure
 from perf.load import Load
-from perf.load.sender.schedule import arrivals
 from perf.load.sender.transports import Done
-from perf.load.sender.worker import Sender
+from perf.load.sender.worker import Sender, arrivals
 
 
 class Refusing:

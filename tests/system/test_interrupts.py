@@ -158,5 +158,5 @@ def test_a_load_worker_whose_server_is_silent_ends_with_its_starter(triton_serve
 
 
 def test_a_load_worker_that_is_not_ready_ends_with_its_starter(nobody: str) -> None:
-    config = SenderConfig(Target(nobody), "grpc", Traffic(rows=1000), 1024, 0)  # its positions take a while to make
+    config = SenderConfig(Target(nobody), "grpc", Traffic(rows=1000), 1024, 0)
     assert seconds_to_end(start_worker("perf.load.sender.worker", config.to_json())) < AT_ONCE_S + 1.5  # imports first

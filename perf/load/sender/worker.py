@@ -33,11 +33,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from clients.triton.failures import Failure
 from mcts_ext.errors import BlobError
 from perf.load.plan import Load, Target, Traffic, TransportName
 from perf.load.sender.rows import make_requests
-from perf.load.sender.schedule import arrivals
 from perf.load.sender.sharedmemory import SharedMemory
 from perf.load.sender.transports import GrpcUnary
 
@@ -73,6 +74,22 @@ class SenderConfig:
         if target["key_file"] is not None:
             target["key_file"] = Path(target["key_file"])
         return SenderConfig(target=Target(**target), traffic=Traffic(**fields.pop("traffic")), **fields)
+
+
+def arrivals(rate: float, *, ramp_s: float, seed: tuple[int, ...]) -> Iterator[float]:
+    """Draw the arrival times of an open loop, in seconds after its start, without end: a Poisson process.
+
+    Each of P processes draws its own at rate r / P; together they form a process of rate r. During the ramp the rate
+    grows linearly from 0. Let L(t) be the expected number of requests by time t: rate t^2 / (2 ramp) during the ramp,
+    rate (t - ramp / 2) afterwards. Then the times are L's inverse at the arrivals of a process of rate 1.
+    """
+    rng = np.random.default_rng((2, *seed))  # stream 1 draws the rows
+    expected = 0.0
+    in_ramp = rate * ramp_s / 2
+    while True:
+        for gap in rng.exponential(size=1024):
+            expected += float(gap)
+            yield math.sqrt(2 * ramp_s * expected / rate) if expected < in_ramp else expected / rate + ramp_s / 2
 
 
 class Sender:
