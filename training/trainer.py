@@ -45,7 +45,6 @@ class Progress:
     """Progress of a run after a step."""
 
     step: int
-    until_step: int
     metrics: Mapping[str, Any]
     """The latest line of metrics.jsonl; empty before the first."""
 
@@ -180,7 +179,7 @@ class _Run:
                         reason = "reuse"
                         break
                     self._take_step(metrics)
-                    on_progress(Progress(self.step, until_step, self.latest))
+                    on_progress(Progress(self.step, self.latest))
                     if self.step % self.config.checkpoint_every == 0 and self.step < until_step:
                         self._save(metrics)
                 self._save(metrics)
