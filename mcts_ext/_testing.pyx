@@ -7,8 +7,8 @@ from libc.string cimport memcpy
 from mcts_ext.batch cimport BatchC, batch_alloc, batch_free
 from mcts_ext.determinize cimport determinize
 from mcts_ext.rng cimport (
-    FOR_BENCHMARK, FOR_DEAL, FOR_DETERMINIZED, FOR_GAME, FOR_ROUND, FOR_SEARCH, RngC, any_int, rng_below, rng_dirichlet,
-    rng_log_gamma, rng_seed, rng_uniform,
+    FOR_BENCHMARK, FOR_DEAL, FOR_DETERMINIZED, FOR_GAME, FOR_PIMC, FOR_ROUND, FOR_SEARCH, RngC, any_int, rng_below,
+    rng_dirichlet, rng_log_gamma, rng_seed, rng_uniform,
 )
 from mcts_ext.rules cimport Round, StateC, state_legal
 from mcts_ext.selection cimport SearchParamsC
@@ -19,7 +19,7 @@ from mcts_ext.errors import InvalidConfig
 
 PURPOSES = {
     "round": FOR_ROUND, "game": FOR_GAME, "deal": FOR_DEAL, "search": FOR_SEARCH, "determinized": FOR_DETERMINIZED,
-    "benchmark": FOR_BENCHMARK,
+    "benchmark": FOR_BENCHMARK, "pimc": FOR_PIMC,
 }
 
 

@@ -22,6 +22,7 @@ cdef enum:
     FOR_SEARCH = 3              # Search: root noise, determinizations, candidates
     FOR_DETERMINIZED = 4        # determinized
     FOR_BENCHMARK = 5           # playouts, priors and values of benchmarks
+    FOR_PIMC = 6                # the worlds and ties of the PIMC bot
 
 cdef struct RngC:
     uint64_t s[4]

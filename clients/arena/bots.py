@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Players without network or search: `RandomBot` and `HeuristicBot`, the fixed baseline.
+"""Players without network: `RandomBot`, `HeuristicBot`, the fixed baseline, and `PIMCBot`, a classical search.
 
 A bot chooses one action at a time from the information set of the seat to act. Long-term ratings are measured against
-`HeuristicBot`: changing its rules or constants makes them incomparable, so add an improved bot under another name.
+`HeuristicBot` and `PIMCBot`: changing their rules or constants makes them incomparable, so add an improved bot under
+another name.
 """
 
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final, Protocol
 
+from mcts_ext import pimc
 from mcts_ext.contract import FIRST_CARD_ACTION, N_CARDS_IN_DECK
+from mcts_ext.errors import InvalidConfig
 from mcts_ext.rules import Round
 
 _SIDE_CARD_PLAYED: Final = 0.85
@@ -71,6 +74,25 @@ class HeuristicBot:
         """See `Bot`; `seed` has no effect."""
         view = _SeatView(table)
         return _bid(table, view) if table.is_bidding else FIRST_CARD_ACTION + _card(table, view)
+
+
+class PIMCBot:
+    """Perfect-information Monte Carlo: plays the action with the best mean score over deals drawn uniformly.
+
+    mcts_ext/pimc.pyx says how a deal is played out, docs/experiments/pimc.md how strong it is.
+
+    Args:
+        worlds: number of deals per decision.
+    """
+
+    def __init__(self, worlds: int) -> None:
+        if not 1 <= worlds <= 10_000:
+            raise InvalidConfig(f"expected pimc:WORLDS in 1..10000, got {worlds}")
+        self._worlds = worlds
+
+    def choose(self, table: Round, *, seed: int) -> int:
+        """See `Bot`."""
+        return pimc.choose(table, worlds=self._worlds, seed=seed)
 
 
 class _SeatView:

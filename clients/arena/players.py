@@ -4,6 +4,7 @@
 | spec | player |
 | --- | --- |
 | `random`, `heuristic`, ... | a bot: `BOTS` in clients/arena/bots.py |
+| `pimc`, `pimc:WORLDS` | perfect-information Monte Carlo, mcts_ext/pimc.pyx; 50 worlds by default |
 | `ismcts`, `ismcts:SIMULATIONS` | OpenSpiel's ISMCTS, clients/arena/ismcts.py; 1,000 simulations by default |
 | `ismcts-fair`, `ismcts-fair:SIMULATIONS` | the same without knowledge of the undealt cards |
 | `search-uniform` | our search with the uniform evaluator |
@@ -30,7 +31,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from clients.arena.bots import BOTS
+from clients.arena.bots import BOTS, PIMCBot
 from clients.arena.match import BotPlayer, Player, SearchPlayer
 from clients.connect import EvaluatorConfig, connect
 from clients.errors import ModelNotFound
@@ -44,12 +45,13 @@ from mcts_ext.rules import Round
 PLAYER_SEARCH: Final = SearchConfig(c_puct=1.0, q_scale=10.0).without_noise()
 """The search of a player in a match and at the table alike: the opponent you meet is the one that was measured."""
 
-Kind = Literal["bot", "ismcts", "ismcts-fair", "search-uniform", "latest", "version", "file"]
+Kind = Literal["bot", "pimc", "ismcts", "ismcts-fair", "search-uniform", "latest", "version", "file"]
 KNOWN: Final = (
-    f"{', '.join(BOTS)}, ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest, version:N, FILE.onnx "
-    "or FILE.safetensors"
+    f"{', '.join(BOTS)}, pimc[:WORLDS], ismcts[:SIMULATIONS], ismcts-fair[:SIMULATIONS], search-uniform, latest, "
+    "version:N, FILE.onnx or FILE.safetensors"
 )
-ISMCTS_SIMULATIONS: Final = 1000
+DEFAULT_NUMBERS: Final[Mapping[Kind, int]] = {"pimc": 50, "ismcts": 1000, "ismcts-fair": 1000}
+"""Of the players `NAME:NUMBER`, if the number is left out."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class PlayerSpec:
     text: str
     kind: Kind
     number: int = 0
-    """N of `version:N`, or the simulations of OpenSpiel's ISMCTS."""
+    """N of `version:N`, worlds of `pimc`, or simulations of OpenSpiel's ISMCTS."""
     path: Path = Path()
     """Path of a file."""
     search: tuple[int, int] | None = None
@@ -102,9 +104,9 @@ def parse(text: str) -> PlayerSpec:
         )
     if word in BOTS:
         return PlayerSpec(text, "bot")
-    if name in ("ismcts", "ismcts-fair") and (word == name or number.isdecimal()):
-        kind: Kind = "ismcts" if name == "ismcts" else "ismcts-fair"
-        return PlayerSpec(text, kind, number=int(number or ISMCTS_SIMULATIONS))
+    for kind, default in DEFAULT_NUMBERS.items():
+        if name == kind and (word == name or number.isdecimal()):
+            return PlayerSpec(text, kind, number=int(number or default))
     raise _unknown(text)
 
 
@@ -179,6 +181,8 @@ def open_player(spec: PlayerSpec, *, search: SearchConfig, networks: Networks) -
     """
     if spec.kind == "bot":
         return BotPlayer(spec.text, BOTS[spec.text]())
+    if spec.kind == "pimc":
+        return BotPlayer(spec.text, PIMCBot(spec.number), f"{spec.number} worlds")
     if spec.is_openspiel:
         from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot  # OpenSpiel is an optional dependency
 

@@ -27,8 +27,7 @@ class TuneConfig:
     config_name: str = "config"
     """The default: `config.pbtxt`, or the file of this name under configs/ with which the server is started (gpu)."""
     url: str | None = None
-    """HOST:PORT of the gRPC endpoint of a server of this repository that nobody else uses; by default one is started
-    here. Each trial changes its configuration; at the end, the server's previous one is restored."""
+    """HOST:PORT of a server of this repository, reconfigured meanwhile and restored; by default one is started."""
     key_file: Path | None = None
     """Key of its control API, if it requires one."""
     seed: int = 0

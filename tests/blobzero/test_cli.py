@@ -42,7 +42,7 @@ def blobzero(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--rounds", "0"], "expected --rounds in 1.."),
         (["--unit", "game", "--players", "8", "--cards", "7"], "expected players x cards of at most 52, got 8 x 7"),
         (["--minutes", "0"], "expected --minutes above 0, got 0.0"),
-        (["--simulations", "0"], "expected simulations in 1.."),
+        (["--simulations", "-1"], "expected simulations in 0.."),
         (["--evaluator", "hash", "--url", "localhost:1"], "expected --url only with --evaluator triton"),
         (["--repository", "nowhere"], "expected nowhere/blobnet"),
         (["--evaluator", "local", "--repository", "nowhere"], "expected nowhere/blobnet/<version>/model.onnx"),
@@ -102,7 +102,7 @@ def test_flags_make_the_search_that_they_name(config: type, default: SearchConfi
     assert tyro.cli(config, args=players).search == default
     assert tyro.cli(config, args=[*players, *flags(search, default)]).search == search
     with pytest.raises(InvalidConfig, match="expected simulations in"):
-        tyro.cli(config, args=[*players, "--simulations", "0"])
+        tyro.cli(config, args=[*players, "--simulations", "-1"])
 
 
 def test_unknown_flags_and_verbs_are_refused(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_letters_stand_for_suits_where_the_encoding_has_no_symbols() -> None:
         (["--players", "2"], "expected 3..8 players"),
         (["--players", "8", "--cards", "7"], "at most 52 cards"),
         (["--unit", "round", "--players", "9"], "expected 3 to 8 players"),
-        (["--simulations", "0"], "expected simulations in 1.."),
+        (["--simulations", "-1"], "expected simulations in 0.."),
         (["--url", "localhost:1"], "expected --url only with --evaluator triton"),
         (["--name", "Ada"], "expected --name of 1..12 printable characters"),
         (["--name", ""], "expected --name of 1..12 printable characters"),

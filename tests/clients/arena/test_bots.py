@@ -8,7 +8,7 @@ import numpy as np
 import pyspiel
 import pytest
 
-from clients.arena.bots import Bot, HeuristicBot, RandomBot
+from clients.arena.bots import Bot, HeuristicBot, PIMCBot, RandomBot
 from clients.arena.ismcts import FairISMCTSBot, ISMCTSBot, mirror, our_action, their_action
 from clients.arena.match import BotPlayer, play
 from clients.arena.players import parse
@@ -51,7 +51,7 @@ def with_other_hidden_cards(table: Round, seed: int) -> Round:
     return copy
 
 
-BOTS = [(RandomBot(), 150), (HeuristicBot(), 150), (ISMCTSBot(20), 15), (FairISMCTSBot(20), 10)]
+BOTS = [(RandomBot(), 150), (HeuristicBot(), 150), (PIMCBot(3), 150), (ISMCTSBot(20), 15), (FairISMCTSBot(20), 10)]
 
 
 @pytest.mark.parametrize(("bot", "rounds"), BOTS)
@@ -110,8 +110,9 @@ def test_the_heuristic_bids_and_plays_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 1), (4, 5), (6, 8), (8, 3)])
-def test_the_heuristic_beats_random(shape: tuple[int, int]) -> None:
-    players = [BotPlayer("heuristic", HeuristicBot()), BotPlayer("random", RandomBot())]
+@pytest.mark.parametrize("bot", [HeuristicBot(), PIMCBot(10)], ids=["heuristic", "pimc"])
+def test_bots_beat_random(bot: Bot, shape: tuple[int, int]) -> None:
+    players = [BotPlayer("bot", bot), BotPlayer("random", RandomBot())]
     results = list(play(players, DealConfig((shape[0],), (shape[1],)), deals=120, seed=1))
     assert estimate(np.array([result.scores[0] - result.scores[1] for result in results])).low > 1
 
@@ -173,9 +174,21 @@ def test_specs_are_read() -> None:
         ("ismcts-fair", 1000),
         ("ismcts-fair", 9),
     ]
+    assert [(spec.kind, spec.number) for spec in map(parse, ("pimc", "pimc:200"))] == [("pimc", 50), ("pimc", 200)]
     assert parse("latest@1x15").search == (1, 15)
     assert parse("runs/a@b/model.onnx@2x20").search == (2, 20)
     assert str(parse("runs/a@b/model.onnx").path) == "runs/a@b/model.onnx"
-    for wrong in ("", "newest", "version:", "version:x", "ismcts:many", "random@3x30", "heuristic@1x1", "model.pt"):
+    for wrong in (
+        "",
+        "newest",
+        "version:",
+        "version:x",
+        "ismcts:many",
+        "pimc:",
+        "pimc:x",
+        "random@3x30",
+        "heuristic@1x1",
+        "model.pt",
+    ):
         with pytest.raises(InvalidConfig, match=r"expected (a player|the suffix) "):
             parse(wrong)
