@@ -37,7 +37,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt requirements.lock docker/r
 	@touch $@
 
 $(VENV)/.extension: $(VENV)/.dependencies $(SOURCES)
-	$(BIN)/python setup.py -q build_ext --inplace
+	$(BIN)/python setup.py -q build_ext --inplace -j 2
 	@touch $@
 
 build: $(VENV)/.extension  ## virtual environment, dependencies, the Cython extension

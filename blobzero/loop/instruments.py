@@ -115,7 +115,8 @@ def play_figures(shards: Path) -> PlayFigures | None:
         return None
     made, times = bids
     figures = tuple(
-        BidFigures(bid, float(times[bid] / times.sum()), float(made[bid] / times[bid])) for bid in np.flatnonzero(times)
+        BidFigures(int(bid), float(times[bid] / times.sum()), float(made[bid] / times[bid]))
+        for bid in np.flatnonzero(times)
     )
     return PlayFigures(n_rounds, points / n_seats, figures)
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a loop measures of its own self-play: scores, bids, and what its search never looks at."""
 
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -68,7 +69,7 @@ def test_scores_and_bids_are_those_of_the_rounds(tmp_path: Path) -> None:
         made.update(bid for seat, bid in chosen if table.scores()[seat or 0])
     found = play_figures(tmp_path / "shards")
     assert found is not None
-    assert found.rounds == 100
+    assert json.loads(json.dumps(asdict(found)))["rounds"] == 100
     assert found.score == pytest.approx(np.mean(scores))
     assert {one.bid: one.share for one in found.bids} == pytest.approx({b: n / bids.total() for b, n in bids.items()})
     assert {one.bid: one.made for one in found.bids} == pytest.approx({b: made[b] / n for b, n in bids.items()})
@@ -81,6 +82,7 @@ def test_a_search_that_skips_actions_is_told_from_one_that_does_not(tmp_path: Pa
     recorded(shards, deal=DealConfig(players=(4,), cards=(5,)))
     bids, cards = exploration(shards, Stubborn(), SEARCH, seed=1, n=100)
     assert (bids.kind, cards.kind) == ("bids", "cards")
+    assert json.loads(json.dumps(asdict(bids))) == asdict(bids)
     assert bids.decisions == cards.decisions == 100
     assert bids.never_visited > 0.05
     assert bids.points_lost > 0.2
