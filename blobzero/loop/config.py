@@ -96,6 +96,8 @@ class LoopSettings:
             raise InvalidConfig(f"expected policy_deals of at least 0, and a bot to meet, got {self.policy_deals}")
         if min(self.simulations) < 1:  # without a search the network would be taught its own policy
             raise InvalidConfig(f"expected simulations in 1..1000000, got {min(self.simulations)}")
+        if self.even_root and not self.q_scale:
+            raise InvalidConfig("expected q_scale above 0 with even_root, got 0: all visits would be equal")
         if min(self.rounds) < 1:
             raise InvalidConfig(f"expected rounds of at least 1, got {list(self.rounds)}")
         for determinizations, simulations in zip(self.determinizations, self.simulations, strict=True):

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry
 
 from blobzero.loop.config import OPTIONAL, LoopSettings, load_settings
-from blobzero.loop.instruments import Exploration, PlayFigures, exploration, play_figures
+from blobzero.loop.instruments import exploration, play_figures
 from blobzero.loop.recorded import RecordedRounds, wait_for_rounds
 from blobzero.monitor.metrics import LoopMetrics, serve_metrics
 from blobzero.server import named_or_own
@@ -216,7 +216,7 @@ class LoopRun:
     def finish(self, generation: int, url: str) -> None:
         """Examine, train, publish and play the matches of one generation."""
         began = time.monotonic()
-        play, missed = self._examine(generation, url)
+        figures = self._examine(generation, url)
         examined = time.monotonic()
         self.say(f"generation {generation}: training")
         report = self._train(generation)
@@ -234,10 +234,7 @@ class LoopRun:
                 matches[bot] = self._match(generation, bot, player, bot, deals, url)
         is_better = matches["before"]["difference"]["mean"] > 0
         if self.settings.gate == "better" and not is_better:
-            from export.publishing.publish import rollback
-
-            rollback(self.models, before, url=url, key_file=self.config.key_file)
-            self.metrics.published("rolled_back")
+            self._roll_back(before, version, url)
             self.say(f"generation {generation}: version {version} is not better than {before}; rolled back")
         summary = _result(self.selfplay_folder(generation) / "summary.json", "seconds")
         result = {
@@ -246,8 +243,7 @@ class LoopRun:
             "before": before,
             "promoted": self.settings.gate == "none" or is_better,
             "selfplay": summary,
-            "play": play and asdict(play),
-            "exploration": [asdict(one) for one in missed],
+            **figures,
             "train": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(report).items()},
             "matches": matches,
             "seconds": {
@@ -260,10 +256,13 @@ class LoopRun:
         }
         write_json(self.result(generation), result)
 
-    def _examine(self, generation: int, url: str) -> tuple[PlayFigures | None, list[Exploration]]:
-        """Measure the generation's own self-play: its scores and bids, and what its search never looked at."""
+    def _examine(self, generation: int, url: str) -> dict[str, Any]:
+        """Measure the generation's self-play with the network that played it, unless that is done already."""
+        path = self.selfplay_folder(generation) / "examined.json"
         if self._recorded is not None:
-            return None, []  # played elsewhere, with settings of their own
+            return {"play": None, "exploration": []}  # played elsewhere, with settings of their own
+        if path.is_file():  # by now another version may be served
+            return _result(path, "exploration")
         shards = RunFolder(self.selfplay_folder(generation)).shards
         play = play_figures(shards)
         with TritonEvaluator(url, on_event=self.say) as evaluator:
@@ -274,7 +273,9 @@ class LoopRun:
                 self.say(f"generation {generation}: {figures}")
         for line in (line for one in found for line in one.warnings()):
             self.say(f"warning: {line}")
-        return play, found
+        examined = {"play": play and asdict(play), "exploration": [asdict(one) for one in found]}
+        write_json(path, examined)
+        return examined
 
     def _train(self, generation: int) -> "TrainReport":
         from training.trainer import train
@@ -304,6 +305,16 @@ class LoopRun:
             raise
         self.metrics.published("ok")
         return published[-1].version, report.version
+
+    def _roll_back(self, before: int, version: int, url: str) -> None:
+        """Publish the version before again, unless that was done already."""
+        from export.publishing.publish import rollback
+        from export.publishing.registry import Registry
+
+        published = {entry.version: entry.origin for entry in Registry(self.models) if entry.state == "published"}
+        if not any(number > version and origin == published[before] for number, origin in published.items()):
+            rollback(self.models, before, url=url, key_file=self.config.key_file)
+            self.metrics.published("rolled_back")
 
     def _match(self, generation: int, name: str, player: str, opponent: str, deals: int, url: str) -> dict[str, Any]:
         """Play one match unless its file exists; return its result."""

@@ -98,6 +98,8 @@ class SelfPlayConfig(ServerFlags):
         check_memory(n_bytes, of="self-play", processes=size.workers)
         if self.minutes is not None and self.minutes <= 0:
             raise InvalidConfig(f"expected --minutes above 0, got {self.minutes}")
+        if self.search.even_root and not self.search.q_scale:
+            raise InvalidConfig("expected --q-scale above 0 with --even-root, got 0: all visits would be equal")
         self.check_evaluator(self.evaluator, "url", "model_version")
         allow_open_files(size.workers, flag="--workers")
         if self.evaluator == "local":

@@ -43,6 +43,7 @@ def blobzero(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--unit", "game", "--players", "8", "--cards", "7"], "expected players x cards of at most 52, got 8 x 7"),
         (["--minutes", "0"], "expected --minutes above 0, got 0.0"),
         (["--simulations", "-1"], "expected simulations in 0.."),
+        (["--even-root"], "expected --q-scale above 0 with --even-root, got 0"),
         (["--evaluator", "hash", "--url", "localhost:1"], "expected --url only with --evaluator triton"),
         (["--repository", "nowhere"], "expected nowhere/blobnet"),
         (["--evaluator", "local", "--repository", "nowhere"], "expected nowhere/blobnet/<version>/model.onnx"),

@@ -16,8 +16,11 @@ from blobzero.loop.loop import LoopConfig, LoopError, LoopRun, loop
 from blobzero.loop.report import ReportConfig, ReportError, bids_made, report
 from blobzero.monitor.metrics import FleetMetrics
 from blobzero.verbs.selfplay import SelfPlayConfig, selfplay
+from clients.files import write_json
 from clients.selfplay.folder import RunFolder, RunFolderError
 from clients.selfplay.records import shard_paths, write_shard
+from export.publishing.publish import rollback
+from export.publishing.registry import Registry
 from mcts_ext.config import DealConfig, SearchConfig, Unit
 from mcts_ext.decode import decode
 from mcts_ext.errors import InvalidConfig
@@ -68,6 +71,7 @@ def test_a_ramp_is_even() -> None:
         ("rounds = [4000, 12000]", "rounds = [4000, 0]", "expected rounds of at least 1, got [4000, 0]"),
         ("rounds = [4000, 12000]", "rounds = [-1, 5]", "expected rounds of at least 1, got [-1, 5]"),
         ("simulations = [6, 6]", "simulations = [6, 0]", "expected simulations in 1..1000000, got 0"),
+        ("\nq_scale = 60", "\nq_scale = 0", "expected q_scale above 0 with even_root, got 0"),
         ("determinizations = [6, 6]", "determinizations = []", "determinizations of two whole numbers"),
         ("determinizations = [6, 6]", "determinizations = [6, true]", "determinizations of two whole numbers"),
         (
@@ -233,6 +237,29 @@ def test_bids_made_are_counted_by_hand_size_and_seat(tmp_path: Path) -> None:
             total[table.n_cards, place] += 1
             made[table.n_cards, place] += table.bids[seat] == table.tricks_won[seat]
     assert bids_made(tmp_path) == {key: (made[key], total[key]) for key in total}
+
+
+def test_a_refused_version_is_rolled_back_once(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop killed between the rollback and its result comes here again."""
+    rolled: list[int] = []
+
+    def without_server(models: Path, version: int, *, url: str, key_file: Path | None) -> None:
+        rolled.append(version)
+        rollback(models, version)
+
+    monkeypatch.setattr("export.publishing.publish.rollback", without_server)
+    loop = LoopRun(LoopConfig(out=repository.parent / "loop", repository=repository), small())
+    for _ in range(2):
+        loop._roll_back(2, 3, "127.0.0.1:9")
+    assert rolled == [2]
+    assert [entry.origin for entry in Registry(repository)] == [1, 2, 3, 2]
+
+
+def test_self_play_is_examined_once(tmp_path: Path) -> None:
+    loop = LoopRun(LoopConfig(out=tmp_path, seed=1), small())
+    found = {"play": None, "exploration": []}
+    write_json(tmp_path / "selfplay" / "000" / "examined.json", found)
+    assert loop._examine(0, "127.0.0.1:9") == found  # no server is asked
 
 
 def test_a_loop_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
