@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batch of observations sent to the network and the evaluations that come back.
 
-Leaves of one batch with the same observation share a row. This changes no result: an evaluation is a function of the
-observation alone.
+Leaves of one batch with the same observation share a row. This changes no result, up to a collision of 64-bit hashes,
+which alone are compared: an evaluation is a function of the observation alone.
 """
 
 from libc.math cimport INFINITY, expf, isfinite

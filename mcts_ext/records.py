@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of self-play: one row per decision, in arrays of equal length, and what their numbers may be."""
+"""Records in memory: one row per decision of self-play, in arrays of equal length, and their valid values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every formula of the search, each with its source, and the settings they take.
+"""Formulas of selection, noise, policy and temperature, each with its source, and the settings they take.
 
 The formulas are inlined where they are used: the first is most of a search's time.
 
@@ -43,8 +43,9 @@ cdef inline int32_t select_puct(const NodeC* nodes, const NodeC* node, const Sea
     """Return the child that maximizes Q + c_puct * P * sqrt(N + n) / (1 + N_child + n_child); the first of equals.
 
     N are the finished visits of the node, the one that expanded it included, and n >= 1 those in flight, this one
-    included. So with one leaf at a time the root is sqrt(2 + sum N_child). PUCT of Silver et al. 2017 (AlphaZero),
-    https://arxiv.org/abs/1712.01815, has sqrt(N) with N = sum N_child: there the prior has no say in the first choice.
+    included. So with one leaf at a time the root is sqrt(2 + sum N_child). PUCT of Silver et al. 2017 (AlphaGo Zero,
+    "Mastering the game of Go without human knowledge", Nature 550), https://doi.org/10.1038/nature24270, has sqrt(N)
+    with N = sum N_child: there the prior has no say in the first choice.
     Q is from the view of the seat that chooses; a visit in flight counts as one of value 0 (virtual loss).
     """
     cdef float scale = params.c_puct * sqrtf(<float>(node.n_visits + node.n_in_flight))
@@ -91,10 +92,11 @@ cdef inline void improved_policy(const int64_t* n_visits, const double* value_su
                                  const SearchParamsC* params, float* policy) noexcept nogil:
     """Write the improved policy over `n` legal actions; it sums to 1.
 
-    softmax(log prior + q_scale * Q), the completed Q-values of Danihelka et al. 2022 (Gumbel MuZero),
-    https://openreview.net/forum?id=bERaNdoegnO. An unvisited action gets the mean Q of the visited ones, weighted by
-    prior, or by visits if those priors are all 0. With q_scale 0: the visit distribution. Before the first visit: the
-    prior, or uniform without one.
+    softmax(log prior + q_scale * Q), after Danihelka et al. 2022 (Gumbel MuZero),
+    https://openreview.net/forum?id=bERaNdoegnO, without the network's own value, which their completed Q mixes in
+    (appendix D). An unvisited action gets the mean Q of the visited ones, weighted by prior, or by visits if those
+    priors are all 0. The prior is that of the root, after noise. With q_scale 0: the visit distribution. Before the
+    first visit: the prior, or uniform without one.
     """
     cdef double total = 0.0, weight = 0.0, mean = 0.0, highest = -INFINITY
     cdef int k

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 MODULES_A_FOLDER = 15
 MORE_MODULES = {"mcts_ext": 28}
-"""A module of the engine is one struct and its functions; Cython would take folders for namespaces of their own."""
+"""Modules of the engine stay in one folder, because Cython would take folders for namespaces of their own."""
 LINES_A_FILE = 400
 LINES, STATEMENTS = 24_800, 14_500
 """Of the product in all, held where they are now; the aim is 21,000 and 12,500 (docs/design/README.md)."""

@@ -46,7 +46,7 @@ class TrainConfig:
     window_max: int = 4_000_000
     """Maximum size of the window; a position takes 260 bytes of memory."""
     sampling: Literal["uniform", "recent"] = "uniform"
-    """Sampling from the window: uniform, or the newer of two draws (probability linear in the position's age)."""
+    """Sampling from the window: uniform, or the newer of two draws (the newer a position, the likelier, linearly)."""
     max_reuse: float = 8.0
     """Maximum draws per recorded position over the whole run; training ends early when it is reached."""
     relist_steps: int = 200

@@ -7,11 +7,13 @@
 <out>/models/                  model repository of this loop's server
 <out>/selfplay/000/            a self-play run per generation
 <out>/train/                   the trainer's folder
-<out>/matches/000-before.json  000-heuristic.json
+<out>/matches/000-before.json  000-heuristic.json, with policy_deals 000-policy.json
 <out>/generations/000.json     written last: marks a finished generation
+<out>/logs/                    of the Triton that is started here
 ```
-Every part resumes where it was killed, and is finished once its file exists, so the loop can be killed at any time.
-Workers always use the latest version.
+The loop can be killed at any time. Self-play plays the rounds that no shard holds, training resumes from its state, a
+published checkpoint is not published again, and a match is played unless its file is complete. Examining leaves no file
+of its own: it is repeated until the generation is finished. Workers always use the latest version.
 
 With `--records`, other processes play (`blobzero selfplay` on other machines or in other containers): training of a
 generation begins once their shards contain its rounds. With `--url`, another server serves `--repository`.
@@ -290,7 +292,7 @@ class LoopRun:
         )
 
     def _publish(self, checkpoint: Path, url: str) -> tuple[int, int]:
-        """Publish a checkpoint unless it is published already; return the previous version and its version."""
+        """Publish a checkpoint unless it is published already; return the version before, and the checkpoint's."""
         from export.publishing.publish import publish
         from export.publishing.registry import Registry
 

@@ -30,9 +30,9 @@ T = TypeVar("T")
 REFERENCE_ROUNDS: Final = 5_000_000
 """Total rounds of the preset `reference`."""
 LOST: Final = (
-    "what the policy target of self-play's search is worse than that of an even root of the same size, by a larger "
-    "search. Above 0.2 points, or with the best action never visited in over 5% of the decisions, self-play explores "
-    "too little to learn from."
+    "how many points the policy target of self-play's search loses to that of an even root of the same size, judged by "
+    "a larger search. Above 0.2 points, or with the best action never visited in over 5% of the decisions, self-play "
+    "explores too little to learn from."
 )
 MADE_BID: Final = 10
 """Score of a made bid of 0; a missed bid scores 0."""

@@ -81,8 +81,9 @@ def write_shard(path: Path, records: Records, *, provenance: Mapping[str, Any]) 
         write_whole(path, memoryview(content.getvalue()))
     except OSError as error:
         reason = error.strerror or error
-        kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else ShardError
-        raise kind(f"expected room to write {path}, got {reason}; free space or choose another --out") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoRoom(f"expected room to write {path}, got {reason}; free space or choose another --out") from error
+        raise ShardError(f"expected to write {path}, got {reason}; check its folder or choose another --out") from error
 
 
 def split_for_shards(records: Records) -> Iterator[Records]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One search tree in slow and obvious Python: PUCT over a deal with all hands open, max^n backup, virtual loss.
 
-PUCT as in Silver et al. 2017 (AlphaZero), https://arxiv.org/abs/1712.01815; the twin of `mcts_ext/tree.pyx` and of the
-waves in `mcts_ext/search.pyx`, without root noise.
+PUCT after Silver et al. 2017 (AlphaGo Zero), https://doi.org/10.1038/nature24270; the twin of `mcts_ext/tree.pyx` and
+of the waves in `mcts_ext/search.pyx`, without root noise.
 """
 
 from dataclasses import dataclass, field

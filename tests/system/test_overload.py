@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """More work than a real server can do: with limits of its queue it refuses, without them everyone waits longer.
 
-docs/operating.md ("More work than it can do") says why our configurations set no limit.
+docs/operating.md ("Overload") says why our configurations set no limit.
 """
 
 import threading
