@@ -23,15 +23,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # images are built i
 
 COUNT = """
 import json, pathlib, collections
-from tests.support.shards import read_shards
+from clients.selfplay.records import read_shard
 found = {}
 for run in sorted(pathlib.Path("/runs/selfplay").iterdir()):
     shards = sorted((run / "shards").glob("*.parquet"))
-    records = read_shards(shards)
-    keys = collections.Counter(zip(records.round.tolist(), records.decision.tolist()))
+    columns = [read_shard(shard, ["round", "decision", "model_version"]).columns for shard in shards]
+    rounds, decisions, versions = (
+        [number for part in columns for number in part[name].tolist()]
+        for name in ("round", "decision", "model_version")
+    )
+    keys = collections.Counter(zip(rounds, decisions))
     found[run.name] = {
-        "shards": len(shards), "records": len(records), "rounds": len(set(records.round.tolist())),
-        "twice": sum(n > 1 for n in keys.values()), "versions": sorted(set(records.model_version.tolist())),
+        "shards": len(shards), "records": len(rounds), "rounds": len(set(rounds)),
+        "twice": sum(n > 1 for n in keys.values()), "versions": sorted(set(versions)),
     }
 print(json.dumps(found))
 """
