@@ -11,6 +11,8 @@ from typing import Any, Final, Self
 from clients.address import split_url
 
 CHUNK_BYTES: Final = 1 << 16
+ACCEPT_S: Final = 0.01
+"""For connections that are being accepted: asyncio leaves them open if its server closes before (Server._attach)."""
 CALL_TIMEOUT_S: Final = 5.0
 
 
@@ -48,6 +50,7 @@ class Proxy:
         self._call(self._break())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.run_until_complete(asyncio.sleep(0))  # aborted transports close their sockets
         self._loop.close()
 
     @property
@@ -82,6 +85,7 @@ class Proxy:
 
     async def _break(self) -> None:
         if self._server is not None:
+            await asyncio.sleep(ACCEPT_S)
             self._server.close()
             self._server = None
         for link in self._links:

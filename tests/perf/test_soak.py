@@ -2,6 +2,7 @@
 """A soak test's accounts and tools: what must be found is found, and the proxy is a good and a bad network."""
 
 import contextlib
+import gc
 import os
 import socket
 import socketserver
@@ -346,3 +347,15 @@ def test_a_folder_that_is_used_is_left_alone(tmp_path: Path, capsys: pytest.Capt
     assert main(["soak", "--out", str(tmp_path)]) == 1
     assert "expected an empty folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_proxy_closes_what_it_was_just_accepting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as target:
+        for _ in range(20):
+            with Proxy(f"127.0.0.1:{target.getsockname()[1]}") as proxy:
+                host, port = proxy.url.split(":")
+                clients = [socket.create_connection((host, int(port))) for _ in range(4)]
+            for client in clients:
+                client.close()
+            gc.collect()  # what is left open is warned of here
