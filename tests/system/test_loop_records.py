@@ -14,7 +14,7 @@ from serving.config import ServerConfig
 from serving.embedded import EmbeddedTriton
 from tests.system.test_loop_run import SETTINGS
 
-pytestmark = [pytest.mark.triton, pytest.mark.slow]
+pytestmark = [pytest.mark.triton, pytest.mark.slow, pytest.mark.timeout(480)]
 
 BLOBZERO = (sys.executable, "-m", "blobzero.cli")
 

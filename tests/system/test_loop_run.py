@@ -15,7 +15,7 @@ from export.publishing.doctor import examine
 from export.publishing.registry import Registry
 from tests.support.shards import read_shards
 
-pytestmark = [pytest.mark.triton, pytest.mark.slow]
+pytestmark = [pytest.mark.triton, pytest.mark.slow, pytest.mark.timeout(480)]
 
 SETTINGS = """
 network = "small"
