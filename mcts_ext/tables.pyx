@@ -9,6 +9,7 @@ of one position meet the same luck as long as they make the same number of moves
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from mcts_ext.cards cimport lowest, popcount
 from mcts_ext.determinize cimport determinize
@@ -143,6 +144,22 @@ cdef class Tables:
                 legal &= legal - 1
                 n += 1
         return found, parents, actions
+
+    @staticmethod
+    def joined(parts):
+        """Return copies of the tables of all parts, in their order."""
+        cdef Tables found = Tables.__new__(Tables, (), ())
+        cdef Tables part
+        cdef Py_ssize_t first = 0
+        parts = list(parts)
+        if not all(isinstance(one, Tables) for one in parts):
+            raise TypeError(f"expected Tables, got {[type(one).__name__ for one in parts]}")
+        found._allocate(sum(map(len, parts)))
+        for part in parts:
+            memcpy(&found.states[first], part.states, part.n * sizeof(StateC))
+            memcpy(&found.seeds[first], part.seeds, part.n * sizeof(uint64_t))
+            first += part.n
+        return found
 
     def scores(self):
         """Return the points `[n, S]` int64 by absolute seat, 0 for missing seats; all rounds must be over."""

@@ -202,6 +202,7 @@ def doors() -> list[tuple[Callable[..., Any], int, tuple[str, ...]]]:
         (tables.observe, 1, ("drawn",)),
         (tables.apply, 2, ()),
         (tables.branches, 1, ()),
+        (Tables.joined, 1, ()),
         (random_playouts, 2, ("seed",)),
         (determinize_many, 3, ("seed",)),
         (dirichlet_shares, 2, ("alpha", "k")),

@@ -81,6 +81,12 @@ def test_branches_are_the_positions_after_every_legal_action() -> None:
             assert branches.observe(np.array([branch]), drawn=False)[0].tobytes() == observation(
                 twin, with_others=False
             )
+    joined = Tables.joined([branches, tables])
+    assert joined.seats_to_act().tolist() == [*acting, *tables.seats_to_act()]
+    both = np.flatnonzero(joined.seats_to_act() >= 0)
+    own, others = both[both < len(wanted)], both[both >= len(wanted)]
+    rows = np.concatenate([branches.observe(own, drawn=True), tables.observe(others - len(wanted), drawn=True)])
+    assert (joined.observe(both, drawn=True) == rows).all()
     assert tables.seats_to_act().tolist() == Tables(rounds, range(len(rounds))).seats_to_act().tolist()
 
 
@@ -108,6 +114,8 @@ def test_mistakes_are_refused() -> None:
         Tables([table], [1, 2])
     with pytest.raises(TypeError, match="expected a Round"):
         Tables([None], [1])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="expected Tables"):
+        Tables.joined([tables, table])  # type: ignore[list-item]
     for number in (-1, 1):
         with pytest.raises(InvalidConfig, match=r"expected tables in 0\.\.0"):
             tables.observe(np.array([number]), drawn=False)
