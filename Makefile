@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 FUZZ_SECONDS ?= 600
 engine_tests = $(addsuffix .py,$(addprefix tests/mcts_ext/test_,$(1)))
-DEBUGGED_TESTS := $(call engine_tests,rules rules_twin determinize observe search maxn pool games pimc)
+DEBUGGED_TESTS := $(call engine_tests,rules rules_twin determinize observe search maxn pool games pimc tables)
 SANITIZED_TESTS ?= $(DEBUGGED_TESTS) $(call engine_tests,rng weighing numbers arguments)
 # The sanitizers come with the compiler, and before anything else in the process. Python's own allocator would hide what
 # is read past an end. Leaks are left to test_pool.py: Python itself frees little at its end. Left out is what limits

@@ -53,6 +53,7 @@ VERBS: Final = {
     "unpublish": Verb("blobzero.verbs.models", "remove a version from the model repository"),
     "doctor": Verb("blobzero.verbs.models", "check a model repository for inconsistencies", is_shown=True),
     "match": Verb("blobzero.verbs.match", "play a match of duplicate deals between players"),
+    "exploit": Verb("perf.exploit.run", "train a best response to a network, and say what it gains"),
     "loop": Verb("blobzero.loop.loop", "generations of self-play, training, publishing and matches"),
     "report": Verb("blobzero.loop.report", "write an HTML report of a learning loop"),
     "bench": Verb("perf.bench.run", "benchmark one level of the system, or all"),

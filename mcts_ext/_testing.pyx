@@ -52,8 +52,8 @@ def dirichlet_shares(seed, int n, *, double alpha, int k):
     """Return n draws of a Dirichlet(`alpha`) over `k` shares."""
     cdef RngC rng
     cdef float[MAX_LEGAL] shares
-    if not (alpha > 0.0 and 1 <= k <= MAX_LEGAL):
-        raise InvalidConfig(f"expected alpha above 0 and 1..{MAX_LEGAL} shares, got {alpha} and {k}")
+    if not (0.0 < alpha <= 1000.0 and 1 <= k <= MAX_LEGAL):
+        raise InvalidConfig(f"expected alpha above 0, up to 1000, and 1..{MAX_LEGAL} shares, got {alpha} and {k}")
     rng_seed(&rng, FOR_BENCHMARK, any_int(seed), 0)
     draws = []
     for _ in range(n):

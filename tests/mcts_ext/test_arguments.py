@@ -18,6 +18,7 @@ from mcts_ext.observe import observation
 from mcts_ext.pool import MOST_POINTS, SelfPlayPool
 from mcts_ext.rules import Round
 from mcts_ext.search import Search
+from mcts_ext.tables import Tables
 from tests.support.evaluators import hashed, run_pool, run_search
 from tests.support.positions import playout, position
 
@@ -182,6 +183,7 @@ def doors() -> list[tuple[Callable[..., Any], int, tuple[str, ...]]]:
     """Public callables, how many positional arguments they take and the names of the others."""
     search, games = Search(table(), SMALL, seed=1), pool()
     search.collect(), games.collect(0)
+    tables = Tables([table(), finished(), blank()], range(3))
     return [
         (Round, 1, ("dealer", "trump", "totals", "game_round", "start_cards")),
         (Round.deal, 5, ()),
@@ -196,6 +198,11 @@ def doors() -> list[tuple[Callable[..., Any], int, tuple[str, ...]]]:
         (games.observations, 1, ()),
         (games.apply, 3, ("model_version",)),
         (games_for, 1, ("seed", "deal")),
+        (Tables, 2, ()),
+        (tables.observe, 1, ("drawn",)),
+        (tables.apply, 2, ()),
+        (tables.branches, 1, ()),
+        (Tables.joined, 1, ()),
         (random_playouts, 2, ("seed",)),
         (determinize_many, 3, ("seed",)),
         (dirichlet_shares, 2, ("alpha", "k")),
@@ -208,7 +215,7 @@ SOUND: dict[str, list[Any]] = {
     "seed": [1], "stream": [0], "constructed": [True], "with_others": [False], "deal": [DealConfig()],
     "search": [SMALL], "n_games": [2], "n_groups": [1], "model_version": [1], "alpha": [0.5],
     "k": [3], "deals": [[table()]], "n_trees": [2], "simulations": [3], "random": [True], "c_puct": [1.0],
-    "fpu_reduction": [0.1],
+    "fpu_reduction": [0.1], "drawn": [True],
 }  # fmt: skip
 
 
@@ -219,7 +226,7 @@ def test_junk_is_refused_or_harmless(seed: int) -> None:
     n_refused = 0
     for _ in range(3000):
         call, n, names = random.choice(doors() if random.random() < 0.02 else DOORS)
-        firsts = [table(), position(random, 3, 4), [[1], [2], [3]], 0, 3, [5], SMALL]
+        firsts = [table(), position(random, 3, 4), [[1], [2], [3]], 0, 3, [5], np.array([0]), SMALL]
         positional = [random.choice(firsts if random.random() < 0.7 else JUNK) for _ in range(n)]
         named = {k: random.choice(SOUND[k] if random.random() < 0.8 else JUNK) for k in names if random.random() < 0.9}
         if any(isinstance(x, int) and 10**5 < abs(x) < 2**40 for x in [*positional, *named.values()]):
