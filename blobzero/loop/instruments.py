@@ -27,6 +27,8 @@ N_EXAMINED: Final = 400
 """Decisions that are searched again."""
 JUDGE: Final = (32, 6)
 """Determinizations and simulations of the judge, whose root is even."""
+Q_SCALE: Final = 60.0
+"""Weight of Q in the policy of the even root, where self-play's own target is its visits."""
 MOST_NEVER_VISITED: Final = 0.05
 MOST_POINTS_LOST: Final = 0.2
 """Above either, self-play explores too little to learn from."""
@@ -146,7 +148,7 @@ def _explored(
 ) -> Exploration:
     chosen = np.random.default_rng(seed).permutation(len(rows))[:n]
     tables = [decode(rows[i].tobytes()).round() for i in sorted(chosen.tolist())]
-    even = replace(search, even_root=True)
+    even = replace(search, even_root=True, q_scale=search.q_scale or Q_SCALE)
     judge = replace(even.without_noise(), determinizations=JUDGE[0], simulations=JUDGE[1], candidates=0)
     taught, better, judged = (
         [Search(table, config, seed=seed_of(seed, part, i)) for i, table in enumerate(tables)]

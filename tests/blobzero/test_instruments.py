@@ -87,6 +87,8 @@ def test_a_search_that_skips_actions_is_told_from_one_that_does_not(tmp_path: Pa
     assert bids.never_visited > 0.05
     assert bids.points_lost > 0.2
     assert len(bids.warnings()) == 2
+    by_visits = replace(SEARCH, q_scale=0.0)  # its targets are its visits; those of an even root would be all equal
+    assert exploration(shards, Stubborn(), by_visits, seed=1, n=100)[0].points_lost > 10
     even = replace(SEARCH, determinizations=6, simulations=6, even_root=True)
     for found in exploration(shards, Stubborn(), even, seed=1, n=100):
         assert found.never_visited == 0.0
