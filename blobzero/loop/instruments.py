@@ -6,9 +6,10 @@ each generation a sample of its decisions is searched once more as in self-play,
 and a larger judge; both run with the network that played.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from mcts_ext.search import Search
 
 N_EXAMINED: Final = 400
 """Decisions that are searched again."""
+MADE_BID: Final = 10
+"""Score of a made bid of 0; a missed bid scores 0."""
 JUDGE: Final = (32, 6)
 """Determinizations and simulations of the judge, whose root is even."""
 Q_SCALE: Final = 60.0
@@ -95,6 +98,12 @@ class Exploration:
         return found
 
 
+def points_of(records: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """Return the points `[n, S]` of the relative seats, from the columns `observation` and `value`."""
+    points: NDArray[np.float64] = np.rint(records["value"] * (10.0 + records["observation"][:, AT_N_CARDS, None]))
+    return points
+
+
 def play_figures(shards: Path) -> PlayFigures | None:
     """Return the figures of the records in a folder of shards; None without records.
 
@@ -104,13 +113,13 @@ def play_figures(shards: Path) -> PlayFigures | None:
     n_rounds, n_seats, points = 0, 0, 0.0
     bids = np.zeros((2, FIRST_CARD_ACTION), dtype=np.int64)  # made or not, all
     for records in readable(shards, ["observation", "value", "round", "action"]):
-        unit = 10.0 + records["observation"][:, AT_N_CARDS]
+        seats = points_of(records)
         first = np.unique(records["round"], return_index=True)[1]  # each record has the outcome of all seats
         n_rounds += len(first)
         n_seats += int(records["observation"][first, AT_N_PLAYERS].sum())
-        points += float((records["value"][first].sum(axis=1) * unit[first]).sum())
+        points += float(seats[first].sum())
         is_bid = records["action"] < FIRST_CARD_ACTION
-        is_made = np.rint(records["value"][:, 0] * unit) >= 10  # a missed bid scores 0
+        is_made = seats[:, 0] >= MADE_BID
         for row, mask in enumerate((is_bid & is_made, is_bid)):
             bids[row] += np.bincount(records["action"][mask], minlength=FIRST_CARD_ACTION)
     if not n_rounds:

@@ -14,7 +14,7 @@ import tyro
 from numpy.typing import NDArray
 
 from blobzero.loop import charts
-from blobzero.loop.instruments import Exploration
+from blobzero.loop.instruments import MADE_BID, Exploration, points_of
 from clients.files import json_object, read_json, read_small, reason, write_whole
 from clients.lock import sole_writer
 from clients.provenance import machine
@@ -34,8 +34,6 @@ LOST: Final = (
     "a larger search. Above 0.2 points, or with the best action never visited in over 5% of the decisions, self-play "
     "explores too little to learn from."
 )
-MADE_BID: Final = 10
-"""Score of a made bid of 0; a missed bid scores 0."""
 
 
 class ReportError(BlobError):
@@ -138,7 +136,7 @@ def _count_bids(
     first = np.unique(records["round"], return_index=True)[1]  # each record has the outcome of all seats
     rows = records["observation"][first].astype(np.int64)
     cards, players, dealer = rows[:, AT_N_CARDS], rows[:, AT_N_PLAYERS], rows[:, AT_DEALER]
-    is_made = np.rint(records["value"][first] * (10 + cards[:, None])) >= MADE_BID
+    is_made = points_of(records)[first] >= MADE_BID
     for relative in range(int(players.max())):
         order = (relative - dealer - 1) % players
         for counter, mask in ((total, players > relative), (made, (players > relative) & is_made[:, relative])):
